@@ -1,0 +1,62 @@
+# make demo    real input to verified artifacts, in Python and C++
+# make test    all tests, Python and C++
+# make check   formatting, lint and types
+# make bench   timings side by side with mlcolvar
+#
+# Each makes its own environment in .venv. Settings: PYTHON (an interpreter, 3.11 or later),
+# PIP_ARGS (e.g. an index with CPU builds of torch), JOBS.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := build/cpp_demo
+CPP_FILES = $(shell git ls-files 'cpp_demo/*.hpp' 'cpp_demo/*.cpp')
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
+
+.PHONY: demo test check format bench cpp clean
+
+demo: $(VENV)/demo.installed cpp
+	$(BIN)/python -m export_scripts.demo --cpp-demo $(BUILD)/ofcv_demo --output demo_output
+
+test: $(VENV)/test.installed cpp
+	$(BIN)/python -m pytest
+	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure
+
+check: $(VENV)/test.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+
+format: $(VENV)/test.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+bench: $(VENV)/test.installed
+	$(BIN)/python -m benchmarks.smart_derivatives
+
+cpp: $(VENV)/demo.installed
+	$(BIN)/cmake -S cpp_demo -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
+
+$(VENV)/demo.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing what the demo needs into $(VENV) (a minute or two)"
+	$(INSTALL) -e '.[demo]'
+	@touch $@
+
+$(VENV)/test.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing what the tests need into $(VENV) (a minute or two)"
+	$(INSTALL) -e '.[test,check]'
+	@touch $@ $(VENV)/demo.installed
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "PYTHON: expected 3.11 or later, got $$($(PYTHON) --version)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build demo_output

@@ -1,0 +1,37 @@
+"""Machine-learned collective variables and OF-DFT rescalings for molecular-dynamics engines.
+
+Two building blocks, both frozen linear maps of the chain rule, and the files that carry them:
+
+- `SmartDerivatives`, `SparseChainRule`: d(out)/d(descriptors) -> d(out)/d(positions).
+- `DimensionWiseRescaling`: density coefficients and gradients <-> a network's scale.
+- `export`, `verify`, `load`, `read_metadata`: TorchScript and ONNX artifacts.
+"""
+
+from ofcv_export.artifact import Metadata
+from ofcv_export.basis import BasisInfo
+from ofcv_export.exporting import VerificationError, export
+from ofcv_export.loading import Artifact, load, read_metadata
+from ofcv_export.rescaling import DimensionWiseRescaling, MoleculeRescaling
+from ofcv_export.smart_derivatives import SmartDerivatives
+from ofcv_export.sparse_chain_rule import SparseChainRule
+from ofcv_export.sparsity_pattern import SparsityPattern
+from ofcv_export.statistics import DatasetStatistics
+from ofcv_export.verify import VerificationReport, verify
+
+__all__ = [
+    "Artifact",
+    "BasisInfo",
+    "DatasetStatistics",
+    "DimensionWiseRescaling",
+    "Metadata",
+    "MoleculeRescaling",
+    "SmartDerivatives",
+    "SparseChainRule",
+    "SparsityPattern",
+    "VerificationError",
+    "VerificationReport",
+    "export",
+    "load",
+    "read_metadata",
+    "verify",
+]

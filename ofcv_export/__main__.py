@@ -1,0 +1,5 @@
+"""``python -m ofcv_export``."""
+
+from ofcv_export.cli import app
+
+app()

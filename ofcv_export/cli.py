@@ -1,0 +1,271 @@
+"""The command line: ``ofcv-export export | verify | inspect | run``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import ofcv_export as ofcv
+from ofcv_export.artifact import Metadata
+from ofcv_export.export_graph import Exportable, TensorSpec
+from ofcv_export.files import atomic_path, require_file, require_suffix
+from ofcv_export.validation import shape_text
+from ofcv_export.verify import VerificationReport
+
+app = typer.Typer(
+    help="Export collective variables and OF-DFT rescalings to TorchScript and ONNX, verified.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+SOURCE_HELP = (
+    "What to export: a frozen set-up (.npz, written by SmartDerivatives.save) or dataset "
+    "statistics (.zarr)."
+)
+ArtifactArgument = Annotated[Path, typer.Argument(help="An artifact, .pt or .onnx.")]
+WeigherOption = Annotated[str, typer.Option(help="Weigher of the statistics.")]
+ChainRuleOption = Annotated[
+    bool, typer.Option("--chain-rule", help="Of a set-up, take the sparse chain rule alone.")
+]
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn the library's errors into one line and exit code 1."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError, KeyError, OSError, ImportError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        errors.print(f"[bold red]error[/] {_escape(str(text))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1) from error
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _source(path: Path, weigher: str, chain_rule: bool) -> Exportable:
+    """Return the module that a file describes."""
+    if require_suffix("source", path, ".npz", ".zarr") == ".zarr":
+        statistics = ofcv.DatasetStatistics(path)
+        return ofcv.DimensionWiseRescaling.from_dataset_statistics(statistics, weigher_key=weigher)
+    smart = ofcv.SmartDerivatives.load(path)
+    return smart.sparse_chain_rule() if chain_rule else smart
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help=SOURCE_HELP)],
+    path: Annotated[Path, typer.Argument(help="The artifact to write, .pt or .onnx.")],
+    batch: Annotated[int | None, typer.Option(help="Fix the number of frames.")] = None,
+    n_outputs: Annotated[
+        int | None, typer.Option(help="Number of outputs of the CV; none for a single one.")
+    ] = None,
+    form: Annotated[str, typer.Option(help="Sum by scatter or by gather.")] = "scatter",
+    gradient: Annotated[
+        bool, typer.Option("--gradient", help="Rescale the gradient as well.")
+    ] = False,
+    chain_rule: ChainRuleOption = False,
+    atoms: Annotated[
+        str | None, typer.Option(help="The engine's zero-based atom indices, e.g. 0,1,5-8.")
+    ] = None,
+    length_unit: Annotated[str | None, typer.Option(help="Unit of lengths, e.g. nm.")] = None,
+    weigher: WeigherOption = "has_energy_label",
+) -> None:
+    """Export a frozen set-up or dataset statistics; the file is verified before it is kept."""
+    with _one_line_errors():
+        module = _source(source, weigher, chain_rule)
+        options: dict[str, Any] = {}
+        if isinstance(module, ofcv.DimensionWiseRescaling):
+            options["gradient"] = gradient
+        else:
+            options["n_outputs"] = n_outputs
+        if isinstance(module, ofcv.SmartDerivatives):
+            options["form"] = form
+        report = ofcv.export(
+            module,
+            path,
+            batch,
+            atoms=None if atoms is None else _atoms(atoms),
+            length_unit=length_unit,
+            **options,
+        )
+        if path.suffix == ".pt":
+            errors.print("[dim]TorchScript is deprecated upstream; prefer .onnx where you can.[/]")
+        _print_report(report)
+
+
+@app.command()
+def verify(
+    path: ArtifactArgument,
+    reference: Annotated[
+        Path | None, typer.Option(help="What was exported, .npz or .zarr, to compare with.")
+    ] = None,
+    chain_rule: ChainRuleOption = False,
+    weigher: WeigherOption = "has_energy_label",
+) -> None:
+    """Replay an artifact in its own runtime and compare it with float64."""
+    with _one_line_errors():
+        module = None if reference is None else _source(reference, weigher, chain_rule)
+        report = ofcv.verify(path, reference=module)
+    _print_report(report)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    path: ArtifactArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metadata as JSON.")] = False,
+) -> None:
+    """Print an artifact's metadata. The digest is checked; nothing is executed."""
+    with _one_line_errors():
+        metadata = ofcv.read_metadata(path)
+    if as_json:
+        typer.echo(json.dumps(json.loads(metadata.to_json()), indent=2))
+        return
+    console.print(_metadata_table(path, metadata))
+    console.print(_tensor_table(metadata))
+
+
+@app.command()
+def run(
+    path: ArtifactArgument,
+    inputs: Annotated[
+        list[str], typer.Option("--input", "-i", help="NAME=FILE.npy, once for each input.")
+    ],
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", "-o", help="NAME=FILE.npy, or FILE.npy for a single output."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Run an artifact on .npy files."""
+    with _one_line_errors():
+        artifact = ofcv.load(path, device)
+        given = dict(_named("input", entry, artifact.metadata.inputs) for entry in inputs)
+        wanted = dict(_named("output", entry, artifact.metadata.outputs) for entry in outputs or [])
+        tensors = {name: torch.from_numpy(_read_npy(name, file)) for name, file in given.items()}
+        result = artifact(**tensors)
+        results = result if isinstance(result, tuple) else (result,)
+        table = Table("output", "shape", "dtype", "smallest", "largest", "written to")
+        for spec, tensor in zip(artifact.metadata.outputs, results, strict=True):
+            array = tensor.cpu().numpy()
+            file = wanted.get(spec.name)
+            if file is not None:
+                with atomic_path(file) as temporary, temporary.open("wb") as stream:
+                    np.save(stream, array)
+            table.add_row(
+                spec.name,
+                shape_text(array.shape),
+                spec.dtype,
+                f"{array.min():.6g}",
+                f"{array.max():.6g}",
+                "" if file is None else str(file),
+            )
+        console.print(table)
+
+
+def _atoms(text: str) -> list[int]:
+    """Return the indices in a list such as ``0,1,5-8``."""
+    try:
+        parts = [[int(end) for end in part.split("-")] for part in text.split(",")]
+        return [index for part in parts for index in range(part[0], part[-1] + 1)]
+    except ValueError as error:
+        raise ValueError(f"atoms: expected indices such as 0,1,5-8, got {text!r}") from error
+
+
+def _named(option: str, entry: str, specs: tuple[TensorSpec, ...]) -> tuple[str, Path]:
+    """Return name and file of ``NAME=FILE``; the name may be left out where there is only one."""
+    name, equals, file = entry.rpartition("=")
+    if not equals and len(specs) == 1:
+        name = specs[0].name
+    if name not in [spec.name for spec in specs]:
+        names = ", ".join(spec.name for spec in specs)
+        raise ValueError(f"{option}: expected NAME=FILE with a NAME among {names}, got {entry!r}")
+    return name, Path(file)
+
+
+def _read_npy(name: str, path: Path) -> np.ndarray:
+    require_file(name, path)
+    try:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{name}: expected a .npy file, got {str(path)!r}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name}: expected a .npy file, got {str(path)!r}")
+    return array
+
+
+def _print_report(report: VerificationReport) -> None:
+    table = Table(
+        "output", "device", "comparisons", "max abs error", "max rel error", "tolerance", "verdict",
+        title=f"{report.path.name} in {report.runtime}, against {report.reference}",
+    )  # fmt: skip
+    groups = sorted({(entry.output, entry.device) for entry in report.comparisons})
+    for output, device in groups:
+        entries = [
+            entry
+            for entry in report.comparisons
+            if (entry.output, entry.device) == (output, device)
+        ]
+        worst = max(entry.max_rel_error for entry in entries)
+        table.add_row(
+            output,
+            device,
+            str(len(entries)),
+            f"{max(entry.max_abs_error for entry in entries):.1e}",
+            f"{worst:.1e}",
+            f"{report.tolerance:.0e}",
+            "[green]passed[/]" if worst <= report.tolerance else "[red]FAILED[/]",
+        )
+    console.print(table)
+
+
+def _metadata_table(path: Path, metadata: Metadata) -> Table:
+    table = Table("field", "value", title=f"{path.name}: digest matches")
+    table.add_row("kind", metadata.kind)
+    table.add_row(
+        "format", metadata.format + (f", opset {metadata.opset}" if metadata.opset else "")
+    )
+    table.add_row("created", metadata.created)
+    table.add_row("device", metadata.device)
+    table.add_row("versions", ", ".join(f"{k} {v}" for k, v in metadata.versions.items()))
+    table.add_row("atoms", "not given" if metadata.atoms is None else str(metadata.atoms))
+    table.add_row("length unit", metadata.length_unit or "not given")
+    table.add_row("periodic", "yes" if metadata.periodic else "no")
+    for name, digest in metadata.sha256.items():
+        table.add_row(f"sha256 of {name}", digest or "none")
+    parity = metadata.parity
+    table.add_row(
+        "parity with float64",
+        f"max rel error {parity['max_rel_error']:.1e}, max abs error {parity['max_abs_error']:.1e} "
+        f"({parity['runtime']}, {parity['comparisons']} comparisons)",
+    )
+    for name, value in metadata.details.items():
+        text = json.dumps(value)
+        table.add_row(name, text if len(text) <= 60 else text[:57] + "...")
+    return table
+
+
+def _tensor_table(metadata: Metadata) -> Table:
+    table = Table("", "name", "dtype", "shape", "range or unit")
+    for spec in metadata.inputs:
+        limits = "" if spec.low is None else f"{spec.low} to {(spec.high or 0) - 1}"
+        table.add_row("input", spec.name, spec.dtype, shape_text(spec.shape), limits)
+    for spec in metadata.outputs:
+        unit = metadata.output_units.get(spec.name, "")
+        table.add_row("output", spec.name, spec.dtype, shape_text(spec.shape), unit)
+    return table

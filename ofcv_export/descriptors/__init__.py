@@ -1,0 +1,1 @@
+"""Descriptors with analytic derivatives with respect to positions."""

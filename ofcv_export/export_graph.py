@@ -1,0 +1,106 @@
+"""What a module hands to an exporter: its graph and the names and shapes that go in and out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of one input or output of an artifact.
+
+    Parameters
+    ----------
+    name : str
+        Name of the tensor, the same in every format.
+    dtype : str
+        ``float32``, ``float64`` or ``int64``.
+    shape : tuple of int or str
+        Sizes; a string is a symbolic size such as ``batch``.
+    low, high : int, optional
+        Half-open range of an integer input.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    low: int | None = None
+    high: int | None = None
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch names it."""
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the tensor holds indices."""
+        return self.dtype == "int64"
+
+    @property
+    def index_range(self) -> tuple[int, int]:
+        """The half-open range of an index.
+
+        Raises
+        ------
+        ValueError
+            If an integer input has none.
+        """
+        if self.low is None or self.high is None:
+            raise ValueError(f"{self.name}: expected a range of indices, got none")
+        return self.low, self.high
+
+    def with_size(self, symbol: str, size: int) -> TensorSpec:
+        """Return the same spec with the symbolic size `symbol` fixed to `size`."""
+        shape = tuple(size if entry == symbol else entry for entry in self.shape)
+        return TensorSpec(self.name, self.dtype, shape, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class ExportGraph:
+    """A module reduced to tensor operations, ready for any format.
+
+    Parameters
+    ----------
+    kind : str
+        Kind of artifact, see ``ofcv_export.artifact``.
+    module : torch.nn.Module
+        Takes the inputs in order, returns one tensor or a tuple in the order of the outputs. It
+        holds tensor operations and frozen buffers only, so that TorchScript and torch.export both
+        take it.
+    inputs, outputs : tuple of TensorSpec
+        What goes in and out.
+    details : dict
+        JSON-able facts about this kind, written to the metadata.
+    """
+
+    kind: str
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def with_size(self, symbol: str, size: int) -> ExportGraph:
+        """Return the same graph with the symbolic size `symbol` fixed to `size`."""
+        return ExportGraph(
+            self.kind,
+            self.module,
+            tuple(spec.with_size(symbol, size) for spec in self.inputs),
+            tuple(spec.with_size(symbol, size) for spec in self.outputs),
+            self.details,
+        )
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A module that can be exported."""
+
+    def export_graph(self, *args: Any, **options: Any) -> ExportGraph:
+        """Return the graph to export, made with the module's own options."""
+        ...

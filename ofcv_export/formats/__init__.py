@@ -1,0 +1,23 @@
+"""The file formats, chosen by a file's suffix."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from ofcv_export.files import require_suffix
+from ofcv_export.formats.format import Format
+from ofcv_export.formats.onnx import Onnx
+from ofcv_export.formats.torchscript import TorchScript
+
+FORMATS: dict[str, Format] = {entry.suffix: entry for entry in (TorchScript(), Onnx())}
+
+
+def format_of(path: str | PathLike[str]) -> Format:
+    """Return the format of a path.
+
+    Raises
+    ------
+    ValueError
+        If the suffix belongs to no format.
+    """
+    return FORMATS[require_suffix("path", path, *FORMATS)]

@@ -1,0 +1,69 @@
+"""What every file format does: compile a graph, write it, check it, load it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ofcv_export.artifact import Metadata
+from ofcv_export.export_graph import ExportGraph
+
+Runner = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
+
+
+class Format(ABC):
+    """One file format.
+
+    Attributes
+    ----------
+    name : str
+        Name in the metadata.
+    suffix : str
+        Suffix of the file's name.
+    runtime : str
+        What runs the file from Python.
+    """
+
+    name: str
+    suffix: str
+    runtime: str
+
+    @abstractmethod
+    def compile(self, graph: ExportGraph) -> Any:
+        """Turn a graph into what `write` writes."""
+
+    @abstractmethod
+    def write(self, compiled: Any, metadata: Metadata, path: Path) -> None:
+        """Write a compiled graph and its metadata, and a digest of both."""
+
+    @abstractmethod
+    def read_metadata(self, path: Path) -> Metadata:
+        """Check the digest of a file and return its metadata, without executing anything.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, or is not one of ours.
+        """
+
+    @abstractmethod
+    def load(self, path: Path, device: str) -> Runner:
+        """Return a function from inputs to outputs, both in the metadata's order."""
+
+    @abstractmethod
+    def devices(self) -> list[str]:
+        """Return the devices on which this machine can run the format."""
+
+
+def foreign(path: Path, why: str) -> ValueError:
+    """Return the error for a file that is not one of ours."""
+    return ValueError(f"path: expected an ofcv-export artifact, got {path.name!r} ({why})")
+
+
+def damaged(path: Path) -> ValueError:
+    """Return the error for a file whose content does not match its digest."""
+    return foreign(path, "damaged: its content does not match its digest")

@@ -1,0 +1,189 @@
+"""ONNX graphs (``.onnx``), which ONNX Runtime and many others run.
+
+A file is the serialised model, then its metadata, then a digest of all before it. Protocol buffers
+merge what is appended, so that every ONNX reader sees one model with two metadata properties.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+from torch import Tensor
+
+from ofcv_export.artifact import Metadata
+from ofcv_export.export_graph import ExportGraph, TensorSpec
+from ofcv_export.formats.format import Format, Runner, damaged, foreign
+
+OPSET = 18
+_METADATA = "ofcv"
+_DIGEST = "ofcv.sha256"
+# Sizes of the example: different primes, so that no two symbols are taken for one.
+_EXAMPLE_SIZES = {"batch": 3, "n": 7}
+_LARGEST_MODEL = 2**31 - 1
+
+
+class Onnx(Format):
+    """ONNX, run by ONNX Runtime."""
+
+    name = "onnx"
+    suffix = ".onnx"
+    runtime = "ONNX Runtime"
+
+    def compile(self, graph: ExportGraph) -> onnx.ModelProto:
+        """Export the module through torch.export, names and symbolic sizes as in its specs."""
+        n_bytes = sum(buffer.nbytes for buffer in graph.module.buffers())
+        if n_bytes > _LARGEST_MODEL:
+            raise ValueError(
+                f"module: expected at most {_LARGEST_MODEL} bytes of frozen data in an ONNX file, "
+                f"got {n_bytes}; a .pt file has no such limit"
+            )
+        with _quiet_exporter():
+            program = torch.onnx.export(
+                graph.module.eval(),
+                tuple(_example(spec) for spec in graph.inputs),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[spec.name for spec in graph.inputs],
+                output_names=[spec.name for spec in graph.outputs],
+                dynamic_shapes=tuple(_dynamic(spec) for spec in graph.inputs),
+            )
+        assert program is not None
+        model: onnx.ModelProto = program.model_proto
+        _name_sizes(model, graph)
+        _drop_notes(model)
+        onnx.checker.check_model(model, full_check=True)
+        _require_default_domain(model)
+        return model
+
+    def write(self, compiled: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
+        """Write the model with the metadata properties ``ofcv`` and ``ofcv.sha256``."""
+        content = compiled.SerializeToString(deterministic=True)
+        content += _property(_METADATA, metadata.to_json())
+        path.write_bytes(content + _property(_DIGEST, hashlib.sha256(content).hexdigest()))
+
+    def read_metadata(self, path: Path) -> Metadata:
+        """Check the digest and return the metadata, see `Format.read_metadata`."""
+        content = path.read_bytes()
+        try:
+            model = onnx.ModelProto.FromString(content)
+        except DecodeError as error:
+            raise foreign(path, "not an ONNX model, or cut off") from error
+        properties = {entry.key: entry.value for entry in model.metadata_props}
+        if _METADATA not in properties or _DIGEST not in properties:
+            raise foreign(path, "not an ONNX model with our metadata, or cut off")
+        digested = content[: -len(_property(_DIGEST, "0" * 64))]
+        if hashlib.sha256(digested).hexdigest() != properties[_DIGEST]:
+            raise damaged(path)
+        return Metadata.from_json(properties[_METADATA])
+
+    def load(self, path: Path, device: str) -> Runner:
+        """Open a session with one thread, as an MD engine would."""
+        runtime = _onnxruntime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        providers = ["CPUExecutionProvider"]
+        if device != "cpu":
+            providers.insert(0, "CUDAExecutionProvider")
+        session = runtime.InferenceSession(path, options, providers=providers)
+        names = [entry.name for entry in session.get_inputs()]
+
+        def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            arrays = [tensor.detach().cpu().contiguous().numpy() for tensor in inputs]
+            outputs = session.run(None, dict(zip(names, arrays, strict=True)))
+            return tuple(torch.from_numpy(output) for output in outputs)
+
+        return run
+
+    def devices(self) -> list[str]:
+        """Return ``cpu``, and ``cuda`` where ONNX Runtime was built for it and there is one."""
+        providers = _onnxruntime().get_available_providers()
+        with_cuda = "CUDAExecutionProvider" in providers and torch.cuda.is_available()
+        return ["cpu", "cuda"] if with_cuda else ["cpu"]
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence the exporter's notes about packages that are not needed here."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled
+
+
+def _onnxruntime() -> Any:
+    """Return the onnxruntime module, an optional dependency."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "onnxruntime: expected to be installed to run ONNX files, got no such package; "
+            "pip install 'ofcv-export[onnxruntime]' or 'ofcv-export[onnxruntime-gpu]'"
+        ) from error
+    return onnxruntime
+
+
+def _example(spec: TensorSpec) -> Tensor:
+    shape = [_EXAMPLE_SIZES[size] if isinstance(size, str) else size for size in spec.shape]
+    return torch.zeros(shape, dtype=spec.torch_dtype)
+
+
+def _dynamic(spec: TensorSpec) -> dict[int, Any]:
+    dynamic = torch.export.Dim.DYNAMIC
+    return {axis: dynamic for axis, size in enumerate(spec.shape) if isinstance(size, str)}
+
+
+def _name_sizes(model: onnx.ModelProto, graph: ExportGraph) -> None:
+    """Give the graph's inputs and outputs the shapes of their specs, symbols included."""
+    ends = [*zip(model.graph.input, graph.inputs, strict=True)]
+    ends += [*zip(model.graph.output, graph.outputs, strict=True)]
+    for value, spec in ends:
+        shape = value.type.tensor_type.shape
+        for axis, size in zip(shape.dim, spec.shape, strict=True):
+            axis.Clear()
+            if isinstance(size, str):
+                axis.dim_param = size
+            else:
+                axis.dim_value = size
+    del model.graph.value_info[:]
+
+
+def _drop_notes(model: onnx.ModelProto) -> None:
+    """Drop what the exporter notes about its source code."""
+    model.doc_string = ""
+    for entry in [model.graph, *model.graph.node, *model.graph.initializer]:
+        entry.doc_string = ""
+        del entry.metadata_props[:]
+    for value in [*model.graph.input, *model.graph.output]:
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+
+
+def _require_default_domain(model: onnx.ModelProto) -> None:
+    domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    if domains or model.functions:
+        raise ValueError(
+            f"module: expected operators of the default ONNX domain, got {sorted(domains)}"
+        )
+
+
+def _property(key: str, value: str) -> bytes:
+    """Return a metadata property as the bytes of a model that holds nothing else."""
+    model = onnx.ModelProto()
+    model.metadata_props.add(key=key, value=value)
+    return model.SerializeToString()

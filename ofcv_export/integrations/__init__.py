@@ -1,0 +1,1 @@
+"""Bridges to other packages; nothing here is imported by the core."""

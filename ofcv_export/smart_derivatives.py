@@ -1,0 +1,410 @@
+"""Derivatives of a model's output with respect to positions, through a frozen sparse Jacobian."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ofcv_export.chain_rule import FrozenDataset, GatherChainRule, ScatterChainRule
+from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.descriptors.recognise import recognise
+from ofcv_export.export_graph import ExportGraph, TensorSpec
+from ofcv_export.files import atomic_path, read_npz, require_suffix
+from ofcv_export.sparse_chain_rule import (
+    SparseChainRule,
+    chain_rule_details,
+    chain_rule_specs,
+    suitable_chain_rule,
+)
+from ofcv_export.sparse_jacobian import (
+    DescriptorFunction,
+    PatternTooNarrowError,
+    SparseJacobian,
+    evaluate_all,
+)
+from ofcv_export.sparsity_pattern import SparsityPattern
+from ofcv_export.structure import find_pattern
+from ofcv_export.validation import (
+    require_device,
+    require_dtype,
+    require_finite,
+    require_floating,
+    require_in_range,
+    require_integer,
+    require_positive,
+    require_shape,
+    require_tensor,
+)
+
+# Batches of a set-up hold about this many numbers per array of positions, pairs or derivatives.
+_NUMBERS_PER_BATCH = 4_000_000
+_LONG_SETUP = 100_000_000
+
+
+class SmartDerivatives(nn.Module):
+    """d(out)/d(descriptors) -> d(out)/d(positions) on a frozen dataset of frames.
+
+    The Jacobian d(descriptors)/d(positions) of every frame is computed once, in `setup`, on one
+    sparsity pattern for all frames; `forward` applies the chain rule with it. The same interface
+    as ``mlcolvar.core.loss.SmartDerivatives`` (mlcolvar 1.3); to hand an object to mlcolvar's
+    Committor or Generator use the class of the same name in `ofcv_export.integrations.mlcolvar`.
+
+    Parameters
+    ----------
+    setup_device : str
+        Device on which `setup` evaluates descriptors and derivatives.
+    force_all_atoms : bool
+        Whether atoms that no descriptor depends on are allowed; their derivatives are zero.
+
+    Attributes
+    ----------
+    pattern : SparsityPattern
+        Structure of the Jacobian, after `setup`.
+    values : torch.Tensor
+        Derivatives of every frame in the order that the chain rule wants, shape
+        (n_frames, n_values). A buffer that moves with the module and stays out of its state dict.
+
+    Examples
+    --------
+    >>> smart = SmartDerivatives()
+    >>> frames = {"data": torch.randn(8, 3, 3)}
+    >>> dataset = smart.setup(frames, lambda r: (r[:, :2] - r[:, 1:]).norm(dim=2), n_atoms=3)
+    >>> dataset["data"].shape, smart(torch.ones(8, 2), dataset["ref_idx"]).shape
+    (torch.Size([8, 2]), torch.Size([8, 3, 3]))
+    """
+
+    values: Tensor
+
+    def __init__(self, setup_device: str = "cpu", force_all_atoms: bool = False) -> None:
+        super().__init__()
+        self.setup_device = setup_device
+        self.force_all_atoms = force_all_atoms
+        self.pattern: SparsityPattern | None = None
+        self.descriptor: Descriptor | None = None
+        self.chain_rule: ScatterChainRule | GatherChainRule | None = None
+        self.register_buffer("values", torch.empty(0, 0), persistent=False)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def setup(
+        self,
+        dataset: Any,
+        descriptor_function: DescriptorFunction,
+        n_atoms: int,
+        separate_boundary_dataset: bool = False,
+        descriptors_batch_size: int | None = None,
+        *,
+        pattern: SparsityPattern | None = None,
+    ) -> Any:
+        """Freeze the derivatives of the descriptors of every frame.
+
+        Analytic descriptors (ours, and mlcolvar's own classes, which are recognised) bring their
+        structure and their derivatives along. For any other function the structure is found by
+        moving one atom at a time (`ofcv_export.structure.find_pattern`) and the derivatives come
+        from one backward pass per group of descriptors that share no atom.
+
+        The guarantee, for every function: the stored Jacobian of each frame is proved against one
+        plain backward pass with a random vector. Where it differs, a dependence had been missed;
+        the pattern is widened by what the failing frames show, and the set-up starts over. So no
+        derivative of any frame is lost, and a component that is 0.0 in some frames, or in all of
+        them, stays in the pattern.
+
+        Parameters
+        ----------
+        dataset : mapping or mlcolvar.data.DictDataset
+            ``data`` holds positions, shape (n_frames, n_atoms, 3) or (n_frames, n_atoms * 3),
+            float32 or float64; ``labels`` and ``weights`` are passed on.
+        descriptor_function : callable
+            Maps positions (batch, n_atoms, 3) to descriptors (batch, n_descriptors), every frame
+            on its own.
+        n_atoms : int
+            Number of atoms in a frame.
+        separate_boundary_dataset : bool
+            Whether frames with labels 0 and 1 are boundary conditions without derivatives; their
+            ``ref_idx`` is -1.
+        descriptors_batch_size : int, optional
+            Frames evaluated at once; by default as many as keep a batch's arrays small.
+        pattern : SparsityPattern, optional
+            A known structure, for a function that is not recognised. It is proved like any other.
+
+        Returns
+        -------
+        dict or mlcolvar.data.DictDataset
+            As `dataset`, with descriptors (n_frames, n_descriptors) as ``data`` and ``ref_idx``
+            (n_frames,), int64.
+
+        Raises
+        ------
+        ValueError
+            For wrong shapes, values that are not finite, atoms without a descriptor (unless
+            `force_all_atoms`), or a function that mixes frames.
+        TypeError
+            For positions that are not float32 or float64.
+        """
+        positions = _positions(dataset["data"], n_atoms)
+        varies = _variational(dataset, len(positions), separate_boundary_dataset)
+        frames = positions[varies].to(self.setup_device)
+        function = recognise(descriptor_function) or descriptor_function
+        if pattern is None:
+            pattern = _pattern(function, frames)
+        _require_sizes(pattern, n_atoms)
+        batch_size = _batch_size(descriptors_batch_size, pattern)
+
+        while True:
+            self._require_used(pattern)
+            jacobian = SparseJacobian(function, pattern)
+            try:
+                descriptors, values, rule = self._evaluate(jacobian, frames, batch_size)
+                break
+            except PatternTooNarrowError as error:
+                pattern = error.wider_pattern
+
+        self.pattern = pattern
+        self.descriptor = function if isinstance(function, Descriptor) else None
+        self.chain_rule = rule.to(positions.device)
+        self.values = values.to(positions.device)
+        described = _all_descriptors(function, positions, varies, descriptors, batch_size)
+        return _smart_dataset(dataset, described, varies)
+
+    def _evaluate(
+        self, jacobian: SparseJacobian, frames: Tensor, batch_size: int
+    ) -> tuple[Tensor, Tensor, ScatterChainRule | GatherChainRule]:
+        """Return descriptors, arranged values and the chain rule for all frames."""
+        pattern = jacobian.pattern
+        rule = suitable_chain_rule(pattern)
+        descriptors = torch.empty(len(frames), pattern.n_descriptors, dtype=frames.dtype)
+        values = torch.empty(len(frames), rule.n_values, dtype=frames.dtype)
+        show_progress = values.numel() >= _LONG_SETUP
+        for rows, d, blocks in evaluate_all(jacobian, frames, batch_size, show_progress):
+            descriptors[rows] = d.cpu()
+            values[rows] = rule.arrange(blocks.cpu())
+        return descriptors, values, rule
+
+    def _require_used(self, pattern: SparsityPattern) -> None:
+        unused = pattern.unused_atoms()
+        if unused and not self.force_all_atoms:
+            raise ValueError(
+                f"descriptor_function: expected every one of the {pattern.n_atoms} atoms to be "
+                f"used by a descriptor, got none for atoms {unused} (zero-based); "
+                "force_all_atoms=True allows them"
+            )
+
+    def forward(self, x: Tensor, ref_idx: Tensor | None = None) -> Tensor:
+        """Return d(out)/d(positions) of some frames.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            d(out)/d(descriptors), shape (batch, n_descriptors) or
+            (batch, n_descriptors, n_outputs), in the dtype of the frozen values.
+        ref_idx : torch.Tensor, optional
+            Frame of each row, integers (batch,), in any order and repeated at will; by default
+            0, 1, ... batch - 1.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (batch, n_atoms, 3) or (batch, n_atoms, 3, n_outputs), differentiable with
+            respect to `x`.
+
+        Raises
+        ------
+        RuntimeError
+            Before `setup`.
+        ValueError, TypeError, IndexError
+            For a wrong shape, dtype or device, or a frame that does not exist.
+        """
+        chain_rule, pattern = self._require_setup()
+        require_tensor("x", x)
+        if ref_idx is None:
+            ref_idx = torch.arange(len(x), device=x.device)
+        self._require_inputs(pattern, x, ref_idx)
+        out: Tensor = chain_rule(x, self.values.index_select(0, ref_idx))
+        return out
+
+    def _require_inputs(self, pattern: SparsityPattern, x: Tensor, ref_idx: Tensor) -> None:
+        require_tensor("ref_idx", ref_idx)
+        sizes = ("batch", pattern.n_descriptors) + ("n_outputs",) * (x.dim() == 3)
+        require_shape("x", x, sizes)
+        require_dtype("x", x, self.values.dtype)
+        require_device("x", x, self.values.device)
+        require_shape("ref_idx", ref_idx, (len(x),))
+        require_integer("ref_idx", ref_idx)
+        require_device("ref_idx", ref_idx, self.values.device)
+        require_in_range("ref_idx", ref_idx, 0, len(self.values))
+
+    def move_to_cpu(self) -> None:
+        """Move the frozen tensors to the CPU."""
+        self.to("cpu")
+
+    def blocks(self) -> Tensor:
+        """Return the frozen derivatives in block order, shape (n_frames, n_blocks, 3).
+
+        Raises
+        ------
+        RuntimeError
+            Before `setup`.
+        """
+        return self._require_setup()[0].blocks(self.values)
+
+    def sparse_chain_rule(self) -> SparseChainRule:
+        """Return the chain rule on this pattern with the derivatives as an input."""
+        _, pattern = self._require_setup()
+        return SparseChainRule(pattern, dtype=self.values.dtype, descriptor=self.descriptor)
+
+    def export_graph(self, form: str = "scatter", n_outputs: int | None = None) -> ExportGraph:
+        """Return the graph of the frozen dataset.
+
+        Parameters
+        ----------
+        form : {"scatter", "gather"}
+            Scatter-add, or the reproducible sum over gathered blocks.
+        n_outputs : int, optional
+            Number of outputs; None for a single output without a dimension of its own.
+        """
+        rule, pattern = self._require_setup()
+        if form not in ("scatter", "gather"):
+            raise ValueError(f'form: expected "scatter" or "gather", got {form!r}')
+        wanted = (ScatterChainRule if form == "scatter" else GatherChainRule)(pattern)
+        values = self.values
+        if type(wanted) is not type(rule):
+            values = wanted.arrange(rule.blocks(self.values).cpu())
+        n_frames = len(values)
+        x, out = chain_rule_specs(pattern, self.values.dtype, n_outputs)
+        return ExportGraph(
+            "smart_derivatives",
+            FrozenDataset(wanted, values.cpu()),
+            (x, TensorSpec("ref_idx", "int64", ("batch",), 0, n_frames)),
+            (out,),
+            {**chain_rule_details(pattern, self.descriptor), "n_frames": n_frames, "form": form},
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the frozen set-up to an ``.npz`` file, from which `load` makes it again."""
+        _, pattern = self._require_setup()
+        require_suffix("path", path, ".npz")
+        with atomic_path(path) as temporary:
+            np.savez(
+                temporary,
+                descriptor_index=pattern.descriptor_index.numpy(),
+                atom_index=pattern.atom_index.numpy(),
+                sizes=np.array([pattern.n_descriptors, pattern.n_atoms]),
+                blocks=self.blocks().cpu().numpy(),
+            )
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> SmartDerivatives:
+        """Read a set-up that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is not a set-up or holds values that are not finite.
+        """
+        arrays = read_npz("path", path, ("descriptor_index", "atom_index", "sizes", "blocks"))
+        pattern = SparsityPattern(
+            torch.from_numpy(arrays["descriptor_index"]),
+            torch.from_numpy(arrays["atom_index"]),
+            *arrays["sizes"].tolist(),
+        )
+        blocks = torch.from_numpy(arrays["blocks"])
+        require_floating("blocks", blocks)
+        require_shape("blocks", blocks, ("n_frames", pattern.n_blocks, 3))
+        require_finite("blocks", blocks)
+        smart = cls(force_all_atoms=bool(pattern.unused_atoms()))
+        smart.pattern = pattern
+        smart.chain_rule = suitable_chain_rule(pattern)
+        smart.values = smart.chain_rule.arrange(blocks)
+        return smart
+
+    def _require_setup(self) -> tuple[ScatterChainRule | GatherChainRule, SparsityPattern]:
+        if self.chain_rule is None or self.pattern is None:
+            raise RuntimeError("setup: expected to be called first, got no frozen frames")
+        return self.chain_rule, self.pattern
+
+
+def _positions(data: Any, n_atoms: int) -> Tensor:
+    """Return positions as (n_frames, n_atoms, 3), checked."""
+    require_positive("n_atoms", n_atoms)
+    require_tensor("data", data)
+    require_floating("data", data)
+    if data.dim() == 2:
+        require_shape("data", data, ("n_frames", 3 * n_atoms))
+    else:
+        require_shape("data", data, ("n_frames", n_atoms, 3))
+    if len(data) == 0:
+        raise ValueError("data: expected at least one frame, got none")
+    require_finite("data", data)
+    return data.detach().reshape(-1, n_atoms, 3)
+
+
+def _variational(dataset: Any, n_frames: int, separate_boundary_dataset: bool) -> Tensor:
+    """Return which frames get derivatives, boolean (n_frames,)."""
+    if not separate_boundary_dataset:
+        return torch.ones(n_frames, dtype=torch.bool)
+    labels = torch.as_tensor(dataset["labels"]).cpu()
+    if labels.numel() != n_frames:
+        raise ValueError(f"labels: expected one for each of {n_frames} frames, got {len(labels)}")
+    varies: Tensor = labels.reshape(n_frames) > 1
+    if not bool(varies.any()):
+        raise ValueError(
+            "labels: expected some frames beyond the boundaries (labels above 1), got none; "
+            "unbiased data wants separate_boundary_dataset=False"
+        )
+    return varies
+
+
+def _pattern(function: DescriptorFunction, frames: Tensor) -> SparsityPattern:
+    """Return the structure that a descriptor knows, or find that of any other function."""
+    if isinstance(function, Descriptor):
+        return function.pattern()
+    return find_pattern(function, frames)
+
+
+def _require_sizes(pattern: SparsityPattern, n_atoms: int) -> None:
+    if pattern.n_atoms != n_atoms:
+        raise ValueError(
+            f"n_atoms: expected {pattern.n_atoms} as in the descriptors, got {n_atoms}"
+        )
+
+
+def _batch_size(wanted: int | None, pattern: SparsityPattern) -> int:
+    """Return the number of frames to evaluate at once."""
+    if wanted is not None and wanted != -1:
+        require_positive("descriptors_batch_size", wanted)
+        return wanted
+    per_frame = 3 * max(pattern.n_atoms**2, pattern.n_blocks)
+    return max(_NUMBERS_PER_BATCH // per_frame, 1)
+
+
+def _all_descriptors(
+    function: DescriptorFunction,
+    positions: Tensor,
+    varies: Tensor,
+    descriptors: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """Return the descriptors of all frames, of which those that vary are known."""
+    everything = descriptors.new_empty(len(positions), descriptors.shape[1])
+    everything[varies] = descriptors
+    boundary = torch.nonzero(~varies).flatten()
+    for start in range(0, len(boundary), batch_size):
+        rows = boundary[start : start + batch_size]
+        everything[rows] = function(positions[rows]).to(everything)
+    return everything.to(positions.device)
+
+
+def _smart_dataset(dataset: Any, descriptors: Tensor, varies: Tensor) -> Any:
+    """Return a dataset of the same class with descriptors and frame numbers."""
+    ref_idx = torch.full((len(varies),), -1)
+    ref_idx[varies] = torch.arange(int(varies.sum()))
+    keys = dataset.keys() if callable(dataset.keys) else dataset.keys
+    passed_on = {key: torch.clone(dataset[key]) for key in ("labels", "weights") if key in keys}
+    smart = {"data": descriptors, **passed_on, "ref_idx": ref_idx.to(descriptors.device)}
+    return smart if isinstance(dataset, Mapping) else type(dataset)(smart)

@@ -1,0 +1,120 @@
+"""Checks of arguments. Every message reads ``<argument>: expected <what>, got <what came>``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float32, torch.float64)
+INTEGER = (torch.int32, torch.int64)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of a dtype as numpy spells it, e.g. ``float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def shape_text(shape: Sequence[int | str]) -> str:
+    """Return a shape as text, e.g. ``(batch, 45)``."""
+    return "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def require_tensor(name: str, value: object) -> None:
+    """Raise TypeError unless `value` is a torch tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch tensor, got {type(value).__name__}")
+
+
+def require_shape(name: str, tensor: Tensor, shape: Sequence[int | str]) -> None:
+    """Raise ValueError unless `tensor` has `shape`; a string stands for any size."""
+    matches = len(tensor.shape) == len(shape) and all(
+        isinstance(expected, str) or expected == size
+        for expected, size in zip(shape, tensor.shape, strict=True)
+    )
+    if not matches:
+        raise ValueError(f"{name}: expected shape {shape_text(shape)}, got {tuple(tensor.shape)}")
+
+
+def require_floating(name: str, tensor: Tensor) -> None:
+    """Raise TypeError unless `tensor` is float32 or float64."""
+    if tensor.dtype not in FLOATING:
+        raise TypeError(
+            f"{name}: expected dtype float32 or float64, got {dtype_name(tensor.dtype)}"
+        )
+
+
+def require_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    """Raise TypeError unless `tensor` has `dtype`."""
+    if tensor.dtype != dtype:
+        raise TypeError(
+            f"{name}: expected dtype {dtype_name(dtype)}, got {dtype_name(tensor.dtype)}"
+        )
+
+
+def require_integer(name: str, tensor: Tensor) -> None:
+    """Raise TypeError unless `tensor` is int32 or int64."""
+    if tensor.dtype not in INTEGER:
+        raise TypeError(f"{name}: expected dtype int64 or int32, got {dtype_name(tensor.dtype)}")
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise ValueError at the first NaN or infinite value of `tensor`."""
+    # One pass without a mask of the tensor's size: the extremes of a tensor with NaN are NaN.
+    if tensor.numel() == 0 or all(map(torch.isfinite, torch.aminmax(tensor))):
+        return
+    index = tuple(torch.nonzero(~torch.isfinite(tensor))[0].tolist())
+    raise ValueError(f"{name}: expected finite values, got {tensor[index].item()} at index {index}")
+
+
+def require_in_range(name: str, tensor: Tensor, low: int, high: int) -> None:
+    """Raise IndexError unless every integer of `tensor` lies in [low, high)."""
+    if tensor.numel() == 0:
+        return
+    smallest, largest = torch.aminmax(tensor)
+    if int(smallest) >= low and int(largest) < high:
+        return
+    position = int(torch.nonzero((tensor < low) | (tensor >= high))[0, 0])
+    value = int(tensor.flatten()[position])
+    raise IndexError(
+        f"{name}: expected indices in [{low}, {high}), got {value} at position {position}"
+    )
+
+
+def require_device(name: str, tensor: Tensor, device: torch.device) -> None:
+    """Raise ValueError unless `tensor` lives on `device`."""
+    if tensor.device != device:
+        raise ValueError(f"{name}: expected a tensor on {device}, got one on {tensor.device}")
+
+
+def require_positive(name: str, value: int) -> None:
+    """Raise ValueError unless `value` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+def to_float_tensor(name: str, value: object) -> Tensor:
+    """Return `value` as a floating tensor.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the error message.
+    value : torch.Tensor or array_like
+        Tensors of float32 or float64 are returned as they are; anything else that numpy takes for
+        an array of floats becomes a tensor of torch's default dtype.
+
+    Raises
+    ------
+    TypeError
+        If the values are not floating-point numbers.
+    """
+    if isinstance(value, Tensor):
+        require_floating(name, value)
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name}: expected floating-point values, got dtype {array.dtype}")
+    return torch.as_tensor(array, dtype=torch.get_default_dtype())

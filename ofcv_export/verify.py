@@ -1,0 +1,280 @@
+"""Replaying an artifact in its own runtime and comparing it with float64."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ofcv_export.artifact import Metadata
+from ofcv_export.export_graph import Exportable, ExportGraph, TensorSpec
+from ofcv_export.files import require_file
+from ofcv_export.formats import format_of
+from ofcv_export.formats.format import Runner
+from ofcv_export.inputs import STYLES, probe, sample
+
+# Accepted difference relative to the largest value of a row.
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+_SIZES = (1, 2, 5, 64)
+_PROBE_SIZE = 2
+_PROBE_VALUES = 64
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Differences of one output in one replay.
+
+    Parameters
+    ----------
+    device : str
+        Device of the replay.
+    inputs : str
+        Which inputs were replayed.
+    size : int
+        Value of the symbolic sizes; 0 where there are none.
+    output : str
+        Name of the output.
+    max_abs_error : float
+        Largest difference from float64.
+    max_rel_error : float
+        The same, relative to the largest float64 value of the row (of the element, in vectors).
+    """
+
+    device: str
+    inputs: str
+    size: int
+    output: str
+    max_abs_error: float
+    max_rel_error: float
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What `verify` found.
+
+    Parameters
+    ----------
+    path : Path
+        The artifact.
+    metadata : Metadata
+        Its metadata.
+    runtime : str
+        What ran it.
+    reference : str
+        What it was compared with.
+    tolerance : float
+        Largest accepted relative error.
+    comparisons : tuple of Comparison
+        All replays.
+    """
+
+    path: Path
+    metadata: Metadata
+    runtime: str
+    reference: str
+    tolerance: float
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def max_abs_error(self) -> float:
+        """Largest difference from float64 over all replays."""
+        return max(entry.max_abs_error for entry in self.comparisons)
+
+    @property
+    def max_rel_error(self) -> float:
+        """Largest relative difference from float64 over all replays."""
+        return max(entry.max_rel_error for entry in self.comparisons)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every replay is within the tolerance."""
+        # A NaN compares false, so it fails.
+        return all(entry.max_rel_error <= self.tolerance for entry in self.comparisons)
+
+    def __str__(self) -> str:
+        """Return one line."""
+        verdict = "passed" if self.passed else "FAILED"
+        return (
+            f"{self.path.name}: {verdict} in {self.runtime}, max relative error "
+            f"{self.max_rel_error:.1e} (tolerance {self.tolerance:.0e}) in "
+            f"{len(self.comparisons)} comparisons with {self.reference}"
+        )
+
+
+def verify(path: str | PathLike[str], reference: Exportable | None = None) -> VerificationReport:
+    """Replay an artifact in its own runtime and compare it with float64.
+
+    With a reference the inputs are random and adversarial (tiny, huge, over twelve decades, zero,
+    repeated indices), at several batch sizes, and the judge is the module in float64. Without one
+    the file's own probe is replayed: inputs that any language can make again and the float64
+    outputs that were recorded at export. That tells whether a file still gives its numbers on
+    another machine, or in another version of the runtime.
+
+    Parameters
+    ----------
+    path : path-like
+        The artifact.
+    reference : module, optional
+        The module that was exported.
+
+    Returns
+    -------
+    VerificationReport
+        Errors of every replay; `passed` tells whether all are within the tolerance, 1e-5 in
+        float32 and 1e-12 in float64.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or foreign, or the reference has other inputs or outputs.
+    FileNotFoundError
+        If there is no such file.
+    """
+    target = require_file("path", path)
+    metadata = format_of(target).read_metadata(target)
+    if reference is None:
+        return _replay_probe(target, metadata)
+    graph = _graph_of(reference, metadata)
+    return verify_graph(target, metadata, graph)
+
+
+def verify_graph(path: Path, metadata: Metadata, graph: ExportGraph) -> VerificationReport:
+    """Compare an artifact with a graph evaluated in float64, see `verify`."""
+    exact = copy.deepcopy(graph.module).cpu().double()
+    comparisons: list[Comparison] = []
+    file_format = format_of(path)
+    for device in file_format.devices():
+        run = file_format.load(path, device)
+        for style, size, inputs in _replays(graph.inputs):
+            expected = run_graph(exact, inputs)
+            found = run(inputs)
+            comparisons += _compare(graph.outputs, device, style, size, expected, found)
+    return _report(path, metadata, "the module in float64", comparisons)
+
+
+def record_probe(graph: ExportGraph) -> dict[str, Any]:
+    """Return what the metadata records of the probe: sizes, places and float64 outputs."""
+    sizes = dict.fromkeys(_symbols(graph.inputs), _PROBE_SIZE)
+    exact = copy.deepcopy(graph.module).cpu().double()
+    outputs = run_graph(exact, probe(graph.inputs, sizes))
+    recorded = {}
+    for spec, output in zip(graph.outputs, outputs, strict=True):
+        places = _probe_places(output.numel())
+        values = output.flatten()[places].tolist()
+        recorded[spec.name] = {"places": places.tolist(), "values": values}
+    return {"sizes": sizes, "outputs": recorded}
+
+
+def run_graph(module: torch.nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    """Run a graph's float64 module on inputs of any floating dtype."""
+    doubled = [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]
+    with torch.no_grad():
+        outputs = module(*doubled)
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
+    """Return the reference's graph, with the options and fixed sizes of an artifact."""
+    if not isinstance(reference, Exportable):
+        raise TypeError(
+            "reference: expected a module with an export_graph method, "
+            f"got {type(reference).__name__}"
+        )
+    graph = reference.export_graph(**metadata.options)
+    for symbol in _symbols(graph.inputs):
+        for ours, theirs in zip(graph.inputs, metadata.inputs, strict=False):
+            if symbol in ours.shape and len(ours.shape) == len(theirs.shape):
+                size = theirs.shape[ours.shape.index(symbol)]
+                if isinstance(size, int):
+                    graph = graph.with_size(symbol, size)
+    if graph.kind != metadata.kind or (graph.inputs, graph.outputs) != (
+        metadata.inputs,
+        metadata.outputs,
+    ):
+        raise ValueError(
+            f"reference: expected a {metadata.kind} with the artifact's inputs and outputs, "
+            f"got a {graph.kind} with others"
+        )
+    return graph
+
+
+def _replay_probe(path: Path, metadata: Metadata) -> VerificationReport:
+    """Compare an artifact with the float64 outputs that its metadata records."""
+    comparisons: list[Comparison] = []
+    file_format = format_of(path)
+    for device in file_format.devices():
+        run: Runner = file_format.load(path, device)
+        outputs = run(probe(metadata.inputs, metadata.probe["sizes"]))
+        for spec, output in zip(metadata.outputs, outputs, strict=True):
+            recorded = metadata.probe["outputs"][spec.name]
+            expected = torch.tensor(recorded["values"], dtype=torch.float64)
+            found = output.cpu().double().flatten()[torch.tensor(recorded["places"])]
+            # The recorded values are those of a few rows; they count as one.
+            comparisons += _compare(
+                (spec,), device, "probe", _PROBE_SIZE, (expected[None],), (found[None],)
+            )
+    return _report(path, metadata, "the float64 outputs recorded in it", comparisons)
+
+
+def _report(
+    path: Path, metadata: Metadata, reference: str, comparisons: list[Comparison]
+) -> VerificationReport:
+    return VerificationReport(
+        path=path,
+        metadata=metadata,
+        runtime=format_of(path).runtime,
+        reference=reference,
+        tolerance=TOLERANCE[metadata.outputs[0].dtype],
+        comparisons=tuple(comparisons),
+    )
+
+
+def _symbols(specs: tuple[TensorSpec, ...]) -> set[str]:
+    return {size for spec in specs for size in spec.shape if isinstance(size, str)}
+
+
+def _replays(specs: tuple[TensorSpec, ...]) -> Iterator[tuple[str, int, list[Tensor]]]:
+    """Yield style, size and inputs of every replay."""
+    symbols = _symbols(specs)
+    for size in _SIZES if symbols else (0,):
+        sizes: Mapping[str, int] = dict.fromkeys(symbols, size)
+        for seed, style in enumerate(STYLES):
+            yield style, size, sample(specs, sizes, style, seed)
+
+
+def _compare(
+    specs: tuple[TensorSpec, ...],
+    device: str,
+    style: str,
+    size: int,
+    expected: tuple[Tensor, ...],
+    found: tuple[Tensor, ...],
+) -> Iterator[Comparison]:
+    for spec, exact, output in zip(specs, expected, found, strict=True):
+        absolute, relative = errors(exact, output)
+        yield Comparison(device, style, size, spec.name, absolute, relative)
+
+
+def errors(expected: Tensor, found: Tensor) -> tuple[float, float]:
+    """Return the largest absolute and relative difference.
+
+    The relative one is taken row by row, with the row's largest value as the scale; in a vector
+    every element is a row.
+    """
+    if expected.shape != found.shape:
+        return float("inf"), float("inf")
+    difference = (found.cpu().double() - expected).abs().reshape(len(expected), -1)
+    scale = expected.abs().reshape(len(expected), -1).amax(dim=1, keepdim=True)
+    relative = torch.where(difference == 0, 0.0, difference / scale)
+    return float(difference.max()), float(relative.max())
+
+
+def _probe_places(n_values: int) -> Tensor:
+    """Return up to 64 places, evenly spread over a flattened output."""
+    return torch.linspace(0, n_values - 1, min(n_values, _PROBE_VALUES)).round().long()
