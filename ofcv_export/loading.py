@@ -6,7 +6,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ofcv_export.artifact import Metadata
@@ -80,7 +79,7 @@ def load(path: str | PathLike[str], device: str = "cpu") -> Artifact:
     target = require_file("path", path)
     file_format = format_of(target)
     metadata = file_format.read_metadata(target)
-    if torch.device(device).type not in file_format.devices():
+    if device.split(":")[0] not in file_format.devices():
         available = " or ".join(file_format.devices())
         raise ValueError(f"device: expected {available} on this machine, got {device!r}")
     return Artifact(target, metadata, device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from os import PathLike
 from typing import Any
 
@@ -44,6 +45,7 @@ from ofcv_export.validation import (
 # Batches of a set-up hold about this many numbers per array of positions, pairs or derivatives.
 _NUMBERS_PER_BATCH = 4_000_000
 _LONG_SETUP = 100_000_000
+_SAVED = ("descriptor_index", "atom_index", "sizes", "blocks", "descriptors")
 
 
 class SmartDerivatives(nn.Module):
@@ -65,6 +67,8 @@ class SmartDerivatives(nn.Module):
     ----------
     pattern : SparsityPattern
         Structure of the Jacobian, after `setup`.
+    descriptors : dict or None
+        Specification of the descriptors for the metadata, where they are known.
     values : torch.Tensor
         Derivatives of every frame in the order that the chain rule wants, shape
         (n_frames, n_values). A buffer that moves with the module and stays out of its state dict.
@@ -85,7 +89,7 @@ class SmartDerivatives(nn.Module):
         self.setup_device = setup_device
         self.force_all_atoms = force_all_atoms
         self.pattern: SparsityPattern | None = None
-        self.descriptor: Descriptor | None = None
+        self.descriptors: dict[str, Any] | None = None
         self.chain_rule: ScatterChainRule | GatherChainRule | None = None
         self.register_buffer("values", torch.empty(0, 0), persistent=False)
 
@@ -164,7 +168,7 @@ class SmartDerivatives(nn.Module):
                 pattern = error.wider_pattern
 
         self.pattern = pattern
-        self.descriptor = function if isinstance(function, Descriptor) else None
+        self.descriptors = function.specification() if isinstance(function, Descriptor) else None
         self.chain_rule = rule.to(positions.device)
         self.values = values.to(positions.device)
         described = _all_descriptors(function, positions, varies, descriptors, batch_size)
@@ -254,7 +258,7 @@ class SmartDerivatives(nn.Module):
     def sparse_chain_rule(self) -> SparseChainRule:
         """Return the chain rule on this pattern with the derivatives as an input."""
         _, pattern = self._require_setup()
-        return SparseChainRule(pattern, dtype=self.values.dtype, descriptor=self.descriptor)
+        return SparseChainRule(pattern, self.values.dtype, self.descriptors)
 
     def export_graph(self, form: str = "scatter", n_outputs: int | None = None) -> ExportGraph:
         """Return the graph of the frozen dataset.
@@ -280,7 +284,7 @@ class SmartDerivatives(nn.Module):
             FrozenDataset(wanted, values.cpu()),
             (x, TensorSpec("ref_idx", "int64", ("batch",), 0, n_frames)),
             (out,),
-            {**chain_rule_details(pattern, self.descriptor), "n_frames": n_frames, "form": form},
+            {**chain_rule_details(pattern, self.descriptors), "n_frames": n_frames, "form": form},
         )
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -294,6 +298,7 @@ class SmartDerivatives(nn.Module):
                 atom_index=pattern.atom_index.numpy(),
                 sizes=np.array([pattern.n_descriptors, pattern.n_atoms]),
                 blocks=self.blocks().cpu().numpy(),
+                descriptors=json.dumps(self.descriptors),
             )
 
     @classmethod
@@ -307,7 +312,7 @@ class SmartDerivatives(nn.Module):
         ValueError
             If the file is not a set-up or holds values that are not finite.
         """
-        arrays = read_npz("path", path, ("descriptor_index", "atom_index", "sizes", "blocks"))
+        arrays = read_npz("path", path, _SAVED)
         pattern = SparsityPattern(
             torch.from_numpy(arrays["descriptor_index"]),
             torch.from_numpy(arrays["atom_index"]),
@@ -319,6 +324,7 @@ class SmartDerivatives(nn.Module):
         require_finite("blocks", blocks)
         smart = cls(force_all_atoms=bool(pattern.unused_atoms()))
         smart.pattern = pattern
+        smart.descriptors = json.loads(str(arrays["descriptors"]))
         smart.chain_rule = suitable_chain_rule(pattern)
         smart.values = smart.chain_rule.arrange(blocks)
         return smart
@@ -348,9 +354,10 @@ def _variational(dataset: Any, n_frames: int, separate_boundary_dataset: bool) -
     """Return which frames get derivatives, boolean (n_frames,)."""
     if not separate_boundary_dataset:
         return torch.ones(n_frames, dtype=torch.bool)
-    labels = torch.as_tensor(dataset["labels"]).cpu()
+    labels = torch.as_tensor(dataset["labels"] if "labels" in _keys(dataset) else []).cpu()
     if labels.numel() != n_frames:
-        raise ValueError(f"labels: expected one for each of {n_frames} frames, got {len(labels)}")
+        got = labels.numel() or "none"
+        raise ValueError(f"labels: expected one for each of {n_frames} frames, got {got}")
     varies: Tensor = labels.reshape(n_frames) > 1
     if not bool(varies.any()):
         raise ValueError(
@@ -400,11 +407,16 @@ def _all_descriptors(
     return everything.to(positions.device)
 
 
+def _keys(dataset: Any) -> Collection[str]:
+    """Return the keys of a mapping, or of mlcolvar's DictDataset, whose `keys` is a property."""
+    return dataset.keys() if callable(dataset.keys) else dataset.keys
+
+
 def _smart_dataset(dataset: Any, descriptors: Tensor, varies: Tensor) -> Any:
     """Return a dataset of the same class with descriptors and frame numbers."""
     ref_idx = torch.full((len(varies),), -1)
     ref_idx[varies] = torch.arange(int(varies.sum()))
-    keys = dataset.keys() if callable(dataset.keys) else dataset.keys
-    passed_on = {key: torch.clone(dataset[key]) for key in ("labels", "weights") if key in keys}
+    known = [key for key in ("labels", "weights") if key in _keys(dataset)]
+    passed_on = {key: torch.clone(dataset[key]) for key in known}
     smart = {"data": descriptors, **passed_on, "ref_idx": ref_idx.to(descriptors.device)}
     return smart if isinstance(dataset, Mapping) else type(dataset)(smart)

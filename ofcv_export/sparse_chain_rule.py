@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ofcv_export.chain_rule import GatherChainRule, ScatterChainRule
-from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.export_graph import ExportGraph, TensorSpec
 from ofcv_export.sparsity_pattern import SparsityPattern
 from ofcv_export.validation import (
     dtype_name,
     require_dtype,
+    require_positive,
     require_shape,
     require_tensor,
 )
@@ -32,8 +31,8 @@ class SparseChainRule(nn.Module):
         Structure of d(desc)/d(pos); an engine gives its values in this order of blocks.
     dtype : torch.dtype
         float32 or float64.
-    descriptor : Descriptor, optional
-        The descriptors, where they are known; described in an artifact's metadata.
+    descriptors : dict, optional
+        Specification of the descriptors, where they are known, for an artifact's metadata.
 
     Examples
     --------
@@ -48,14 +47,14 @@ class SparseChainRule(nn.Module):
         self,
         pattern: SparsityPattern,
         dtype: torch.dtype = torch.float32,
-        descriptor: Descriptor | None = None,
+        descriptors: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"dtype: expected float32 or float64, got {dtype_name(dtype)}")
         self.pattern = pattern
         self.dtype = dtype
-        self.descriptor = descriptor
+        self.descriptors = descriptors
         self.chain_rule = ScatterChainRule(pattern)
 
     def forward(self, output_wrt_descriptors: Tensor, descriptors_wrt_positions: Tensor) -> Tensor:
@@ -88,7 +87,7 @@ class SparseChainRule(nn.Module):
         """Return the graph; `n_outputs` is None for a single output without its own dimension."""
         x, out = chain_rule_specs(self.pattern, self.dtype, n_outputs)
         values = TensorSpec("descriptors_wrt_positions", x.dtype, ("batch", self.pattern.nnz))
-        details = chain_rule_details(self.pattern, self.descriptor)
+        details = chain_rule_details(self.pattern, self.descriptors)
         details["pattern"] = {
             "descriptor_index": self.pattern.descriptor_index.tolist(),
             "atom_index": self.pattern.atom_index.tolist(),
@@ -107,6 +106,8 @@ def chain_rule_specs(
     pattern: SparsityPattern, dtype: torch.dtype, n_outputs: int | None
 ) -> tuple[TensorSpec, TensorSpec]:
     """Return the specs of d(out)/d(desc) and d(out)/d(pos)."""
+    if n_outputs is not None:
+        require_positive("n_outputs", n_outputs)
     outputs = () if n_outputs is None else (n_outputs,)
     name = dtype_name(dtype)
     return (
@@ -115,7 +116,9 @@ def chain_rule_specs(
     )
 
 
-def chain_rule_details(pattern: SparsityPattern, descriptor: Descriptor | None) -> dict[str, Any]:
+def chain_rule_details(
+    pattern: SparsityPattern, descriptors: dict[str, Any] | None
+) -> dict[str, Any]:
     """Return what the metadata says about a pattern and its descriptors."""
     details: dict[str, Any] = {
         "n_atoms": pattern.n_atoms,
@@ -123,6 +126,6 @@ def chain_rule_details(pattern: SparsityPattern, descriptor: Descriptor | None) 
         "nnz": pattern.nnz,
         "pattern_sha256": pattern.digest(),
     }
-    if isinstance(descriptor, PairDistances):
-        details["descriptors"] = descriptor.specification()
+    if descriptors is not None:
+        details["descriptors"] = descriptors
     return details

@@ -25,10 +25,10 @@ def find_pattern(descriptor_function: DescriptorFunction, positions: Tensor) -> 
 
     A descriptor depends on an atom if its value changes when that atom alone moves. In a few
     frames spread over the trajectory every atom is displaced by a random vector, and brought next
-    to every other atom in turn (to a random subset of them when there are more than 4096 such
-    visits a frame). The visits are finite moves: a switching function shows its dependence on a
-    pair even when the two are beyond its cutoff in every frame given, and an axis along which a
-    component is 0.0 is of no consequence.
+    to every other atom in turn, to half and to a hundredth of the usual distance (to a random
+    subset of them when there are more than 4096 such visits a frame). The visits are finite moves:
+    a switching function shows its dependence on a pair even when the two are beyond its cutoff in
+    every frame given, and an axis along which a component is 0.0 is of no consequence.
 
     What is not guaranteed: a dependence that needs three or more atoms at special places can stay
     hidden. A set-up therefore proves each batch of frames against a plain backward pass and widens
@@ -70,11 +70,11 @@ def _probes(frame: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     if len(visitor) > _MAX_VISITS_PER_FRAME:
         chosen = torch.randperm(len(visitor), generator=generator)[:_MAX_VISITS_PER_FRAME]
         visitor, host = visitor[chosen], host[chosen]
-    moving = torch.cat([atoms, atoms, visitor])
-    origin = torch.cat([atoms, atoms, host])
-    # Each atom once far and once a little away from itself, and at half a spacing from the others.
-    lengths = torch.tensor([2.0, 0.1, 0.5], dtype=torch.float64)
-    counts = torch.tensor([len(atoms), len(atoms), len(visitor)])
+    moving = torch.cat([atoms, atoms, visitor, visitor])
+    origin = torch.cat([atoms, atoms, host, host])
+    # Each atom goes far and a little away from itself, and visits others near and very near.
+    lengths = torch.tensor([2.0, 0.1, 0.5, 0.01], dtype=torch.float64)
+    counts = torch.tensor([len(atoms), len(atoms), len(visitor), len(visitor)])
     steps = torch.randn(len(moving), 3, generator=generator, dtype=torch.float64)
     steps = torch.nn.functional.normalize(steps, dim=1) * _spacing(frame)
     steps = steps * lengths.repeat_interleave(counts)[:, None]

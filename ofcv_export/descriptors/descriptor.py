@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,6 +27,13 @@ class Descriptor(nn.Module, ABC):
     @abstractmethod
     def forward(self, positions: Tensor) -> Tensor:
         """Return the descriptors (batch, n_descriptors) of positions (batch, n_atoms, 3)."""
+
+    def specification(self) -> dict[str, Any] | None:
+        """Return a JSON-able description for an artifact's metadata, or None where there is none.
+
+        An engine that knows the type can compute the descriptors' derivatives itself.
+        """
+        return None
 
     @abstractmethod
     def pattern(self) -> SparsityPattern:

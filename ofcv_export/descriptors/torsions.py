@@ -75,7 +75,7 @@ class Torsion(Descriptor):
         towards_d = length * n
         shear = (ab * bc).sum(1, keepdim=True) / length * m
         shear = shear + (bc * cd).sum(1, keepdim=True) / length * n
-        per_atom = torch.stack([towards_a, -towards_a - shear, shear - towards_d, towards_d], dim=1)
+        per_atom = torch.stack([towards_a, shear - towards_a, -shear - towards_d, towards_d], dim=1)
         outer = torch.stack([torch.ones_like(angle), torch.cos(angle), -torch.sin(angle)], dim=1)
         blocks = outer[:, self.modes, None, None] * self.box.to_positions(per_atom).unsqueeze(1)
         return self._values(angle), blocks.flatten(1, 2)

@@ -96,7 +96,10 @@ class Onnx(Format):
         providers = ["CPUExecutionProvider"]
         if device != "cpu":
             providers.insert(0, "CUDAExecutionProvider")
-        session = runtime.InferenceSession(path, options, providers=providers)
+        try:
+            session = runtime.InferenceSession(path, options, providers=providers)
+        except Exception as error:  # the runtime's exceptions have no common base
+            raise foreign(path, "ONNX Runtime cannot read it") from error
         names = [entry.name for entry in session.get_inputs()]
 
         def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

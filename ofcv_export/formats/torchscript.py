@@ -55,7 +55,10 @@ class TorchScript(Format):
 
     def load(self, path: Path, device: str) -> Runner:
         """Load the archive onto a device."""
-        module = torch.jit.load(path, map_location=device)
+        try:
+            module = torch.jit.load(path, map_location=device)
+        except RuntimeError as error:
+            raise foreign(path, "LibTorch cannot read it") from error
 
         def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
             with torch.inference_mode():
@@ -81,7 +84,7 @@ def _records(path: Path, content: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = [name for name in archive.namelist() if "/" in name]
             return {name.split("/", 1)[1]: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except Exception as error:  # zipfile raises whatever damaged bytes lead its parser to
         raise foreign(path, "not a TorchScript archive, or cut off") from error
 
 
