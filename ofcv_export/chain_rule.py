@@ -124,9 +124,9 @@ class GatherChainRule(nn.Module):
         right = x.index_select(1, self.descriptor_index)
         left = values.reshape(x.shape[0] * self.n_atoms, 3, self.width)
         if x.dim() == 3:
-            out = torch.matmul(left, right.reshape(-1, self.width, x.shape[2]))
+            out = torch.bmm(left, right.reshape(-1, self.width, x.shape[2]))
             return out.reshape(x.shape[0], self.n_atoms, 3, x.shape[2])
-        out = torch.matmul(left, right.reshape(-1, self.width, 1))
+        out = torch.bmm(left, right.reshape(-1, self.width, 1))
         return out.reshape(x.shape[0], self.n_atoms, 3)
 
 

@@ -108,7 +108,7 @@ def test_verify_fails_against_other_numbers(setup_file, smart, tmp_path):
         (("export", "{setup}", "{tmp}/cv.pt", "--form", "sum"), "form: expected"),
         (("inspect", "{setup}"), "path: expected a file name ending in .pt"),
         (("inspect", "{tmp}/absent.pt"), "path: expected an existing file"),
-        (("verify", "{broken}"), "path: expected an ofcv-export artifact, got 'broken.onnx'"),
+        (("verify", "{broken}"), "path: expected an ofcv-export artifact, got"),
         (("run", "{broken}", "-i", "x"), "path: expected an ofcv-export artifact"),
         (("run", "{cv}", "-i", "x.npy"), "input: expected NAME=FILE with a NAME among"),
         (("run", "{cv}", "-i", "ref_idx={tmp}/absent.npy"), "ref_idx: expected an existing file"),

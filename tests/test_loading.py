@@ -75,23 +75,23 @@ def test_absent_and_unknown_files(tmp_path):
 def test_foreign_content(tmp_path, suffix, content):
     path = tmp_path / f"foreign{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="path: expected an ofcv-export artifact, got 'foreign"):
+    with pytest.raises(ValueError, match="path: expected an ofcv-export artifact, got .*foreign"):
         ofcv.load(path)
 
 
 def test_artifacts_of_others(tmp_path, smart):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="a TorchScript archive without our metadata"):
+    with pytest.raises(ValueError, match="no ofcv.json in the archive"):
         ofcv.load(tmp_path / "other.pt")
     with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
         archive.writestr("note.txt", "hello")
-    with pytest.raises(ValueError, match="got 'zip.pt'"):
+    with pytest.raises(ValueError, match="got .*zip.pt' .no ofcv.json"):
         ofcv.load(tmp_path / "zip.pt")
     ofcv.export(smart, tmp_path / "cv.onnx")
     model = onnx.load(tmp_path / "cv.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(ValueError, match="not an ONNX model with our metadata"):
+    with pytest.raises(ValueError, match="no metadata of ours in the model"):
         ofcv.load(tmp_path / "other.onnx")
 
 
@@ -100,7 +100,7 @@ def test_truncated_files(path, keep):
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
     for read in (ofcv.load, ofcv.read_metadata, ofcv.verify):
-        with pytest.raises(ValueError, match="path: expected an ofcv-export artifact, got 'cv"):
+        with pytest.raises(ValueError, match="path: expected an ofcv-export artifact, got .*cv"):
             read(path)
 
 

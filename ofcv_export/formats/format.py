@@ -61,9 +61,9 @@ class Format(ABC):
 
 def foreign(path: Path, why: str) -> ValueError:
     """Return the error for a file that is not one of ours."""
-    return ValueError(f"path: expected an ofcv-export artifact, got {path.name!r} ({why})")
+    return ValueError(f"path: expected an ofcv-export artifact, got {str(path)!r} ({why})")
 
 
 def damaged(path: Path) -> ValueError:
     """Return the error for a file whose content does not match its digest."""
-    return foreign(path, "damaged: its content does not match its digest")
+    return foreign(path, "its content does not match its digest")

@@ -77,10 +77,10 @@ class Onnx(Format):
         try:
             model = onnx.ModelProto.FromString(content)
         except DecodeError as error:
-            raise foreign(path, "not an ONNX model, or cut off") from error
+            raise foreign(path, "not an ONNX model, or truncated") from error
         properties = {entry.key: entry.value for entry in model.metadata_props}
         if _METADATA not in properties or _DIGEST not in properties:
-            raise foreign(path, "not an ONNX model with our metadata, or cut off")
+            raise foreign(path, "no metadata of ours in the model, or truncated")
         digested = content[: -len(_property(_DIGEST, "0" * 64))]
         if hashlib.sha256(digested).hexdigest() != properties[_DIGEST]:
             raise damaged(path)

@@ -47,8 +47,10 @@ class TorchScript(Format):
     def read_metadata(self, path: Path) -> Metadata:
         """Check the digest and return the metadata, see `Format.read_metadata`."""
         records = _records(path, path.read_bytes())
-        if f"extra/{_METADATA}" not in records or f"extra/{_DIGEST}" not in records:
-            raise foreign(path, "a TorchScript archive without our metadata")
+        if f"extra/{_METADATA}" not in records:
+            raise foreign(path, "no ofcv.json in the archive")
+        if f"extra/{_DIGEST}" not in records:
+            raise foreign(path, "no digest in the archive")
         if _digest(records).encode() != records[f"extra/{_DIGEST}"]:
             raise damaged(path)
         return Metadata.from_json(records[f"extra/{_METADATA}"])
@@ -85,7 +87,9 @@ def _records(path: Path, content: bytes) -> dict[str, bytes]:
             names = [name for name in archive.namelist() if "/" in name]
             return {name.split("/", 1)[1]: archive.read(name) for name in names}
     except Exception as error:  # zipfile raises whatever damaged bytes lead its parser to
-        raise foreign(path, "not a TorchScript archive, or cut off") from error
+        zipped = content.startswith(b"PK")
+        why = "truncated or damaged" if zipped else "not a TorchScript archive"
+        raise foreign(path, why) from error
 
 
 def _digest(records: dict[str, bytes]) -> str:

@@ -1,0 +1,1 @@
+"""Timings, side by side with the peers in the same run."""

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <caffe2/serialize/file_adapter.h>
+#include <caffe2/serialize/inline_container.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <tuple>
+#include <vector>
+
+#include "ofcv/error.hpp"
+#include "ofcv/sha256.hpp"
+
+namespace ofcv {
+
+/// A TorchScript archive whose content agrees with the digest it carries. The digest guards
+/// against damage, not against someone who means harm: that person can write a new one.
+class Archive {
+ public:
+  /// Opens the file and checks the digest; no code of the archive is looked at.
+  explicit Archive(const std::string& path) : path_(path) {
+    std::error_code unreachable;
+    if (!std::filesystem::is_regular_file(path, unreachable)) {
+      throw Error("model", "an existing file", "'" + path + "'");
+    }
+    try {
+      file_ = std::make_shared<caffe2::serialize::FileAdapter>(path);
+      reader_ = std::make_unique<caffe2::serialize::PyTorchStreamReader>(file_);
+      names_ = reader_->getAllRecords();
+    } catch (const std::exception&) {
+      throw foreign(starts_like_a_zip() ? "truncated or damaged" : "not a TorchScript archive");
+    }
+    std::sort(names_.begin(), names_.end());
+    if (!contains(metadata_record)) throw foreign("no ofcv.json in the archive");
+    if (!contains(digest_record)) throw foreign("no digest in the archive");
+    if (digest() != text(digest_record)) throw foreign("its content does not match its digest");
+  }
+
+  std::string metadata_text() { return text(metadata_record); }
+
+  /// The open file, so that what is loaded is what was checked, even if the path is replaced.
+  std::shared_ptr<caffe2::serialize::ReadAdapterInterface> file() const { return file_; }
+
+ private:
+  static constexpr const char* metadata_record = "extra/ofcv.json";
+  static constexpr const char* digest_record = "extra/ofcv.sha256";
+
+  // SHA-256 over the records sorted by name: name, zero byte, length as 8 bytes little-endian,
+  // data. The serialization id is made by the writer from what the digest covers already.
+  std::string digest() {
+    if (std::adjacent_find(names_.begin(), names_.end()) != names_.end()) {
+      throw foreign("two records of one name");
+    }
+    Sha256 sha;
+    for (const std::string& name : names_) {
+      if (name == digest_record || name == caffe2::serialize::kSerializationIdRecordName) continue;
+      const auto [data, size] = record(name);
+      std::uint8_t length[8];
+      for (int i = 0; i < 8; ++i) length[i] = static_cast<std::uint8_t>(size >> 8 * i);
+      sha.update(name.c_str(), name.size() + 1);
+      sha.update(length, 8);
+      sha.update(data.get(), size);
+    }
+    return sha.hex_digest();
+  }
+
+  std::tuple<at::DataPtr, std::size_t> record(const std::string& name) {
+    try {
+      return reader_->getRecord(name);
+    } catch (const std::exception&) {
+      throw foreign("truncated or damaged");
+    }
+  }
+
+  std::string text(const std::string& name) {
+    const auto [data, size] = record(name);
+    return {static_cast<const char*>(data.get()), size};
+  }
+
+  bool contains(const char* name) const {
+    return std::binary_search(names_.begin(), names_.end(), name);
+  }
+
+  bool starts_like_a_zip() const {
+    std::ifstream stream(path_, std::ios::binary);
+    return stream.get() == 'P' && stream.get() == 'K';
+  }
+
+  Error foreign(const std::string& reason) const {
+    return Error("model", "an ofcv-export artifact", "'" + path_ + "' (" + reason + ")");
+  }
+
+  std::string path_;
+  std::shared_ptr<caffe2::serialize::FileAdapter> file_;
+  std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader_;
+  std::vector<std::string> names_;
+};
+
+}  // namespace ofcv

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace ofcv {
+
+/// What every function of this library throws. The message is one line and reads
+/// `<argument>: expected <what>, got <what came>`, as in the Python package.
+class Error : public std::runtime_error {
+ public:
+  Error(const std::string& argument, const std::string& expected, const std::string& got)
+      : std::runtime_error(argument + ": expected " + expected + ", got " + got) {}
+};
+
+}  // namespace ofcv

@@ -1,0 +1,299 @@
+#pragma once
+
+/// Runs an ofcv-export TorchScript artifact inside an engine. All an engine needs:
+///
+///     #include <ofcv/model.hpp>
+///
+///     ofcv::Model model("cv.pt", "cpu");                      // once, at set-up
+///     std::vector<float> gradient(231), positions(22 * 3);    // the engine's own memory
+///     std::int64_t frame = 0;
+///
+///     // at every step
+///     model.evaluate({{gradient.data(), {1, 231}}, {&frame, {1}}},  // inputs, in order
+///                    {{positions.data(), {1, 22, 3}}});             // outputs, in order
+///
+/// `model.metadata()` says which inputs and outputs an artifact has, their shapes, dtypes and
+/// units. Everything that goes wrong is an `ofcv::Error` with a message of one line. With CMake:
+/// add_subdirectory this folder and link ofcv::ofcv.
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/cuda.h>
+#include <torch/script.h>
+
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ofcv/archive.hpp"
+#include "ofcv/error.hpp"
+#include "ofcv/metadata.hpp"
+#include "ofcv/validation.hpp"
+#include "ofcv/view.hpp"
+
+namespace ofcv {
+
+/// Which checks a call makes. Number, shapes and dtypes of the tensors are always checked;
+/// `all` also refuses NaN, infinities and integers out of range, which reads every input once.
+/// With `shapes_only` an index out of range is undefined behaviour on CUDA.
+enum class Checks { all, shapes_only };
+
+/// Reads the metadata of an artifact. The digest is checked; the model is never executed.
+inline Metadata read_metadata(const std::string& path) {
+  return Metadata::parse(Archive(path).metadata_text());
+}
+
+namespace detail {
+
+constexpr at::ScalarType scalar_type(DType dtype) {
+  switch (dtype) {
+    case DType::float32:
+      return at::kFloat;
+    case DType::float64:
+      return at::kDouble;
+    case DType::int32:
+      return at::kInt;
+    case DType::int64:
+      return at::kLong;
+  }
+  return at::ScalarType::Undefined;
+}
+
+/// The name as numpy spells it, for any type of LibTorch's.
+inline std::string scalar_type_name(at::ScalarType type) {
+  for (const DType dtype : {DType::float32, DType::float64, DType::int32, DType::int64}) {
+    if (scalar_type(dtype) == type) return dtype_name(dtype);
+  }
+  return c10::toString(type);
+}
+
+inline std::span<const std::int64_t> sizes(const at::Tensor& tensor) {
+  return {tensor.sizes().data(), tensor.sizes().size()};
+}
+
+/// LibTorch's messages run over many lines; the last one says what went wrong.
+inline std::string last_line(std::string text) {
+  text.erase(text.find_last_not_of(" \n\r\t") + 1);
+  return text.substr(text.find_last_of('\n') + 1);
+}
+
+inline std::string reason(const std::exception& error) {
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  return last_line(torch_error ? torch_error->what_without_backtrace() : error.what());
+}
+
+/// `cpu`, `cuda` (the first one) or `cuda:<index>`.
+inline c10::Device parse_device(const std::string& text) {
+  const std::string got = "'" + text + "'";
+  c10::Device device(at::kCPU);
+  try {
+    device = c10::Device(text);
+  } catch (const c10::Error&) {
+    throw Error("device", "cpu, cuda or cuda:<index>", got);
+  }
+  if (device.is_cpu()) return c10::Device(at::kCPU);
+  if (!device.is_cuda()) throw Error("device", "cpu, cuda or cuda:<index>", got);
+  const auto n_devices = static_cast<int>(torch::cuda::device_count());
+  if (n_devices == 0) throw Error("device", "cpu (this machine or LibTorch has no CUDA)", got);
+  const c10::DeviceIndex index = device.has_index() ? device.index() : c10::DeviceIndex{0};
+  if (index >= n_devices) {
+    throw Error("device", "an index below " + std::to_string(n_devices), got);
+  }
+  return c10::Device(at::kCUDA, index);
+}
+
+}  // namespace detail
+
+/// A loaded artifact. Calls are const and may come from several threads. LibTorch's thread counts
+/// are left as they are (see at::set_num_threads; one thread is fastest for a single frame).
+///
+/// The graph runs as it was written: LibTorch's profiling executor is switched off for the
+/// duration of a call, in this thread only. It spends 35 ms on recompiling in the first calls and
+/// gains nothing afterwards on graphs of a handful of operations.
+class Model {
+ public:
+  /// Opens the artifact at `path`, checks its digest and metadata, and only then hands it to
+  /// LibTorch. `device` is `cpu`, `cuda` or `cuda:<index>`.
+  explicit Model(const std::string& path, const std::string& device = "cpu")
+      : Model(Archive(path), path, detail::parse_device(device)) {}
+
+  const Metadata& metadata() const { return metadata_; }
+
+  /// Evaluates tensors that have the artifact's dtypes (int32 serves as an index, too) and live on
+  /// its device. The results are inference tensors: nothing differentiates through them.
+  std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& inputs,
+                                     Checks checks = Checks::all) const {
+    const c10::InferenceMode inference;
+    require_number("inputs", metadata_.inputs, inputs.size());
+    Symbols symbols;
+    std::vector<at::Tensor> tensors;
+    tensors.reserve(inputs.size());
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const TensorSpec& spec = metadata_.inputs[i];
+      if (!inputs[i].defined()) throw Error(spec.name, "a tensor", "an undefined one");
+      symbols.require_shape(spec, detail::sizes(inputs[i]));
+      require_device(spec, inputs[i]);
+      const bool is_short_index = spec.dtype == DType::int64 && inputs[i].scalar_type() == at::kInt;
+      tensors.push_back(is_short_index ? inputs[i].to(at::kLong) : inputs[i]);
+      require_dtype(spec, tensors[i]);
+      if (checks == Checks::all) require_values(spec, tensors[i]);
+    }
+    return run(tensors, symbols);
+  }
+
+  /// Evaluates the caller's memory. An input is used in place where its dtype is the artifact's
+  /// and the device is the CPU, and converted otherwise; float and double convert into each other,
+  /// and so do int32 and int64. The results are written to `outputs`, which are left alone when
+  /// the call throws.
+  void evaluate(const std::vector<View>& inputs, const std::vector<MutableView>& outputs,
+                Checks checks = Checks::all) const {
+    const c10::InferenceMode inference;
+    require_number("inputs", metadata_.inputs, inputs.size());
+    require_number("outputs", metadata_.outputs, outputs.size());
+    Symbols symbols;
+    std::vector<at::Tensor> tensors;
+    tensors.reserve(inputs.size());
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const TensorSpec& spec = metadata_.inputs[i];
+      require_view(spec, inputs[i], symbols);
+      at::Tensor tensor = as_tensor(spec, inputs[i]);
+      if (checks == Checks::all) require_values(spec, tensor);
+      tensors.push_back(device_.is_cpu() ? tensor : tensor.to(device_));
+    }
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      require_view(metadata_.outputs[i], outputs[i], symbols);
+    }
+    const std::vector<at::Tensor> results = run(tensors, symbols);
+    for (std::size_t i = 0; i < outputs.size(); ++i) write(results[i], outputs[i]);
+  }
+
+  /// The caller's memory as the tensor that input `spec` takes, on the CPU: the memory itself
+  /// where the dtype matches, a converted copy otherwise.
+  static at::Tensor as_tensor(const TensorSpec& spec, const View& view) {
+    // from_blob wants a pointer to non-const, though the graph never writes to its inputs.
+    const at::Tensor tensor =
+        at::from_blob(const_cast<void*>(view.data), view.shape, detail::scalar_type(view.dtype));
+    return view.dtype == spec.dtype ? tensor : tensor.to(detail::scalar_type(spec.dtype));
+  }
+
+ private:
+  Model(Archive archive, const std::string& path, c10::Device device)
+      : metadata_(Metadata::parse(archive.metadata_text())),
+        device_(device),
+        forward_(load(archive, metadata_, path, device)) {}
+
+  static torch::jit::Method load(const Archive& archive, const Metadata& metadata,
+                                 const std::string& path, c10::Device device) {
+    if (metadata.format != "torchscript") {
+      throw Error("model", "format torchscript", "format " + metadata.format);
+    }
+    try {
+      torch::jit::Module module = torch::jit::load(archive.file(), device);
+      module.eval();
+      return module.get_method("forward");
+    } catch (const std::exception& error) {
+      throw Error("model", "an artifact that this LibTorch can load",
+                  "'" + path + "' (" + detail::reason(error) + ")");
+    }
+  }
+
+  std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs, Symbols& symbols) const {
+    const torch::jit::GraphOptimizerEnabledGuard without_profiling(false);
+    std::vector<at::Tensor> results;
+    try {
+      const c10::IValue result = forward_({inputs.begin(), inputs.end()});
+      if (result.isTensor()) {
+        results.push_back(result.toTensor());
+      } else {
+        for (const c10::IValue& element : result.toTupleRef().elements()) {
+          results.push_back(element.toTensor());
+        }
+      }
+    } catch (const std::exception& error) {
+      throw Error("model", "a graph that runs",
+                  "an error of LibTorch (" + detail::reason(error) + ")");
+    }
+    require_number("outputs", metadata_.outputs, results.size());
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      symbols.require_shape(metadata_.outputs[i], detail::sizes(results[i]));
+      require_dtype(metadata_.outputs[i], results[i]);
+    }
+    return results;
+  }
+
+  // A plain copy of the bytes where that is enough: copy_ takes a microsecond to get going.
+  static void write(const at::Tensor& result, const MutableView& output) {
+    const at::ScalarType type = detail::scalar_type(output.dtype);
+    if (result.is_cpu() && result.is_contiguous() && result.scalar_type() == type) {
+      std::memcpy(output.data, result.const_data_ptr(), result.nbytes());
+    } else {
+      at::from_blob(output.data, output.shape, type).copy_(result);
+    }
+  }
+
+  static void require_number(const char* what, const std::vector<TensorSpec>& specs,
+                             std::size_t number) {
+    if (number == specs.size()) return;
+    std::string names;
+    for (const TensorSpec& spec : specs) names += (names.empty() ? "" : ", ") + spec.name;
+    throw Error(what, std::to_string(specs.size()) + " tensors (" + names + ")",
+                std::to_string(number));
+  }
+
+  template <typename AnyView>
+  static void require_view(const TensorSpec& spec, const AnyView& view, Symbols& symbols) {
+    symbols.require_shape(spec, view.shape);
+    if (is_floating(view.dtype) != is_floating(spec.dtype)) {
+      throw Error(spec.name,
+                  is_floating(spec.dtype) ? "dtype float32 or float64" : "dtype int64 or int32",
+                  dtype_name(view.dtype));
+    }
+    if (view.data == nullptr) {
+      throw Error(spec.name, "a pointer to " + std::to_string(count(view.shape)) + " values",
+                  "a null pointer");
+    }
+  }
+
+  static void require_dtype(const TensorSpec& spec, const at::Tensor& tensor) {
+    if (tensor.scalar_type() == detail::scalar_type(spec.dtype)) return;
+    throw Error(spec.name, std::string("dtype ") + dtype_name(spec.dtype),
+                detail::scalar_type_name(tensor.scalar_type()));
+  }
+
+  void require_device(const TensorSpec& spec, const at::Tensor& tensor) const {
+    if (tensor.device() == device_) return;
+    throw Error(spec.name, "a tensor on " + device_.str(), "one on " + tensor.device().str());
+  }
+
+  // Tensors on another device are brought to the CPU to be looked at.
+  static void require_values(const TensorSpec& spec, const at::Tensor& tensor) {
+    const at::Tensor host = (tensor.is_cpu() ? tensor : tensor.cpu()).contiguous();
+    switch (spec.dtype) {
+      case DType::float32:
+        return require_finite(spec.name, host.const_data_ptr<float>(), detail::sizes(host));
+      case DType::float64:
+        return require_finite(spec.name, host.const_data_ptr<double>(), detail::sizes(host));
+      case DType::int32:
+        return require_range(spec, host.const_data_ptr<std::int32_t>(), host.numel());
+      case DType::int64:
+        return require_range(spec, host.const_data_ptr<std::int64_t>(), host.numel());
+    }
+  }
+
+  template <typename T>
+  static void require_range(const TensorSpec& spec, const T* data, std::int64_t size) {
+    if (!spec.low || !spec.high) return;
+    require_in_range(spec.name, data, size, *spec.low, *spec.high);
+  }
+
+  Metadata metadata_;
+  c10::Device device_;
+  torch::jit::Method forward_;
+};
+
+}  // namespace ofcv

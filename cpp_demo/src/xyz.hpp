@@ -1,0 +1,149 @@
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ofcv/error.hpp"
+
+/// Extended XYZ and plain XYZ: the positions of one or several frames with the same atoms. Units
+/// and boxes are not looked at.
+namespace xyz {
+
+struct Frames {
+  std::int64_t n_frames = 0;
+  std::int64_t n_atoms = 0;
+  std::vector<double> positions;  ///< (n_frames, n_atoms, 3)
+};
+
+namespace detail {
+
+inline std::vector<std::string_view> split(std::string_view text, std::string_view separators) {
+  std::vector<std::string_view> words;
+  for (std::size_t end, begin = text.find_first_not_of(separators); begin != text.npos;
+       begin = text.find_first_not_of(separators, end)) {
+    end = std::min(text.find_first_of(separators, begin), text.size());
+    words.push_back(text.substr(begin, end - begin));
+    if (end == text.size()) break;
+  }
+  return words;
+}
+
+template <typename T>
+bool parse(std::string_view word, T& value) {
+  if (word.starts_with('+')) word.remove_prefix(1);
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+  return error == std::errc{} && end == word.data() + word.size();
+}
+
+/// The value of `key` in a comment line such as `Lattice="9 0 0 ..."
+/// Properties=species:S:1:pos:R:3` or an empty text. Words inside quotes are no keys.
+inline std::string_view comment_value(std::string_view comment, std::string_view key) {
+  bool quoted = false;
+  for (std::size_t i = 0; i < comment.size(); ++i) {
+    if (comment[i] == '"') quoted = !quoted;
+    const bool starts_word = !quoted && (i == 0 || comment[i - 1] == ' ' || comment[i - 1] == '\t');
+    if (!starts_word || !comment.substr(i).starts_with(key)) continue;
+    std::string_view value = comment.substr(i + key.size());
+    if (!value.starts_with('=')) continue;
+    value.remove_prefix(1);
+    if (value.starts_with('"')) return value.substr(1, value.find('"', 1) - 1);
+    return value.substr(0, value.find_first_of(" \t"));
+  }
+  return {};
+}
+
+/// Where the positions stand in an atom's line.
+struct Columns {
+  std::size_t position = 1;
+  std::size_t total = 0;  ///< 0 for plain XYZ: at least four
+};
+
+inline Columns parse_columns(std::string_view properties, const std::string& where) {
+  if (properties.empty()) return {};
+  const ofcv::Error malformed(where, "Properties=<name>:<type>:<columns>:... with pos:R:3",
+                              "'" + std::string(properties) + "'");
+  const std::vector<std::string_view> words = split(properties, ":");
+  if (words.size() % 3 != 0) throw malformed;
+  Columns columns;
+  bool found = false;
+  for (std::size_t i = 0; i < words.size(); i += 3) {
+    std::size_t width = 0;
+    if (!parse(words[i + 2], width) || width < 1 || width > 1000) throw malformed;
+    if (words[i] == "pos") {
+      if (found || words[i + 1] != "R" || width != 3) throw malformed;
+      columns.position = columns.total;
+      found = true;
+    }
+    columns.total += width;
+  }
+  if (!found) throw malformed;
+  return columns;
+}
+
+}  // namespace detail
+
+inline Frames read(const std::string& path) {
+  std::ifstream stream(path);
+  if (!stream) throw ofcv::Error(path, "a readable file", "none");
+  std::int64_t line_number = 0;
+  std::string line;
+  const auto next_line = [&] {
+    if (!std::getline(stream, line)) return false;
+    ++line_number;
+    if (line.ends_with('\r')) line.pop_back();
+    return true;
+  };
+  const auto where = [&] { return path + ", line " + std::to_string(line_number); };
+
+  Frames frames;
+  while (next_line()) {
+    const std::vector<std::string_view> head = detail::split(line, " \t");
+    if (head.empty()) {
+      if (stream.peek() == std::ifstream::traits_type::eof()) break;
+    }
+    std::int64_t n_atoms = 0;
+    if (head.size() != 1 || !detail::parse(head[0], n_atoms) || n_atoms < 1) {
+      throw ofcv::Error(where(), "the number of atoms", "'" + line + "'");
+    }
+    if (frames.n_frames > 0 && n_atoms != frames.n_atoms) {
+      throw ofcv::Error(where(), std::to_string(frames.n_atoms) + " atoms as in the first frame",
+                        std::to_string(n_atoms));
+    }
+    if (!next_line()) throw ofcv::Error(where(), "a comment line", "the end of the file");
+    const detail::Columns columns =
+        detail::parse_columns(detail::comment_value(line, "Properties"), where());
+
+    for (std::int64_t atom = 0; atom < n_atoms; ++atom) {
+      if (!next_line()) {
+        throw ofcv::Error(where(), std::to_string(n_atoms) + " atoms in the frame",
+                          std::to_string(atom) + " and the end of the file");
+      }
+      const std::vector<std::string_view> words = detail::split(line, " \t");
+      if (columns.total == 0 ? words.size() < 4 : words.size() != columns.total) {
+        throw ofcv::Error(
+            where(),
+            columns.total == 0 ? "at least 4 columns" : std::to_string(columns.total) + " columns",
+            std::to_string(words.size()));
+      }
+      for (std::size_t dim = 0; dim < 3; ++dim) {
+        double& value = frames.positions.emplace_back();
+        const std::string_view word = words[columns.position + dim];
+        if (!detail::parse(word, value) || !std::isfinite(value)) {
+          throw ofcv::Error(where(), "a coordinate", "'" + std::string(word) + "'");
+        }
+      }
+    }
+    frames.n_atoms = n_atoms;
+    ++frames.n_frames;
+  }
+  if (frames.n_frames == 0) throw ofcv::Error(path, "at least one frame", "an empty file");
+  return frames;
+}
+
+}  // namespace xyz

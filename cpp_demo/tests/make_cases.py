@@ -1,0 +1,143 @@
+"""Write the artifacts, inputs and float64 results that the C++ tests compare with.
+
+Usage: make_cases.py FOLDER. Every case becomes ``<case>-<dtype>/model.pt`` with one folder per
+batch, which holds a ``.npy`` file per input and, in float64, per output. The results are summed up
+here from the frozen numbers with NumPy, not with the modules that were exported.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import ofcv_export as ofcv
+from ofcv_export.descriptors.distances import PairDistances
+from ofcv_export.descriptors.geometry import OrthorhombicBox
+
+N_ATOMS = 7
+N_FRAMES = 12
+HYDROGEN, OXYGEN = "2x0e+1x1o", "6x0e+3x1o"
+N_BASIS = 20
+EPSILON = 1e-8
+
+Floats = NDArray[np.floating]
+
+
+def main(folder: Path) -> None:
+    """Write every case in both dtypes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for dtype in ("float32", "float64"):
+        random = np.random.default_rng(0)
+        write_chain_rules(folder, dtype, random)
+        write_rescalings(folder, dtype, random)
+
+
+def write_chain_rules(folder: Path, dtype: str, random: np.random.Generator) -> None:
+    """Write frozen datasets with and without several outputs, and a sparse chain rule."""
+    positions = random.standard_normal((N_FRAMES, N_ATOMS, 3)).astype(dtype)
+    pairs = torch.combinations(torch.arange(N_ATOMS))
+    smart = ofcv.SmartDerivatives()
+    smart.setup(
+        {"data": torch.from_numpy(positions)},
+        PairDistances(pairs, N_ATOMS, OrthorhombicBox(None, periodic=False)),
+        N_ATOMS,
+    )
+    rule = smart.sparse_chain_rule()
+    derivatives = smart.blocks().flatten(1).numpy()
+
+    one = make_case(folder / f"smart_derivatives-{dtype}")
+    three = make_case(folder / f"smart_derivatives_three_outputs-{dtype}")
+    fixed = make_case(folder / f"smart_derivatives_one_frame-{dtype}")
+    engine = make_case(folder / f"sparse_chain_rule-{dtype}")
+    ofcv.export(smart, one / "model.pt", length_unit="nm")
+    ofcv.export(smart, three / "model.pt", n_outputs=3)
+    ofcv.export(smart, fixed / "model.pt", batch=1)
+    ofcv.export(rule, engine / "model.pt")
+
+    for batch in (1, 5, N_FRAMES):
+        frames = random.integers(0, N_FRAMES, batch)
+        x = random.standard_normal((batch, len(pairs), 3)).astype(dtype)
+        result = chain_rule(rule.pattern, x, derivatives[frames])
+        frozen = {"ref_idx": frames}
+        save(three, batch, output_wrt_descriptors=x, output_wrt_positions=result, **frozen)
+        single = {"output_wrt_descriptors": x[..., 0], "output_wrt_positions": result[..., 0]}
+        save(one, batch, **single, **frozen)
+        if batch == 1:
+            save(fixed, batch, **single, **frozen)
+        save(engine, batch, **single, descriptors_wrt_positions=derivatives[frames])
+        write_xyz(engine / str(batch) / "positions.xyz", positions[frames])
+
+
+def chain_rule(pattern: ofcv.SparsityPattern, x: Floats, derivatives: Floats) -> Floats:
+    """Return d(out)/d(pos) in float64, block by block."""
+    out = np.zeros((len(x), N_ATOMS, 3, x.shape[2]))
+    blocks = zip(pattern.descriptor_index.tolist(), pattern.atom_index.tolist(), strict=True)
+    for block, (descriptor, atom) in enumerate(blocks):
+        derivative = derivatives[:, 3 * block : 3 * block + 3, None].astype("float64")
+        out[:, atom] += derivative * x[:, descriptor, None, :]
+    return out
+
+
+def write_rescalings(folder: Path, dtype: str, random: np.random.Generator) -> None:
+    """Write rescalings of coefficients and of gradients, for any and for one molecule."""
+    biases, stds = random.standard_normal((2, N_BASIS)).astype(dtype)
+    max_grads = np.logspace(-3, 2, N_BASIS).astype(dtype)
+    rescaling = ofcv.DimensionWiseRescaling(
+        *(torch.from_numpy(values) for values in (biases, abs(stds) + 0.01, max_grads)),
+        epsilon=EPSILON,
+    )
+    scales = rescaling.lambda_z.numpy().astype("float64")
+    basis = ofcv.BasisInfo([1, 8], [HYDROGEN, OXYGEN])
+    water = rescaling.for_molecule([8, 1, 1], basis)
+    water_ind = basis.basis_function_ind([8, 1, 1])
+
+    for gradient in (False, True):
+        suffix = "_and_gradient" if gradient else ""
+        any_molecule = make_case(folder / f"rescaling{suffix}-{dtype}")
+        one_molecule = make_case(folder / f"molecule{suffix}-{dtype}")
+        ofcv.export(rescaling, any_molecule / "model.pt", gradient=gradient)
+        ofcv.export(water, one_molecule / "model.pt", gradient=gradient)
+        for n in (1, len(water_ind), 300):
+            is_water = n == len(water_ind)
+            ind = water_ind if is_water else random.integers(0, N_BASIS, n)
+            coeffs, gradients = random.standard_normal((2, n)).astype(dtype)
+            arrays = {"coeffs": coeffs, "scaled_coeffs": scales[ind] * (coeffs - biases[ind])}
+            if gradient:
+                arrays |= {
+                    "gradient": gradients,
+                    "scaled_gradient": gradients / (scales[ind] + EPSILON),
+                }
+            save(any_molecule, n, **arrays, basis_function_ind=ind)
+            if is_water:
+                save(one_molecule, n, **arrays)
+
+
+def make_case(folder: Path) -> Path:
+    """Make the folder of a case."""
+    folder.mkdir(parents=True)
+    return folder
+
+
+def save(case: Path, batch: int, **arrays: NDArray[np.generic]) -> None:
+    """Write the arrays of one batch."""
+    folder = make_case(case / str(batch))
+    for name, values in arrays.items():
+        np.save(folder / f"{name}.npy", np.ascontiguousarray(values))
+
+
+def write_xyz(path: Path, frames: Floats) -> None:
+    """Write extended XYZ with the positions in the last columns, to all digits."""
+    lines = []
+    for frame in frames.astype("float64").tolist():
+        lines += [str(len(frame)), 'note="pos:R:3 here" Properties=species:S:1:id:I:1:pos:R:3']
+        lines += [f"C {i} {x!r} {y!r} {z!r}" for i, (x, y, z) in enumerate(frame)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

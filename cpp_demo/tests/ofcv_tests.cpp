@@ -1,0 +1,580 @@
+// Usage: ofcv_tests NAME CASES: runs one test on the folder that make_cases.py wrote.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <iterator>
+#include <limits>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "array.hpp"
+#include "atomic_file.hpp"
+#include "check.hpp"
+#include "npy.hpp"
+#include "ofcv/model.hpp"
+#include "ofcv/sha256.hpp"
+#include "pairwise_distances.hpp"
+#include "xyz.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using ofcv::DType;
+
+constexpr std::array dtypes = {DType::float32, DType::float64};
+
+constexpr double tolerance(DType dtype) { return dtype == DType::float32 ? 1e-6 : 1e-12; }
+
+std::string bytes_of(const fs::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+/// A file in the current folder with this content.
+std::string file_with(const std::string& name, const std::string& content) {
+  std::ofstream(name, std::ios::binary) << content;
+  return name;
+}
+
+std::string model_of(const fs::path& cases, const std::string& name, DType dtype) {
+  return (cases / (name + "-" + ofcv::dtype_name(dtype)) / "model.pt").string();
+}
+
+Array converted(const Array& array, DType dtype) {
+  Array result(dtype, array.shape);
+  const auto tensor = [](Array& owner) {
+    return at::from_blob(owner.bytes.data(), owner.shape, ofcv::detail::scalar_type(owner.dtype));
+  };
+  Array source = array;
+  tensor(result).copy_(tensor(source));
+  return result;
+}
+
+/// Largest difference, relative to the largest magnitude of what is expected.
+double relative_error(const Array& got, const Array& expected) {
+  CHECK(got.shape == expected.shape);
+  Array a = converted(got, DType::float64), b = converted(expected, DType::float64);
+  double difference = 0, magnitude = 0;
+  for (std::int64_t i = 0; i < ofcv::count(a.shape); ++i) {
+    difference = std::max(difference, std::abs(a.data<double>()[i] - b.data<double>()[i]));
+    magnitude = std::max(magnitude, std::abs(b.data<double>()[i]));
+  }
+  return difference / magnitude;
+}
+
+/// The inputs and the expected outputs of one batch.
+struct Batch {
+  Batch(const ofcv::Metadata& metadata, const fs::path& folder) {
+    for (const auto& spec : metadata.inputs) {
+      inputs.push_back(npy::read((folder / (spec.name + ".npy")).string()));
+    }
+    for (const auto& spec : metadata.outputs) {
+      outputs.push_back(npy::read((folder / (spec.name + ".npy")).string()));
+    }
+  }
+
+  /// Evaluates with floating-point inputs and outputs of the caller's in `dtype`.
+  std::vector<Array> evaluate(const ofcv::Model& model, DType dtype) const {
+    std::vector<Array> given, results;
+    for (const Array& input : inputs) {
+      given.push_back(is_floating(input.dtype) ? converted(input, dtype) : input);
+    }
+    for (const Array& output : outputs) results.emplace_back(dtype, output.shape);
+    std::vector<ofcv::View> views;
+    for (const Array& input : given) views.push_back(input.view());
+    std::vector<ofcv::MutableView> result_views;
+    for (Array& result : results) result_views.push_back(result.mutable_view());
+    model.evaluate(views, result_views);
+    return results;
+  }
+
+  std::vector<Array> inputs;
+  std::vector<Array> outputs;
+};
+
+void for_each_batch(const fs::path& cases,
+                    const std::function<void(const ofcv::Model&, const Batch&)>& test) {
+  int n_batches = 0;
+  for (const auto& entry : fs::directory_iterator(cases)) {
+    const ofcv::Model model((entry.path() / "model.pt").string());
+    for (const auto& batch : fs::directory_iterator(entry.path())) {
+      if (!batch.is_directory()) continue;
+      test(model, Batch(model.metadata(), batch.path()));
+      ++n_batches;
+    }
+  }
+  CHECK(n_batches >= 30);
+}
+
+void test_sha256(const fs::path&) {
+  const auto digest = [](const std::string& text, std::size_t piece) {
+    ofcv::Sha256 sha;
+    for (std::size_t i = 0; i < text.size(); i += piece) {
+      sha.update(text.data() + i, std::min(piece, text.size() - i));
+    }
+    return sha.hex_digest();
+  };
+  // The examples of FIPS 180-4, and a million letters in pieces of any size.
+  CHECK(digest("", 1) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK(digest("abc", 3) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(digest("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq", 56) ==
+        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  const std::string million(1000000, 'a');
+  for (const std::size_t piece : {1, 63, 64, 65, 1000, 1000000}) {
+    CHECK(digest(million, piece) ==
+          "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  }
+}
+
+/// A .npy file with this header and data.
+std::string npy_file(const std::string& header, const std::string& data, char version = 1) {
+  std::string content = "\x93NUMPY";
+  content += {version, '\0', static_cast<char>(header.size()), '\0'};
+  if (version > 1) content += {'\0', '\0'};
+  return file_with("test.npy", content + header + data);
+}
+
+void test_npy(const fs::path& cases) {
+  for (const ofcv::Shape& shape : {ofcv::Shape{}, {3}, {2, 3}, {2, 3, 4, 5}, {0, 3}}) {
+    for (const DType dtype : {DType::float32, DType::float64, DType::int32, DType::int64}) {
+      Array array(dtype, shape);
+      for (std::size_t i = 0; i < array.bytes.size(); ++i) array.bytes[i] = std::byte(37 * i);
+      std::ofstream stream("round_trip.npy", std::ios::binary);
+      npy::write(stream, array.view());
+      stream.close();
+      const Array again = npy::read("round_trip.npy");
+      CHECK(again.dtype == array.dtype && again.shape == array.shape);
+      CHECK(again.bytes == array.bytes);
+    }
+  }
+  // Byte for byte what NumPy writes.
+  const fs::path by_numpy = cases / "rescaling-float32" / "300" / "coeffs.npy";
+  std::ostringstream stream;
+  npy::write(stream, npy::read(by_numpy.string()).view());
+  CHECK(stream.str() == bytes_of(by_numpy));
+
+  const std::string good = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }";
+  for (const char version : {1, 2, 3}) {
+    CHECK(npy::read(npy_file(good, "12345678", version)).shape == ofcv::Shape{2});
+  }
+  const auto read = [&](const std::string& header, const std::string& data = "12345678",
+                        char version = 1) { npy::read(npy_file(header, data, version)); };
+  CHECK_ERROR(read(good, "1234567"),
+              "test.npy: expected as many values as the header's shape says, got 7 bytes");
+  CHECK_ERROR(read(good, "123456789"),
+              "test.npy: expected as many values as the header's shape says, got 9 bytes");
+  CHECK_ERROR(read(good, "", 4), "test.npy: expected .npy format version 1, 2 or 3, got 4");
+  CHECK_ERROR(read("{'descr': '<f4', 'fortran_order': True, 'shape': (2,), }"),
+              "test.npy: expected an array in C order, got one in Fortran order");
+  CHECK_ERROR(read("{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }"),
+              "test.npy: expected little-endian float32, float64, int32 or int64, got '>f4'");
+  CHECK_ERROR(read("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }"),
+              "test.npy: expected little-endian float32, float64, int32 or int64, got '|O'");
+  CHECK_ERROR(read("{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }"),
+              "test.npy: expected as many values as the header's shape says, got 8 bytes");
+  for (const char* bad : {"", "{", "{}", "{'descr': '<f4'}", "{'descr': '<f4', 'shape': (2,)}",
+                          "{'descr': '<f4', 'fortran_order': False, 'shape': (-2,), }",
+                          "{'descr': '<f4', 'fortran_order': False, 'shape': (2", "[1]"}) {
+    CHECK_ERROR(read(bad), "test.npy: expected a .npy header, got a malformed one");
+  }
+  CHECK_ERROR(npy::read(file_with("test.npy", "positions")),
+              "test.npy: expected a .npy file, got a file of another format");
+  CHECK_ERROR(npy::read(file_with("test.npy", bytes_of(by_numpy).substr(0, 40))),
+              "test.npy: expected a .npy header, got a truncated one");
+  CHECK_ERROR(npy::read("missing.npy"), "missing.npy: expected a readable file, got none");
+}
+
+void test_xyz(const fs::path& cases) {
+  const auto read = [](const std::string& text) { return xyz::read(file_with("test.xyz", text)); };
+  const std::vector<double> expected = {1, 2, 3, 4, -5, 6e-1};
+  for (const char* text : {
+           "2\nplain\nC 1 2 3\nO 4.0 -5 6e-1\n",
+           "2\r\nplain, of Windows, more columns\r\nC\t1 2 3 9 9\r\n O +4 -5 0.6 8\r\n\r\n",
+           "2\nProperties=species:S:1:pos:R:3\nC 1 2 3\nO 4 -5 .6",
+           "2\nLattice=\"9 0 0 0 9 0 0 0 9\" "
+           "Properties=id:I:1:forces:R:3:pos:R:3:species:S:1 time=1\n"
+           "1 0 0 0 1 2 3 C\n2 0 0 0 4 -5 6e-1 O\n",
+           "2\nnote=\"Properties=pos:R:3\" Properties=\"species:S:1:q:R:1:pos:R:3\"\n"
+           "C 7 1 2 3\nO 7 4 -5 0.6\n",
+       }) {
+    const xyz::Frames frames = read(text);
+    CHECK(frames.n_frames == 1 && frames.n_atoms == 2);
+    CHECK(frames.positions == expected);
+  }
+  const xyz::Frames two = read("1\n\nC 1 2 3\n1\n\nC 4 5 6\n");
+  CHECK(two.n_frames == 2 && two.n_atoms == 1 && two.positions[5] == 6);
+
+  CHECK_ERROR(read(""), "test.xyz: expected at least one frame, got an empty file");
+  CHECK_ERROR(read("two\n"), "test.xyz, line 1: expected the number of atoms, got 'two'");
+  CHECK_ERROR(read("0\n\n"), "test.xyz, line 1: expected the number of atoms, got '0'");
+  CHECK_ERROR(read("1\n"), "test.xyz, line 1: expected a comment line, got the end of the file");
+  CHECK_ERROR(read("2\n\nC 1 2 3\n"),
+              "test.xyz, line 3: expected 2 atoms in the frame, got 1 and the end of the file");
+  CHECK_ERROR(read("1\n\nC 1 2 3\n2\n\nC 1 2 3\nC 1 2 3\n"),
+              "test.xyz, line 4: expected 1 atoms as in the first frame, got 2");
+  CHECK_ERROR(read("1\n\nC 1 2\n"), "test.xyz, line 3: expected at least 4 columns, got 3");
+  CHECK_ERROR(read("1\nProperties=species:S:1:pos:R:3\nC 1 2 3 4\n"),
+              "test.xyz, line 3: expected 4 columns, got 5");
+  CHECK_ERROR(read("1\n\nC 1 2 3,0\n"), "test.xyz, line 3: expected a coordinate, got '3,0'");
+  CHECK_ERROR(read("1\n\nC 1 nan 3\n"), "test.xyz, line 3: expected a coordinate, got 'nan'");
+  CHECK_ERROR(read("1\nProperties=species:S:1:pos:R:2\nC 1 2\n"),
+              "test.xyz, line 2: expected Properties=<name>:<type>:<columns>:... with pos:R:3, "
+              "got 'species:S:1:pos:R:2'");
+  CHECK_ERROR(xyz::read("missing.xyz"), "missing.xyz: expected a readable file, got none");
+
+  // The engine's share of the chain rule: unit vectors, whatever the scale of the positions.
+  for (const DType dtype : dtypes) {
+    const fs::path folder = fs::path(model_of(cases, "sparse_chain_rule", dtype)).parent_path();
+    const ofcv::Metadata metadata = ofcv::read_metadata((folder / "model.pt").string());
+    const PairwiseDistances distances(metadata);
+    xyz::Frames frames = xyz::read((folder / "5" / "positions.xyz").string());
+    const Array derivatives = npy::read((folder / "5" / "descriptors_wrt_positions.npy").string());
+    CHECK(relative_error(distances.wrt_positions(frames), derivatives) < tolerance(dtype));
+    for (double& position : frames.positions) position *= 10;
+    CHECK(relative_error(distances.wrt_positions(frames), derivatives) < tolerance(dtype));
+
+    // More atoms in the engine than in the artifact, in another order.
+    ofcv::Metadata renumbered = metadata;
+    renumbered.atoms = {8, 7, 6, 5, 4, 3, 2};
+    xyz::Frames all = frames;
+    all.n_atoms = 9;
+    all.positions.assign(static_cast<std::size_t>(all.n_frames * 9 * 3), 0.0);
+    for (std::int64_t i = 0; i < frames.n_frames * 7; ++i) {
+      const std::int64_t frame = i / 7, atom = 8 - i % 7;
+      std::copy_n(&frames.positions[3 * i], 3, &all.positions[3 * (frame * 9 + atom)]);
+    }
+    CHECK(relative_error(PairwiseDistances(renumbered).wrt_positions(all), derivatives) <
+          tolerance(dtype));
+    CHECK_ERROR(PairwiseDistances(renumbered).wrt_positions(frames),
+                "positions: expected at least 9 atoms, got 7");
+    CHECK_ERROR(distances.wrt_positions(all), "positions: expected 7 atoms, got 9");
+
+    std::copy_n(frames.positions.begin(), 3, frames.positions.begin() + 3);
+    CHECK_ERROR(distances.wrt_positions(frames),
+                "positions: expected atoms at distinct places, got atoms 0 and 1 at one place in "
+                "frame 0");
+    ofcv::Metadata broken = metadata;
+    broken.details["pattern"]["atom_index"][0] = 99;
+    CHECK_ERROR(PairwiseDistances{broken},
+                "model: expected pairs, a pattern and atoms that fit together, got other metadata");
+  }
+}
+
+void test_metadata(const fs::path& cases) {
+  const ofcv::Metadata metadata =
+      ofcv::read_metadata(model_of(cases, "smart_derivatives", DType::float32));
+  CHECK(metadata.kind == "smart_derivatives" && metadata.format == "torchscript");
+  CHECK(metadata.length_unit == "nm" && !metadata.atoms && !metadata.periodic);
+  CHECK(metadata.inputs.size() == 2 && metadata.outputs.size() == 1);
+  CHECK(metadata.inputs[0].name == "output_wrt_descriptors");
+  CHECK(metadata.inputs[0].dtype == DType::float32);
+  CHECK(ofcv::shape_text(metadata.inputs[0].shape) == "(batch, 21)");
+  CHECK(metadata.inputs[1].dtype == DType::int64);
+  CHECK(metadata.inputs[1].low == 0 && metadata.inputs[1].high == 12);
+  CHECK(ofcv::shape_text(metadata.outputs[0].shape) == "(batch, 7, 3)");
+  CHECK(metadata.details.at("n_frames") == 12);
+
+  const auto parse = [&](const char* key, const nlohmann::json& value) {
+    nlohmann::json document = metadata.document;
+    document[key] = value;
+    return ofcv::Metadata::parse(document.dump());
+  };
+  CHECK(parse("atoms", {3, 1}).atoms == std::vector<std::int64_t>({3, 1}));
+  CHECK(parse("output_units", {{"values", "eV"}}).output_units.at("values") == "eV");
+  CHECK_ERROR(parse("schema", 2), "model: expected metadata of schema 1, got schema 2");
+  const std::string malformed =
+      "model: expected metadata of schema 1, got an incomplete or malformed ofcv.json";
+  CHECK_ERROR(ofcv::Metadata::parse("not json"), malformed);
+  CHECK_ERROR(ofcv::Metadata::parse("[]"), malformed);
+  CHECK_ERROR(ofcv::Metadata::parse("{\"schema\": 1}"), malformed);
+  CHECK_ERROR(parse("inputs", {{{"name", "x"}}}), malformed);
+  CHECK_ERROR(parse("inputs", {{{"name", "x"}, {"dtype", "bool"}, {"shape", {1}}}}),
+              "x: expected dtype float32, float64, int32 or int64, got bool");
+}
+
+void test_parity(const fs::path& cases) {
+  for_each_batch(cases, [](const ofcv::Model& model, const Batch& batch) {
+    const DType dtype = model.metadata().outputs[0].dtype;
+    const std::vector<Array> results = batch.evaluate(model, dtype);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      CHECK(relative_error(results[i], batch.outputs[i]) < tolerance(dtype));
+    }
+    // The same input, the same bits.
+    const std::vector<Array> again = batch.evaluate(model, dtype);
+    for (std::size_t i = 0; i < results.size(); ++i) CHECK(again[i].bytes == results[i].bytes);
+  });
+}
+
+void test_raw_pointers(const fs::path& cases) {
+  // float memory for a double model and back. Inputs were float32 numbers only where the model
+  // is, so either way the result has the accuracy of float32.
+  for_each_batch(cases, [](const ofcv::Model& model, const Batch& batch) {
+    const DType dtype = model.metadata().outputs[0].dtype;
+    const DType other = dtype == DType::float32 ? DType::float64 : DType::float32;
+    const std::vector<Array> results = batch.evaluate(model, other);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      CHECK(results[i].dtype == other);
+      CHECK(relative_error(results[i], batch.outputs[i]) < 2e-6);
+    }
+  });
+
+  // No copy where none is needed.
+  ofcv::Model model(model_of(cases, "smart_derivatives", DType::float32));
+  const ofcv::TensorSpec &x = model.metadata().inputs[0], &ref_idx = model.metadata().inputs[1];
+  std::vector<float> floats(2 * 21, 0.5F);
+  std::vector<double> doubles(2 * 21, 0.5);
+  std::vector<std::int64_t> frames = {3, 11};
+  CHECK(ofcv::Model::as_tensor(x, {floats.data(), {2, 21}}).const_data_ptr() == floats.data());
+  CHECK(ofcv::Model::as_tensor(ref_idx, {frames.data(), {2}}).const_data_ptr() == frames.data());
+  const at::Tensor copy = ofcv::Model::as_tensor(x, {doubles.data(), {2, 21}});
+  CHECK(copy.const_data_ptr() != doubles.data() && copy.scalar_type() == at::kFloat);
+
+  // The ten lines of model.hpp, with int32 and int64 indices alike, and no write past the end.
+  std::vector<float> positions(2 * 7 * 3 + 1, 42.0F), again(2 * 7 * 3 + 1, 42.0F);
+  model.evaluate({{floats.data(), {2, 21}}, {frames.data(), {2}}}, {{positions.data(), {2, 7, 3}}});
+  std::vector<std::int32_t> short_frames = {3, 11};
+  model.evaluate({{doubles.data(), {2, 21}}, {short_frames.data(), {2}}},
+                 {{again.data(), {2, 7, 3}}});
+  CHECK(positions == again && positions.back() == 42.0F && positions.front() != 42.0F);
+  CHECK(floats == std::vector<float>(2 * 21, 0.5F));
+}
+
+void test_tensors(const fs::path& cases) {
+  const ofcv::Model model(model_of(cases, "rescaling_and_gradient", DType::float64));
+  const at::Tensor coeffs = at::randn({6}, at::kDouble), gradient = at::randn({6}, at::kDouble);
+  const at::Tensor ind = at::arange(6, at::kLong);
+  const std::vector<at::Tensor> results = model({coeffs, ind, gradient});
+  CHECK(results.size() == 2 && results[0].sizes() == at::IntArrayRef({6}));
+  CHECK(!results[0].requires_grad());
+  // Tensors need not be contiguous, and int32 serves as an index.
+  const at::Tensor spread = at::stack({coeffs, coeffs}, 1).select(1, 0);
+  CHECK(!spread.is_contiguous());
+  CHECK(at::equal(model({spread, ind.to(at::kInt), gradient})[0], results[0]));
+  // Values are not looked at when that was asked for.
+  const at::Tensor not_a_number = at::full({6}, std::nan(""), at::kDouble);
+  CHECK(model({not_a_number, ind, gradient}, ofcv::Checks::shapes_only)[0]
+            .isnan()
+            .all()
+            .item<bool>());
+
+  CHECK_ERROR(model({coeffs, ind}),
+              "inputs: expected 3 tensors (coeffs, basis_function_ind, gradient), got 2");
+  CHECK_ERROR(model({coeffs, ind, at::Tensor()}),
+              "gradient: expected a tensor, got an undefined one");
+  CHECK_ERROR(model({coeffs.to(at::kFloat), ind, gradient}),
+              "coeffs: expected dtype float64, got float32");
+  CHECK_ERROR(model({coeffs, ind.to(at::kShort), gradient}),
+              "basis_function_ind: expected dtype int64, got Short");
+  CHECK_ERROR(model({coeffs, ind, gradient.slice(0, 0, 5)}),
+              "gradient: expected n = 6 as in coeffs, got 5");
+  CHECK_ERROR(model({not_a_number, ind, gradient}),
+              "coeffs: expected finite values, got nan at index (0,)");
+  CHECK_ERROR(model({coeffs, ind + 15, gradient}),
+              "basis_function_ind: expected indices in [0, 20), got 20 at position 5");
+  CHECK_ERROR(model({coeffs.to(at::kMeta), ind, gradient}),
+              "coeffs: expected a tensor on cpu, got one on meta");
+}
+
+void test_bad_arguments(const fs::path& cases) {
+  const ofcv::Model model(model_of(cases, "smart_derivatives", DType::float32));
+  std::vector<float> x(3 * 21, 1.0F), out(3 * 7 * 3, 42.0F);
+  std::vector<std::int64_t> frames = {0, 1, 2};
+  const float inf = std::numeric_limits<float>::infinity();
+  const auto evaluate = [&](ofcv::Shape x_shape, ofcv::Shape frames_shape, ofcv::Shape out_shape) {
+    model.evaluate({{x.data(), x_shape}, {frames.data(), frames_shape}}, {{out.data(), out_shape}});
+  };
+  const auto with_x = [&](std::size_t position, float value) {
+    const float before = std::exchange(x[position], value);
+    try {
+      evaluate({3, 21}, {3}, {3, 7, 3});
+    } catch (const ofcv::Error&) {
+      x[position] = before;
+      throw;
+    }
+    x[position] = before;
+  };
+  const auto with_frame = [&](std::int64_t frame) {
+    frames[2] = frame;
+    evaluate({3, 21}, {3}, {3, 7, 3});
+  };
+
+  CHECK_ERROR(evaluate({3, 20}, {3}, {3, 7, 3}),
+              "output_wrt_descriptors: expected shape (batch, 21), got (3, 20)");
+  CHECK_ERROR(evaluate({63}, {3}, {3, 7, 3}),
+              "output_wrt_descriptors: expected shape (batch, 21), got (63,)");
+  CHECK_ERROR(evaluate({0, 21}, {0}, {0, 7, 3}),
+              "output_wrt_descriptors: expected shape (batch, 21), got (0, 21)");
+  CHECK_ERROR(evaluate({-1, 21}, {3}, {3, 7, 3}),
+              "output_wrt_descriptors: expected shape (batch, 21), got (-1, 21)");
+  CHECK_ERROR(evaluate({3, 21}, {3, 1}, {3, 7, 3}), "ref_idx: expected shape (batch,), got (3, 1)");
+  CHECK_ERROR(evaluate({3, 21}, {2}, {3, 7, 3}),
+              "ref_idx: expected batch = 3 as in output_wrt_descriptors, got 2");
+  CHECK_ERROR(evaluate({3, 21}, {3}, {2, 7, 3}),
+              "output_wrt_positions: expected batch = 3 as in output_wrt_descriptors, got 2");
+  CHECK_ERROR(evaluate({3, 21}, {3}, {3, 21}),
+              "output_wrt_positions: expected shape (batch, 7, 3), got (3, 21)");
+
+  CHECK_ERROR(with_x(0, std::nanf("")),
+              "output_wrt_descriptors: expected finite values, got nan at index (0, 0)");
+  CHECK_ERROR(with_x(0, -std::nanf("")),
+              "output_wrt_descriptors: expected finite values, got nan at index (0, 0)");
+  CHECK_ERROR(with_x(44, inf),
+              "output_wrt_descriptors: expected finite values, got inf at index (2, 2)");
+  CHECK_ERROR(with_x(62, -inf),
+              "output_wrt_descriptors: expected finite values, got -inf at index (2, 20)");
+  with_x(0, std::numeric_limits<float>::max());
+  with_x(0, std::numeric_limits<float>::denorm_min());
+  CHECK_ERROR(with_frame(-1), "ref_idx: expected indices in [0, 12), got -1 at position 2");
+  CHECK_ERROR(with_frame(12), "ref_idx: expected indices in [0, 12), got 12 at position 2");
+  with_frame(11);
+
+  // Beyond the range of float32 once converted.
+  std::vector<double> large(3 * 21, 1e300);
+  CHECK_ERROR(
+      model.evaluate({{large.data(), {3, 21}}, {frames.data(), {3}}}, {{out.data(), {3, 7, 3}}}),
+      "output_wrt_descriptors: expected finite values, got inf at index (0, 0)");
+
+  CHECK_ERROR(
+      model.evaluate({{frames.data(), {3, 21}}, {frames.data(), {3}}}, {{out.data(), {3, 7, 3}}}),
+      "output_wrt_descriptors: expected dtype float32 or float64, got int64");
+  CHECK_ERROR(model.evaluate({{x.data(), {3, 21}}, {x.data(), {3}}}, {{out.data(), {3, 7, 3}}}),
+              "ref_idx: expected dtype int64 or int32, got float32");
+  CHECK_ERROR(
+      model.evaluate({{x.data(), {3, 21}}, {frames.data(), {3}}}, {{frames.data(), {3, 7, 3}}}),
+      "output_wrt_positions: expected dtype float32 or float64, got int64");
+  CHECK_ERROR(model.evaluate({{static_cast<float*>(nullptr), {3, 21}}, {frames.data(), {3}}},
+                             {{out.data(), {3, 7, 3}}}),
+              "output_wrt_descriptors: expected a pointer to 63 values, got a null pointer");
+  CHECK_ERROR(model.evaluate({{x.data(), {3, 21}}}, {{out.data(), {3, 7, 3}}}),
+              "inputs: expected 2 tensors (output_wrt_descriptors, ref_idx), got 1");
+  CHECK_ERROR(model.evaluate({{x.data(), {3, 21}}, {frames.data(), {3}}}, {}),
+              "outputs: expected 1 tensors (output_wrt_positions), got 0");
+
+  // A failed call leaves the outputs alone.
+  std::fill(out.begin(), out.end(), 42.0F);
+  CHECK_ERROR(with_frame(99), "ref_idx: expected indices in [0, 12), got 99 at position 2");
+  CHECK(out == std::vector<float>(3 * 7 * 3, 42.0F));
+  // LibTorch's own refusal comes as one line, too.
+  frames[2] = 99;
+  try {
+    model.evaluate({{x.data(), {3, 21}}, {frames.data(), {3}}}, {{out.data(), {3, 7, 3}}},
+                   ofcv::Checks::shapes_only);
+    CHECK(!"an index out of range was taken");
+  } catch (const ofcv::Error& error) {
+    CHECK(std::string(error.what()).starts_with("model: expected a graph that runs, got "));
+    CHECK(std::string(error.what()).find('\n') == std::string::npos);
+  }
+
+  const ofcv::Model one_frame(model_of(cases, "smart_derivatives_one_frame", DType::float32));
+  frames[2] = 2;
+  CHECK_ERROR(
+      one_frame.evaluate({{x.data(), {3, 21}}, {frames.data(), {3}}}, {{out.data(), {3, 7, 3}}}),
+      "output_wrt_descriptors: expected shape (1, 21), got (3, 21)");
+
+  const std::string path = model_of(cases, "smart_derivatives", DType::float32);
+  for (const char* device : {"gpu", "", "meta", "cuda:x"}) {
+    CHECK_ERROR(ofcv::Model(path, device),
+                "device: expected cpu, cuda or cuda:<index>, got '" + std::string(device) + "'");
+  }
+  const int n_devices = static_cast<int>(torch::cuda::device_count());
+  if (n_devices == 0) {
+    CHECK_ERROR(ofcv::Model(path, "cuda"),
+                "device: expected cpu (this machine or LibTorch has no CUDA), got 'cuda'");
+  } else {
+    CHECK_ERROR(ofcv::Model(path, "cuda:99"),
+                "device: expected an index below " + std::to_string(n_devices) + ", got 'cuda:99'");
+  }
+}
+
+void test_bad_files(const fs::path& cases) {
+  const auto load = [](const std::string& path) { ofcv::Model model(path); };
+  const std::string foreign = "model: expected an ofcv-export artifact, got 'bad.pt' ";
+  const std::string good = bytes_of(model_of(cases, "smart_derivatives", DType::float32));
+
+  CHECK_ERROR(load("missing.pt"), "model: expected an existing file, got 'missing.pt'");
+  CHECK_ERROR(load("."), "model: expected an existing file, got '.'");
+  for (const char* content : {"", "a text file\n", "\x08\x0a\x12\x07pytorch"}) {
+    CHECK_ERROR(load(file_with("bad.pt", content)), foreign + "(not a TorchScript archive)");
+  }
+  for (const double part : {0.01, 0.5, 0.9, 0.999}) {
+    const auto size = static_cast<std::size_t>(part * static_cast<double>(good.size()));
+    CHECK_ERROR(load(file_with("bad.pt", good.substr(0, size))),
+                foreign + "(truncated or damaged)");
+  }
+
+  torch::jit::Module module("other");
+  module.define("def forward(self, x):\n    return x\n");
+  module.save("bad.pt");
+  CHECK_ERROR(load("bad.pt"), foreign + "(no ofcv.json in the archive)");
+  module.save("bad.pt", {{"ofcv.json", "{\"schema\": 1}"}});
+  CHECK_ERROR(load("bad.pt"), foreign + "(no digest in the archive)");
+  module.save("bad.pt", {{"ofcv.json", "{\"schema\": 1}"}, {"ofcv.sha256", std::string(64, '0')}});
+  CHECK_ERROR(load("bad.pt"), foreign + "(its content does not match its digest)");
+
+  // A flipped bit in the frozen values, which LibTorch alone would load, and in the metadata.
+  const std::string weights = "constants/1";
+  for (const std::string& record : {weights, std::string("extra/ofcv.json")}) {
+    std::string bytes = good;
+    const std::size_t header = bytes.find(record);
+    CHECK(header != bytes.npos);
+    bytes[header + 200] ^= 1;
+    file_with("bad.pt", bytes);
+    if (record == weights) torch::jit::load("bad.pt");
+    CHECK_ERROR(load("bad.pt"), foreign + "(its content does not match its digest)");
+    CHECK_ERROR(ofcv::read_metadata("bad.pt"), foreign + "(its content does not match its digest)");
+  }
+
+  // Any flipped byte is either noticed, or no part of the content: the results are the same bits.
+  const Batch batch(ofcv::read_metadata(model_of(cases, "smart_derivatives", DType::float32)),
+                    cases / "smart_derivatives-float32" / "5");
+  const ofcv::Model model(model_of(cases, "smart_derivatives", DType::float32));
+  const std::vector<Array> results = batch.evaluate(model, DType::float32);
+  int n_refused = 0, n_unchanged = 0;
+  for (std::size_t i = 0; i < good.size(); i += 61) {
+    std::string bytes = good;
+    bytes[i] = static_cast<char>(~bytes[i]);
+    file_with("bad.pt", bytes);
+    try {
+      CHECK(batch.evaluate(ofcv::Model("bad.pt"), DType::float32)[0].bytes == results[0].bytes);
+      ++n_unchanged;
+    } catch (const ofcv::Error& error) {
+      CHECK(std::string(error.what()).find('\n') == std::string::npos);
+      ++n_refused;
+    }
+  }
+  CHECK(n_refused > n_unchanged);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::map<std::string, void (*)(const fs::path&)> tests = {
+      {"sha256", test_sha256},
+      {"npy", test_npy},
+      {"xyz", test_xyz},
+      {"metadata", test_metadata},
+      {"parity", test_parity},
+      {"raw_pointers", test_raw_pointers},
+      {"tensors", test_tensors},
+      {"bad_arguments", test_bad_arguments},
+      {"bad_files", test_bad_files},
+  };
+  if (argc != 3 || !tests.contains(argv[1])) {
+    std::cerr << "usage: ofcv_tests NAME CASES\n";
+    return 1;
+  }
+  try {
+    tests.at(argv[1])(argv[2]);
+  } catch (const std::exception& error) {
+    std::cerr << argv[1] << ": " << error.what() << "\n";
+    return 1;
+  }
+  return 0;
+}

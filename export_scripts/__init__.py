@@ -1,0 +1,1 @@
+"""Runnable examples that produce artifacts from real input: ``python -m export_scripts.demo``."""
