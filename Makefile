@@ -15,12 +15,15 @@ BUILD := build/cpp_demo
 CPP_FILES = $(shell git ls-files 'cpp_demo/*.hpp' 'cpp_demo/*.cpp')
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 
-.PHONY: demo test check format bench cpp clean
+CONFIGURE = $(BIN)/cmake -S cpp_demo -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+  -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
 
-demo: $(VENV)/demo.installed cpp
+.PHONY: demo test check format bench cpp-demo cpp-tests clean
+
+demo: cpp-demo
 	$(BIN)/python -m export_scripts.demo --cpp-demo $(BUILD)/ofcv_demo --output demo_output
 
-test: $(VENV)/test.installed cpp
+test: cpp-tests
 	$(BIN)/python -m pytest
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure
 
@@ -38,9 +41,12 @@ format: $(VENV)/test.installed
 bench: $(VENV)/test.installed
 	$(BIN)/python -m benchmarks.smart_derivatives
 
-cpp: $(VENV)/demo.installed
-	$(BIN)/cmake -S cpp_demo -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
-	  -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
+cpp-demo: $(VENV)/demo.installed
+	$(CONFIGURE)
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target ofcv_demo
+
+cpp-tests: $(VENV)/test.installed
+	$(CONFIGURE)
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
 
 $(VENV)/demo.installed: pyproject.toml constraints.txt | $(BIN)/python

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,7 +64,7 @@ def require_integer(name: str, tensor: Tensor) -> None:
 def require_finite(name: str, tensor: Tensor) -> None:
     """Raise ValueError at the first NaN or infinite value of `tensor`."""
     # One pass without a mask of the tensor's size: the extremes of a tensor with NaN are NaN.
-    if tensor.numel() == 0 or all(map(torch.isfinite, torch.aminmax(tensor))):
+    if tensor.numel() == 0 or all(math.isfinite(end.item()) for end in torch.aminmax(tensor)):
         return
     index = tuple(torch.nonzero(~torch.isfinite(tensor))[0].tolist())
     raise ValueError(f"{name}: expected finite values, got {tensor[index].item()} at index {index}")

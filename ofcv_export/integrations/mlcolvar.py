@@ -1,9 +1,10 @@
-"""A drop-in replacement for mlcolvar's SmartDerivatives, with mlcolvar's class as a base.
+"""A drop-in replacement for mlcolvar's SmartDerivatives, with mlcolvar's class as a base::
 
->>> from ofcv_export.integrations.mlcolvar import SmartDerivatives  # doctest: +SKIP
->>> smart = SmartDerivatives()  # doctest: +SKIP
->>> dataset = smart.setup(dataset, descriptors, n_atoms=10)  # doctest: +SKIP
->>> model = Committor(..., descriptors_derivatives=smart)  # doctest: +SKIP
+    from ofcv_export.integrations.mlcolvar import SmartDerivatives
+
+    smart = SmartDerivatives()
+    dataset = smart.setup(dataset, descriptors, n_atoms=10)
+    model = Committor(..., descriptors_derivatives=smart)
 """
 
 from __future__ import annotations
