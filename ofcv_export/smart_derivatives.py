@@ -43,8 +43,9 @@ from ofcv_export.validation import (
 )
 
 # Batches of a set-up hold about this many numbers per array of positions, pairs or derivatives.
-_NUMBERS_PER_BATCH = 4_000_000
-_LONG_SETUP = 100_000_000
+_NUMBERS_PER_BATCH = 1_000_000
+# A progress bar appears when more numbers than this are to be frozen.
+_LONG_SETUP = 20_000_000
 _SAVED = ("descriptor_index", "atom_index", "sizes", "blocks", "descriptors")
 
 

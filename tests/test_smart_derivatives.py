@@ -1,5 +1,10 @@
 """SmartDerivatives against autograd, finite differences, and where mlcolvar 1.3.1 is wrong."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -229,6 +234,35 @@ def test_values_stay_near_the_structural_non_zeros():
     smart, _ = frozen(all_pairs(10), frames(50, 10, torch.float32))
     assert smart.values.nbytes == 50 * smart.pattern.nnz * 4
     assert "values" not in smart.state_dict()
+
+
+def test_memory_of_a_setup_stays_near_the_values():
+    """A dense (frames, atoms, descriptors, 3) array would take 1.5 GB here."""
+    code = """
+import resource, torch
+from conftest import all_pairs, frames
+from ofcv_export import SmartDerivatives
+positions, distances, smart = frames(2000, 50, torch.float32), all_pairs(50), SmartDerivatives()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+smart.setup({"data": positions}, distances, 50)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) * 1024, smart.values.nbytes)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    grown, values = map(int, result.stdout.split())
+    assert values == 2000 * 50 * 49 * 3 * 4
+    assert grown < 6 * values
+
+
+def test_long_setups_show_their_progress(monkeypatch, capsys):
+    frozen(all_pairs(4), frames(6, 4))
+    assert "Derivatives" not in capsys.readouterr().out
+    monkeypatch.setattr("ofcv_export.smart_derivatives._LONG_SETUP", 1)
+    frozen(all_pairs(4), frames(6, 4))
+    assert "Derivatives of descriptors" in capsys.readouterr().out
 
 
 def test_save_and_load(tmp_path):

@@ -1,10 +1,6 @@
-"""A drop-in replacement for mlcolvar's SmartDerivatives, with mlcolvar's class as a base::
+"""A drop-in replacement for mlcolvar's SmartDerivatives, with mlcolvar's class as a base.
 
-    from ofcv_export.integrations.mlcolvar import SmartDerivatives
-
-    smart = SmartDerivatives()
-    dataset = smart.setup(dataset, descriptors, n_atoms=10)
-    model = Committor(..., descriptors_derivatives=smart)
+Set it up as mlcolvar's own and hand it over: ``Committor(..., descriptors_derivatives=smart)``.
 """
 
 from __future__ import annotations
