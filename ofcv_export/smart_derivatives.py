@@ -227,20 +227,29 @@ class SmartDerivatives(nn.Module):
         require_tensor("x", x)
         if ref_idx is None:
             ref_idx = torch.arange(len(x), device=x.device)
+        values = self.values
         self._require_inputs(pattern, x, ref_idx)
-        out: Tensor = chain_rule(x, self.values.index_select(0, ref_idx))
+        try:
+            frames = values.index_select(0, ref_idx)
+        except IndexError:
+            require_in_range("ref_idx", ref_idx, 0, len(values))
+            raise
+        out: Tensor = chain_rule(x, frames)
         return out
 
     def _require_inputs(self, pattern: SparsityPattern, x: Tensor, ref_idx: Tensor) -> None:
         require_tensor("ref_idx", ref_idx)
         sizes = ("batch", pattern.n_descriptors) + ("n_outputs",) * (x.dim() == 3)
+        values = self.values
         require_shape("x", x, sizes)
-        require_dtype("x", x, self.values.dtype)
-        require_device("x", x, self.values.device)
+        require_dtype("x", x, values.dtype)
+        require_device("x", x, values.device)
         require_shape("ref_idx", ref_idx, (len(x),))
         require_integer("ref_idx", ref_idx)
-        require_device("ref_idx", ref_idx, self.values.device)
-        require_in_range("ref_idx", ref_idx, 0, len(self.values))
+        require_device("ref_idx", ref_idx, values.device)
+        if not values.is_cpu:
+            # On the CPU the lookup itself refuses a frame that does not exist, at no cost.
+            require_in_range("ref_idx", ref_idx, 0, len(values))
 
     def move_to_cpu(self) -> None:
         """Move the frozen tensors to the CPU."""
