@@ -21,8 +21,7 @@ import ofcv_export as ofcv
 from export_scripts.density_statistics import WEIGHER_KEY, DensitySample
 from export_scripts.simulation import HEAVY_ATOMS
 from export_scripts.train import pair_distances
-from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.descriptors.geometry import OrthorhombicBox
+from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.export_graph import Exportable
 
 DTYPES = ("float32", "float64")
@@ -51,6 +50,8 @@ class Case:
         Further arguments of `ofcv_export.export`.
     positions_file : Path, optional
         Extended XYZ from which an engine computes the input ``descriptors_wrt_positions`` itself.
+    suffixes : tuple of str
+        Formats to export to.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Case:
     per_frame: bool
     options: Mapping[str, Any] = field(default_factory=dict)
     positions_file: Path | None = None
+    suffixes: tuple[str, ...] = (".pt", ".onnx")
 
     def inputs_as(self, dtype: str) -> dict[str, np.ndarray]:
         """Return the inputs with the floating ones rounded to `dtype`."""
@@ -77,11 +79,12 @@ class Case:
 
 def all_pair_distances(n_atoms: int) -> PairDistances:
     """Return the descriptor of all pairs (i, j), i < j, without periodic boundaries."""
-    pairs = torch.triu_indices(n_atoms, n_atoms, offset=1).T.contiguous()
-    return PairDistances(pairs, n_atoms, OrthorhombicBox(None, periodic=False))
+    return PairDistances(all_pairs(n_atoms), n_atoms)
 
 
-def chain_rule_by_autograd(network: nn.Module, positions: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def chain_rule_by_autograd(
+    network: nn.Module, positions: Tensor
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Differentiate the collective variable z by float64 autograd.
 
     Parameters
@@ -93,16 +96,16 @@ def chain_rule_by_autograd(network: nn.Module, positions: Tensor) -> tuple[np.nd
 
     Returns
     -------
-    numpy.ndarray, numpy.ndarray
-        dz/d(distances), shape (batch, n_descriptors), and dz/d(positions), shape
-        (batch, n_atoms, 3), float64, 1/nm.
+    numpy.ndarray, numpy.ndarray, numpy.ndarray
+        z, shape (batch, 1), dz/d(distances), shape (batch, n_descriptors), and dz/d(positions),
+        shape (batch, n_atoms, 3), float64, 1/nm.
     """
     exact = copy.deepcopy(network).double()
     leaf = positions.detach().clone().double().requires_grad_()
     descriptors = pair_distances(leaf)
-    z = exact(descriptors).sum()
-    wrt_descriptors, wrt_positions = torch.autograd.grad(z, [descriptors, leaf])
-    return wrt_descriptors.numpy(), wrt_positions.numpy()
+    z = exact(descriptors)
+    wrt_descriptors, wrt_positions = torch.autograd.grad(z.sum(), [descriptors, leaf])
+    return z.detach().numpy(), wrt_descriptors.numpy(), wrt_positions.numpy()
 
 
 def setup_smart_derivatives(positions: Tensor, labels: Tensor) -> ofcv.SmartDerivatives:
@@ -121,7 +124,7 @@ def collective_variable_cases(
     positions_file: Path,
     seed: int,
 ) -> list[Case]:
-    """Return the cases of SmartDerivatives and of the sparse chain rule.
+    """Return the cases of the whole collective variable and of the chain rule alone.
 
     Parameters
     ----------
@@ -140,15 +143,34 @@ def collective_variable_cases(
     """
     generator = np.random.default_rng(seed)
     ref_idx = generator.integers(len(positions), size=min(500, len(positions)))
-    frozen_in, frozen_out = chain_rule_by_autograd(network, positions[ref_idx])
-    engine_in, engine_out = chain_rule_by_autograd(network, engine_positions)
+    _, frozen_in, frozen_out = chain_rule_by_autograd(network, positions[ref_idx])
+    # Rounded, so that both dtypes start from the same numbers.
+    engine_positions = engine_positions.float().double()
+    z, engine_in, engine_out = chain_rule_by_autograd(network, engine_positions)
     _, blocks = all_pair_distances(positions.shape[1]).jacobian(engine_positions)
     options = {
         "atoms": HEAVY_ATOMS,
         "length_unit": "nm",
         "output_units": {"output_wrt_positions": "1/nm"},
     }
+    distances = all_pair_distances(positions.shape[1])
+    variable = {
+        dtype: ofcv.CollectiveVariable(
+            distances, copy.deepcopy(network).to(getattr(torch, dtype)), HEAVY_ATOMS, "nm"
+        )
+        for dtype in DTYPES
+    }
     return [
+        Case(
+            "collective_variable",
+            "collective variable",
+            variable,
+            {"positions": engine_positions.numpy()},
+            {"values": z, "derivatives": engine_out[:, None]},
+            per_frame=True,
+            options={"output_units": {"values": "1", "derivatives": "1/nm"}},
+            suffixes=(".pt", ".onnx", ".pt2"),
+        ),
         Case(
             "smart_derivatives",
             "smart derivatives",

@@ -31,6 +31,7 @@ from export_scripts.cases import (
 )
 from export_scripts.density_statistics import compute_statistics, converged_sample
 from export_scripts.replay import (
+    CPP_RUNTIMES,
     TOLERANCE,
     Result,
     artifact_path,
@@ -40,7 +41,6 @@ from export_scripts.replay import (
 from export_scripts.simulation import HEAVY_ATOMS, basin_labels, simulate, write_extended_xyz
 from export_scripts.train import pair_distances, train_committor_like
 
-SUFFIXES = (".pt", ".onnx")
 MOLECULE = "CH3OH"
 N_ENGINE_FRAMES = 40
 
@@ -103,8 +103,8 @@ def density_side(output: Path, seed: int) -> list[Case]:
 
 
 def export_all(cases: Sequence[Case], folder: Path) -> None:
-    """Export every case in both formats and dtypes, and verify each file as it lies there."""
-    jobs = [(case, dtype, suffix) for case in cases for dtype in DTYPES for suffix in SUFFIXES]
+    """Export every case in its formats and dtypes, and verify each file as it lies there."""
+    jobs = [(case, dtype, suffix) for case in cases for dtype in DTYPES for suffix in case.suffixes]
     for case, dtype, suffix in track(jobs, description="Exporting", console=console):
         path = artifact_path(folder, case, dtype, suffix)
         ofcv.export(case.modules[dtype], path, **case.options)
@@ -117,9 +117,10 @@ def replay_all(cases: Sequence[Case], folder: Path, program: Path, scratch: Path
     """Run every artifact in every runtime that takes it."""
     results = []
     for case in track(cases, description="Running", console=console):
-        results.append(replay_in_python(case, folder, ".pt"))
-        results.append(replay_in_cpp(case, folder, program, scratch))
-        results.append(replay_in_python(case, folder, ".onnx"))
+        for suffix in case.suffixes:
+            results.append(replay_in_python(case, folder, suffix))
+            if suffix in CPP_RUNTIMES:
+                results.append(replay_in_cpp(case, folder, program, scratch, suffix))
     return results
 
 
@@ -147,7 +148,7 @@ def results_table(results: Sequence[Result]) -> Table:
         previous = result.case
     table.caption = (
         "Errors are relative to the largest float64 value of a frame or molecule. A call is one "
-        "frame or one molecule, float32, on one thread. LibTorch and ONNX Runtime are called from "
+        "frame or one molecule, float32, on one thread. Without C++ a runtime is called from "
         "Python, whose checks of the input are part of the time."
     )
     return table
@@ -177,9 +178,9 @@ def main(
         folder.mkdir(parents=True, exist_ok=True)
 
     cases = collective_variable_side(output, n_frames, seed) + density_side(output, seed)
-    step("Export everything as TorchScript and ONNX, and verify each file")
+    step("Export everything as TorchScript, ONNX and (the CV) AOTInductor, and verify each file")
     export_all(cases, artifacts)
-    step("Run everything in LibTorch and ONNX Runtime, and from C++")
+    step("Run everything in its runtimes, from Python and from C++")
     results = replay_all(cases, artifacts, cpp_demo, scratch)
     figures.plot_parity(output / "parity.png", results)
     figures.plot_timing(output / "timing.png", results)

@@ -17,12 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from export_scripts.cases import DTYPES
-from export_scripts.replay import CPP_RUNTIME, RUNTIMES, TOLERANCE, Result
+from export_scripts.replay import CPP_RUNTIMES, RUNTIMES, TOLERANCE, Result
 from ofcv_export import SparsityPattern
 
 # Label, colour and marker.
 RUNTIME_STYLES = {
-    CPP_RUNTIME: ("LibTorch from C++", "#D55E00", "s"),
+    CPP_RUNTIMES[".pt2"]: ("AOTInductor from C++", "#CC79A7", "D"),
+    CPP_RUNTIMES[".pt"]: ("LibTorch from C++", "#D55E00", "s"),
+    RUNTIMES[".pt2"]: ("AOTInductor from Python", "#E69F00", "v"),
     RUNTIMES[".pt"]: ("LibTorch from Python", "#0072B2", "o"),
     RUNTIMES[".onnx"]: ("ONNX Runtime from Python", "#009E73", "^"),
 }
@@ -121,8 +123,8 @@ def plot_sparsity(path: Path, pattern: SparsityPattern, blocks: np.ndarray) -> N
 def plot_parity(path: Path, results: Sequence[Result]) -> None:
     """Plot outputs against float64, and the largest error of every artifact."""
     by_runtime = {(result.case.name, result.runtime): result for result in results}
-    derivatives = by_runtime["sparse_chain_rule", CPP_RUNTIME]
-    rescaled = by_runtime["rescaling_with_gradient", CPP_RUNTIME]
+    derivatives = by_runtime["sparse_chain_rule", CPP_RUNTIMES[".pt"]]
+    rescaled = by_runtime["rescaling_with_gradient", CPP_RUNTIMES[".pt"]]
     with figure(path, 3, (13.5, 4.2)) as (left, middle, right):
         plot_outputs(left, derivatives, {"output_wrt_positions": "#0072B2"})
         left.set(
@@ -146,7 +148,7 @@ def plot_parity(path: Path, results: Sequence[Result]) -> None:
         middle.legend(loc="upper left", markerscale=2)
         plot_errors(right, results)
         handles, labels = right.get_legend_handles_labels()
-        right.figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+        right.figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
 
 
 def plot_outputs(
@@ -163,15 +165,15 @@ def plot_outputs(
 
 def plot_errors(axes: Axes, results: Sequence[Result]) -> None:
     """Plot the largest relative error of every artifact, runtime and dtype."""
-    titles = list(dict.fromkeys(result.case.title for result in results))
-    for row, (runtime, (label, colour, marker)) in enumerate(RUNTIME_STYLES.items()):
+    titles, places = layout(results, spacing=0.16)
+    for runtime, (label, colour, marker) in RUNTIME_STYLES.items():
+        shown = [result for result in results if result.runtime == runtime]
         for dtype in DTYPES:
-            errors = [result.errors[dtype] for result in results if result.runtime == runtime]
             axes.scatter(
-                np.maximum(errors, EXACT),
-                np.arange(len(titles)) + 0.22 * (row - 1),
+                np.maximum([result.errors[dtype] for result in shown], EXACT),
+                [places[result.case.title, runtime] for result in shown],
                 marker=marker,
-                s=36,
+                s=30,
                 edgecolors=colour,
                 facecolors=colour if dtype == "float32" else "none",
                 label=label if dtype == "float32" else None,
@@ -197,16 +199,31 @@ def plot_errors(axes: Axes, results: Sequence[Result]) -> None:
 
 def plot_timing(path: Path, results: Sequence[Result]) -> None:
     """Plot the time per call of every artifact in every runtime."""
-    titles = list(dict.fromkeys(result.case.title for result in results))
-    height = 0.8 / len(RUNTIME_STYLES)
-    with figure(path, 1, (8.0, 4.4)) as (axes,):
-        for row, (runtime, (label, colour, _)) in enumerate(RUNTIME_STYLES.items()):
-            times = [result.microseconds for result in results if result.runtime == runtime]
-            places = np.arange(len(titles)) + (row - 1) * height
-            bars = axes.barh(places, times, height=0.92 * height, color=colour, label=label)
-            axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
+    height = 0.19
+    titles, places = layout(results, spacing=height)
+    with figure(path, 1, (8.0, 5.4)) as (axes,):
+        for runtime, (label, colour, _) in RUNTIME_STYLES.items():
+            shown = [result for result in results if result.runtime == runtime]
+            rows = [places[result.case.title, runtime] for result in shown]
+            times = [result.microseconds for result in shown]
+            bars = axes.barh(rows, times, height=0.92 * height, color=colour, label=label)
+            axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
         axes.set_yticks(range(len(titles)), titles)
         axes.invert_yaxis()
         axes.margins(x=0.1)
         axes.set_xlabel("time per call (µs): one frame or molecule, float32, one thread")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(RUNTIME_STYLES))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
+
+
+def layout(
+    results: Sequence[Result], spacing: float
+) -> tuple[list[str], dict[tuple[str, str], float]]:
+    """Return the artifacts' titles and a height for each runtime of each artifact around them."""
+    titles = list(dict.fromkeys(result.case.title for result in results))
+    places = {}
+    for row, title in enumerate(titles):
+        present = {result.runtime for result in results if result.case.title == title}
+        ordered = [runtime for runtime in RUNTIME_STYLES if runtime in present]
+        for place, runtime in enumerate(ordered):
+            places[title, runtime] = row + spacing * (place - (len(ordered) - 1) / 2)
+    return titles, places

@@ -19,8 +19,8 @@ from export_scripts.cases import DTYPES, Case
 
 # Accepted difference from float64, relative to the largest value of a frame or a molecule.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
-RUNTIMES = {".pt": "LibTorch", ".onnx": "ONNX Runtime"}
-CPP_RUNTIME = "LibTorch C++"
+RUNTIMES = {".pt": "LibTorch", ".onnx": "ONNX Runtime", ".pt2": "AOTInductor"}
+CPP_RUNTIMES = {".pt": "LibTorch C++", ".pt2": "AOTInductor C++"}
 WARM_UP_CALLS = 50
 TIMED_CALLS = 500
 
@@ -36,7 +36,7 @@ class Result:
     case : Case
         What was run.
     suffix : str
-        ".pt" or ".onnx".
+        ".pt", ".onnx" or ".pt2".
     runtime : str
         What ran it.
     errors : mapping
@@ -112,8 +112,10 @@ def median_microseconds(function: Callable[[], object]) -> float:
     return 1e6 * statistics.median(times)
 
 
-def replay_in_cpp(case: Case, folder: Path, program: Path, scratch: Path) -> Result:
-    """Run a TorchScript artifact with the C++ demo, which reads and writes .npy files.
+def replay_in_cpp(
+    case: Case, folder: Path, program: Path, scratch: Path, suffix: str = ".pt"
+) -> Result:
+    """Run an artifact with the C++ demo, which reads and writes .npy files.
 
     Where the case has positions, the program gets those and differentiates the distances itself.
 
@@ -127,10 +129,12 @@ def replay_in_cpp(case: Case, folder: Path, program: Path, scratch: Path) -> Res
         The built ``ofcv_demo``.
     scratch : Path
         Folder for inputs and outputs.
+    suffix : str
+        ".pt" or ".pt2".
     """
     outputs = {}
     for dtype in DTYPES:
-        model = artifact_path(folder, case, dtype, ".pt")
+        model = artifact_path(folder, case, dtype, suffix)
         inputs = dict(case.inputs_as(dtype))
         words = []
         if case.positions_file is not None:
@@ -147,7 +151,7 @@ def replay_in_cpp(case: Case, folder: Path, program: Path, scratch: Path) -> Res
             text = run_program(program, model, [*words, "--repeat", str(TIMED_CALLS)])
             microseconds = reported_microseconds(text)
     errors = {dtype: max_relative_error(case, outputs[dtype]) for dtype in DTYPES}
-    return Result(case, ".pt", CPP_RUNTIME, errors, microseconds, outputs)
+    return Result(case, suffix, CPP_RUNTIMES[suffix], errors, microseconds, outputs)
 
 
 def input_words(inputs: Mapping[str, np.ndarray], stem: Path) -> list[str]:

@@ -9,7 +9,10 @@ Two building blocks, both frozen linear maps of the chain rule, and the files th
 
 from ofcv_export.artifact import Metadata
 from ofcv_export.basis import BasisInfo
+from ofcv_export.collective_variable import CollectiveVariable
 from ofcv_export.exporting import VerificationError, export
+from ofcv_export.integrations.mlcolvar_models import from_mlcolvar
+from ofcv_export.kolmogorov_bias import KolmogorovBias
 from ofcv_export.loading import Artifact, load, read_metadata
 from ofcv_export.rescaling import DimensionWiseRescaling, MoleculeRescaling
 from ofcv_export.smart_derivatives import SmartDerivatives
@@ -21,8 +24,10 @@ from ofcv_export.verify import VerificationReport, verify
 __all__ = [
     "Artifact",
     "BasisInfo",
+    "CollectiveVariable",
     "DatasetStatistics",
     "DimensionWiseRescaling",
+    "KolmogorovBias",
     "Metadata",
     "MoleculeRescaling",
     "SmartDerivatives",
@@ -31,6 +36,7 @@ __all__ = [
     "VerificationError",
     "VerificationReport",
     "export",
+    "from_mlcolvar",
     "load",
     "read_metadata",
     "verify",

@@ -18,6 +18,7 @@ KINDS = (
     "smart_derivatives",
     "sparse_chain_rule",
     "dimension_wise_rescaling",
+    "collective_variable",
 )
 
 
@@ -30,7 +31,7 @@ class Metadata:
     kind : str
         What the artifact computes, one of ``KINDS``.
     format : str
-        ``torchscript`` or ``onnx``.
+        ``torchscript``, ``onnx`` or ``aotinductor``.
     inputs, outputs : tuple of TensorSpec
         What goes in and out, in order.
     details : dict
@@ -53,6 +54,8 @@ class Metadata:
         ONNX opset.
     device : str
         Device the file was made for.
+    instruction_set : str or None
+        What the CPU must have to run compiled code, e.g. ``x86_64 avx2 fma3 f16c``.
     created : str
         Date and time, ISO 8601, UTC.
     parity : dict
@@ -75,6 +78,7 @@ class Metadata:
     versions: dict[str, str]
     opset: int | None
     device: str
+    instruction_set: str | None
     created: str
     parity: dict[str, Any]
     probe: dict[str, Any]
@@ -137,7 +141,6 @@ def describe(graph: ExportGraph, format_name: str, **facts: Any) -> Metadata:
         details=details,
         periodic=any(spec.name == "box" for spec in graph.inputs),
         versions={name: _version(name) for name in ("ofcv-export", "torch", "onnx")},
-        device="cpu",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     )

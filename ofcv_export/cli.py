@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -18,11 +17,12 @@ import ofcv_export as ofcv
 from ofcv_export.artifact import Metadata
 from ofcv_export.export_graph import Exportable, TensorSpec
 from ofcv_export.files import atomic_path, require_file, require_suffix
+from ofcv_export.trajectory import read_frames
 from ofcv_export.validation import shape_text
 from ofcv_export.verify import VerificationReport
 
 app = typer.Typer(
-    help="Export collective variables and OF-DFT rescalings to TorchScript and ONNX, verified.",
+    help="Export collective variables and OF-DFT rescalings, verified.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,7 +34,7 @@ SOURCE_HELP = (
     "What to export: a frozen set-up (.npz, written by SmartDerivatives.save) or dataset "
     "statistics (.zarr)."
 )
-ArtifactArgument = Annotated[Path, typer.Argument(help="An artifact, .pt or .onnx.")]
+ArtifactArgument = Annotated[Path, typer.Argument(help="An artifact: .onnx, .pt or .pt2.")]
 WeigherOption = Annotated[str, typer.Option(help="Weigher of the statistics.")]
 ChainRuleOption = Annotated[
     bool, typer.Option("--chain-rule", help="Of a set-up, take the sparse chain rule alone.")
@@ -68,7 +68,7 @@ def _source(path: Path, weigher: str, chain_rule: bool) -> Exportable:
 @app.command()
 def export(
     source: Annotated[Path, typer.Argument(help=SOURCE_HELP)],
-    path: Annotated[Path, typer.Argument(help="The artifact to write, .pt or .onnx.")],
+    path: Annotated[Path, typer.Argument(help="The artifact to write: .onnx, .pt or .pt2.")],
     batch: Annotated[int | None, typer.Option(help="Fix the number of frames.")] = None,
     n_outputs: Annotated[
         int | None, typer.Option(help="Number of outputs of the CV; none for a single one.")
@@ -144,7 +144,13 @@ def inspect(
 def run(
     path: ArtifactArgument,
     inputs: Annotated[
-        list[str], typer.Option("--input", "-i", help="NAME=FILE.npy, once for each input.")
+        list[str],
+        typer.Option(
+            "--input",
+            "-i",
+            help="NAME=FILE.npy, once for each input; the positions of a collective variable, and "
+            "its box, may come from a trajectory in Angstrom (.xyz, .pdb, ...) instead.",
+        ),
     ],
     outputs: Annotated[
         list[str] | None,
@@ -152,17 +158,15 @@ def run(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Run an artifact on .npy files."""
+    """Run an artifact on .npy files or a trajectory."""
     with _one_line_errors():
         artifact = ofcv.load(path, device)
         given = dict(_named("input", entry, artifact.metadata.inputs) for entry in inputs)
         wanted = dict(_named("output", entry, artifact.metadata.outputs) for entry in outputs or [])
-        tensors = {name: torch.from_numpy(_read_npy(name, file)) for name, file in given.items()}
-        result = artifact(**tensors)
-        results = result if isinstance(result, tuple) else (result,)
+        results = [_evaluate(artifact, call) for call in _calls(artifact, given)]
         table = Table("output", "shape", "dtype", "smallest", "largest", "written to")
-        for spec, tensor in zip(artifact.metadata.outputs, results, strict=True):
-            array = tensor.cpu().numpy()
+        for spec, *parts in zip(artifact.metadata.outputs, *results, strict=True):
+            array = np.concatenate(parts)
             file = wanted.get(spec.name)
             if file is not None:
                 with atomic_path(file) as temporary, temporary.open("wb") as stream:
@@ -176,6 +180,30 @@ def run(
                 "" if file is None else str(file),
             )
         console.print(table)
+
+
+def _calls(artifact: ofcv.Artifact, files: dict[str, Path]) -> list[dict[str, np.ndarray]]:
+    """Return the inputs of one call, or of one call a frame where each has a box of its own."""
+    trajectory = files.get("positions")
+    if trajectory is None or trajectory.suffix == ".npy":
+        return [{name: _read_npy(name, file) for name, file in files.items()}]
+    arrays = {name: _read_npy(name, file) for name, file in files.items() if name != "positions"}
+    positions, boxes = read_frames(trajectory, artifact.metadata)
+    positions = positions.astype(artifact.metadata.inputs[0].dtype)
+    if boxes is None or "box" in arrays:
+        return [{"positions": positions, **arrays}]
+    boxes = boxes.astype(positions.dtype)
+    return [
+        {"positions": frame[None], "box": box, **arrays}
+        for frame, box in zip(positions, boxes, strict=True)
+    ]
+
+
+def _evaluate(artifact: ofcv.Artifact, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Return the outputs of a call as arrays, in the metadata's order."""
+    result = artifact(**inputs)
+    tensors = result if isinstance(result, tuple) else (result,)
+    return [tensor.cpu().numpy() for tensor in tensors]
 
 
 def _atoms(text: str) -> list[int]:
@@ -199,6 +227,7 @@ def _named(option: str, entry: str, specs: tuple[TensorSpec, ...]) -> tuple[str,
 
 
 def _read_npy(name: str, path: Path) -> np.ndarray:
+    """Return the array in a .npy file."""
     require_file(name, path)
     try:
         array: np.ndarray = np.load(path, allow_pickle=False)
@@ -242,6 +271,7 @@ def _metadata_table(path: Path, metadata: Metadata) -> Table:
     )
     table.add_row("created", metadata.created)
     table.add_row("device", metadata.device)
+    table.add_row("instruction set", metadata.instruction_set or "any")
     table.add_row("versions", ", ".join(f"{k} {v}" for k, v in metadata.versions.items()))
     table.add_row("atoms", "not given" if metadata.atoms is None else str(metadata.atoms))
     table.add_row("length unit", metadata.length_unit or "not given")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -78,6 +79,11 @@ class ExportGraph:
         What goes in and out.
     details : dict
         JSON-able facts about this kind, written to the metadata.
+    exact : torch.nn.Module, optional
+        What the graph must equal in float64, with the same inputs and outputs; by default
+        `module` itself.
+    atoms, length_unit : optional
+        The engine's atoms and the unit of lengths, where the module knows them.
     """
 
     kind: str
@@ -85,16 +91,22 @@ class ExportGraph:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     details: dict[str, Any] = field(default_factory=dict)
+    exact: nn.Module | None = None
+    atoms: list[int] | None = None
+    length_unit: str | None = None
 
     def with_size(self, symbol: str, size: int) -> ExportGraph:
         """Return the same graph with the symbolic size `symbol` fixed to `size`."""
-        return ExportGraph(
-            self.kind,
-            self.module,
-            tuple(spec.with_size(symbol, size) for spec in self.inputs),
-            tuple(spec.with_size(symbol, size) for spec in self.outputs),
-            self.details,
+        return replace(
+            self,
+            inputs=tuple(spec.with_size(symbol, size) for spec in self.inputs),
+            outputs=tuple(spec.with_size(symbol, size) for spec in self.outputs),
         )
+
+    def in_float64(self) -> nn.Module:
+        """Return the judge of the graph: a float64 copy, on the CPU."""
+        judge = self.module if self.exact is None else self.exact
+        return copy.deepcopy(judge).cpu().double()
 
 
 @runtime_checkable

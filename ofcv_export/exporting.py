@@ -33,7 +33,7 @@ def export(
     output_units: Mapping[str, str] | None = None,
     **options: Any,
 ) -> VerificationReport:
-    """Export a module to ``.pt`` (TorchScript) or ``.onnx`` (ONNX), verified.
+    """Export a module to TorchScript (.pt), ONNX (.onnx) or AOTInductor (.pt2), verified.
 
     The file is written beside `path`, replayed in its own runtime against the module in float64,
     and takes its place only when every replay is within the tolerance. A failed export leaves
@@ -86,9 +86,10 @@ def export(
     metadata = describe(
         graph,
         file_format.name,
+        **file_format.target(graph),
         options=options,
-        atoms=_atoms(atoms, graph),
-        length_unit=length_unit,
+        atoms=_atoms(graph.atoms if atoms is None else atoms, graph),
+        length_unit=length_unit or graph.length_unit,
         output_units=_output_units(output_units, graph),
         opset=OPSET if file_format.name == "onnx" else None,
         parity={},

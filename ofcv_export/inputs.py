@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ofcv_export.descriptors.geometry import require_box
 from ofcv_export.export_graph import TensorSpec
 from ofcv_export.validation import (
     dtype_name,
@@ -18,11 +19,16 @@ from ofcv_export.validation import (
     shape_text,
 )
 
+# Spread of positions in each component: distances are then those within a small molecule in nm.
+_SPREAD = 0.5
 STYLES = ("normal", "tiny", "huge", "wide range", "zeros", "repeated")
 
 
 def bind(
-    specs: Sequence[TensorSpec], args: Sequence[Any], kwargs: Mapping[str, Any]
+    specs: Sequence[TensorSpec],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    box_shape: str | None = None,
 ) -> list[Tensor]:
     """Return the inputs as checked tensors, in order.
 
@@ -32,6 +38,8 @@ def bind(
         What an artifact takes.
     args, kwargs
         Tensors or numpy arrays, by position or by name.
+    box_shape : str, optional
+        ``orthorhombic`` or ``triclinic``, for an input of the name ``box``.
 
     Raises
     ------
@@ -57,6 +65,8 @@ def bind(
                     raise ValueError(
                         f"{spec.name}: expected {symbol} = {known} as in {first}, got {size}"
                     )
+        if spec.name == "box":
+            require_box(tensor, orthorhombic=box_shape == "orthorhombic")
     return tensors
 
 
@@ -78,7 +88,11 @@ def _checked(spec: TensorSpec, value: Any) -> Tensor:
 
 
 def sample(
-    specs: Sequence[TensorSpec], sizes: Mapping[str, int], style: str, seed: int
+    specs: Sequence[TensorSpec],
+    sizes: Mapping[str, int],
+    style: str,
+    seed: int,
+    box_shape: str | None = None,
 ) -> list[Tensor]:
     """Return random or adversarial inputs.
 
@@ -93,9 +107,16 @@ def sample(
         or every index the same (the last one).
     seed : int
         Seed of the random numbers.
+    box_shape : str, optional
+        ``orthorhombic`` or ``triclinic``, for an input of the name ``box``.
     """
     generator = np.random.default_rng(seed)
-    return [_sample(spec, _shape(spec, sizes), style, generator) for spec in specs]
+    return [
+        _box(box_shape, generator).to(spec.torch_dtype)
+        if spec.name == "box"
+        else _sample(spec, _shape(spec, sizes), style, generator)
+        for spec in specs
+    ]
 
 
 def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -111,10 +132,20 @@ def _sample(
             return torch.full(shape, high - 1)
         return torch.from_numpy(generator.integers(low, high, shape))
     values = generator.standard_normal(shape)
+    if spec.name == "positions":
+        return torch.from_numpy(_SPREAD * values).to(spec.torch_dtype)
     if style == "wide range":
         values *= 10.0 ** generator.uniform(-6, 6, shape)
     scale = {"tiny": 1e-6, "huge": 1e6, "zeros": 0.0}.get(style, 1.0)
     return torch.from_numpy(values * scale).to(spec.torch_dtype)
+
+
+def _box(shape: str | None, generator: np.random.Generator) -> Tensor:
+    """Return lattice vectors as rows, of lengths about the spread of the positions."""
+    box = np.diag(generator.uniform(2.0, 4.0, 3))
+    if shape == "triclinic":
+        box[1, 0], box[2, 0], box[2, 1] = generator.uniform(-1.0, 1.0, 3)
+    return torch.from_numpy(box)
 
 
 def probe(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> list[Tensor]:
@@ -122,6 +153,7 @@ def probe(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> list[Tensor]
 
     Entry k of a floating-point input, counted in row-major order, is sin(k + 1), rounded to the
     input's dtype; of an index with the range [low, high) it is low + (7919 k mod (high - low)).
+    A box is the diagonal matrix of 3, 3.5 and 4.
     """
     tensors = []
     for spec in specs:
@@ -130,6 +162,8 @@ def probe(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> list[Tensor]
         if spec.is_integer:
             low, high = spec.index_range
             values = low + (7919 * k) % (high - low)
+        elif spec.name == "box":
+            values = torch.diag(torch.tensor([3.0, 3.5, 4.0])).to(spec.torch_dtype)
         else:
             values = torch.sin((k + 1).double()).to(spec.torch_dtype)
         tensors.append(values.reshape(shape))

@@ -46,7 +46,8 @@ class Artifact:
         TypeError, ValueError, IndexError
             For inputs that do not fit, see `ofcv_export.inputs.bind`.
         """
-        outputs = self._run(bind(self.metadata.inputs, args, kwargs))
+        box_shape = self.metadata.details.get("box")
+        outputs = self._run(bind(self.metadata.inputs, args, kwargs, box_shape))
         return outputs[0] if len(outputs) == 1 else outputs
 
     def __repr__(self) -> str:
@@ -79,8 +80,8 @@ def load(path: str | PathLike[str], device: str = "cpu") -> Artifact:
     target = require_file("path", path)
     file_format = format_of(target)
     metadata = file_format.read_metadata(target)
-    if device.split(":")[0] not in file_format.devices():
-        available = " or ".join(file_format.devices())
+    if device.split(":")[0] not in file_format.devices(metadata):
+        available = " or ".join(file_format.devices(metadata))
         raise ValueError(f"device: expected {available} on this machine, got {device!r}")
     return Artifact(target, metadata, device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -146,28 +145,30 @@ def verify(path: str | PathLike[str], reference: Exportable | None = None) -> Ve
 
 def verify_graph(path: Path, metadata: Metadata, graph: ExportGraph) -> VerificationReport:
     """Compare an artifact with a graph evaluated in float64, see `verify`."""
-    exact = copy.deepcopy(graph.module).cpu().double()
+    exact = graph.in_float64()
+    scales = _typical_scales(graph, exact)
     comparisons: list[Comparison] = []
     file_format = format_of(path)
-    for device in file_format.devices():
+    for device in file_format.devices(metadata):
         run = file_format.load(path, device)
-        for style, size, inputs in _replays(graph.inputs):
+        for style, size, inputs in _replays(graph):
             expected = run_graph(exact, inputs)
             found = run(inputs)
-            comparisons += _compare(graph.outputs, device, style, size, expected, found)
+            comparisons += _compare(graph.outputs, device, style, size, expected, found, scales)
     return _report(path, metadata, "the module in float64", comparisons)
 
 
 def record_probe(graph: ExportGraph) -> dict[str, Any]:
     """Return what the metadata records of the probe: sizes, places and float64 outputs."""
     sizes = dict.fromkeys(_symbols(graph.inputs), _PROBE_SIZE)
-    exact = copy.deepcopy(graph.module).cpu().double()
+    exact = graph.in_float64()
     outputs = run_graph(exact, probe(graph.inputs, sizes))
+    scales = _typical_scales(graph, exact)
     recorded = {}
-    for spec, output in zip(graph.outputs, outputs, strict=True):
+    for spec, output, scale in zip(graph.outputs, outputs, scales, strict=True):
         places = _probe_places(output.numel())
         values = output.flatten()[places].tolist()
-        recorded[spec.name] = {"places": places.tolist(), "values": values}
+        recorded[spec.name] = {"places": places.tolist(), "values": values, "scale": scale}
     return {"sizes": sizes, "outputs": recorded}
 
 
@@ -208,7 +209,7 @@ def _replay_probe(path: Path, metadata: Metadata) -> VerificationReport:
     """Compare an artifact with the float64 outputs that its metadata records."""
     comparisons: list[Comparison] = []
     file_format = format_of(path)
-    for device in file_format.devices():
+    for device in file_format.devices(metadata):
         run: Runner = file_format.load(path, device)
         outputs = run(probe(metadata.inputs, metadata.probe["sizes"]))
         for spec, output in zip(metadata.outputs, outputs, strict=True):
@@ -217,7 +218,13 @@ def _replay_probe(path: Path, metadata: Metadata) -> VerificationReport:
             found = output.cpu().double().flatten()[torch.tensor(recorded["places"])]
             # The recorded values are those of a few rows; they count as one.
             comparisons += _compare(
-                (spec,), device, "probe", _PROBE_SIZE, (expected[None],), (found[None],)
+                (spec,),
+                device,
+                "probe",
+                _PROBE_SIZE,
+                (expected[None],),
+                (found[None],),
+                (recorded["scale"],),
             )
     return _report(path, metadata, "the float64 outputs recorded in it", comparisons)
 
@@ -239,13 +246,14 @@ def _symbols(specs: tuple[TensorSpec, ...]) -> set[str]:
     return {size for spec in specs for size in spec.shape if isinstance(size, str)}
 
 
-def _replays(specs: tuple[TensorSpec, ...]) -> Iterator[tuple[str, int, list[Tensor]]]:
+def _replays(graph: ExportGraph) -> Iterator[tuple[str, int, list[Tensor]]]:
     """Yield style, size and inputs of every replay."""
+    specs, box_shape = graph.inputs, graph.details.get("box")
     symbols = _symbols(specs)
     for size in _SIZES if symbols else (0,):
         sizes: Mapping[str, int] = dict.fromkeys(symbols, size)
         for seed, style in enumerate(STYLES):
-            yield style, size, sample(specs, sizes, style, seed)
+            yield style, size, sample(specs, sizes, style, seed, box_shape)
 
 
 def _compare(
@@ -255,24 +263,43 @@ def _compare(
     size: int,
     expected: tuple[Tensor, ...],
     found: tuple[Tensor, ...],
+    scales: tuple[float, ...],
 ) -> Iterator[Comparison]:
-    for spec, exact, output in zip(specs, expected, found, strict=True):
-        absolute, relative = errors(exact, output)
+    for spec, exact, output, scale in zip(specs, expected, found, scales, strict=True):
+        absolute, relative = errors(exact, output, scale)
         yield Comparison(device, style, size, spec.name, absolute, relative)
 
 
-def errors(expected: Tensor, found: Tensor) -> tuple[float, float]:
+def errors(expected: Tensor, found: Tensor, smallest_scale: float = 0.0) -> tuple[float, float]:
     """Return the largest absolute and relative difference.
 
-    The relative one is taken row by row, with the row's largest value as the scale; in a vector
-    every element is a row.
+    The relative one is taken row by row, with the row's largest value as the scale, or
+    `smallest_scale` where that is larger; in a vector every element is a row.
     """
     if expected.shape != found.shape:
         return float("inf"), float("inf")
     difference = (found.cpu().double() - expected).abs().reshape(len(expected), -1)
-    scale = expected.abs().reshape(len(expected), -1).amax(dim=1, keepdim=True)
+    scale = _row_scales(expected).clamp(min=smallest_scale)
     relative = torch.where(difference == 0, 0.0, difference / scale)
     return float(difference.max()), float(relative.max())
+
+
+def _row_scales(values: Tensor) -> Tensor:
+    return values.abs().reshape(len(values), -1).amax(dim=1, keepdim=True)
+
+
+def _typical_scales(graph: ExportGraph, exact: torch.nn.Module) -> tuple[float, ...]:
+    """Return for each output the size below which a relative error means nothing.
+
+    The value of a collective variable crosses zero where the terms of its network cancel, and its
+    rounding error does not shrink with it; a typical row is the scale there. The outputs of the
+    other kinds are sums of products, whose every row has to be right.
+    """
+    if graph.kind != "collective_variable":
+        return (0.0,) * len(graph.outputs)
+    sizes = dict.fromkeys(_symbols(graph.inputs), max(_SIZES))
+    outputs = run_graph(exact, sample(graph.inputs, sizes, STYLES[0], 0, graph.details.get("box")))
+    return tuple(float(_row_scales(output).median()) for output in outputs)
 
 
 def _probe_places(n_values: int) -> Tensor:

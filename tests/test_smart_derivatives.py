@@ -322,12 +322,25 @@ def test_a_random_function_is_refused():
         (frames(3, 4)[:0], 4, ValueError, "data: expected at least one frame, got none"),
         (frames(3, 4) * float("nan"), 4, ValueError, "data: expected finite values, got nan"),
         (frames(3, 4), 0, ValueError, "n_atoms: expected a positive integer, got 0"),
-        (frames(3, 4) * 0, 4, ValueError, "expected finite derivatives, got .nan, nan, nan."),
     ],
 )
 def test_bad_datasets_are_refused(data, n_atoms, error, message):
     with pytest.raises(error, match=message):
         SmartDerivatives().setup({"data": data}, all_pairs(4), n_atoms)
+
+
+def test_derivatives_that_are_not_finite_are_refused():
+    def naive_distances(positions):
+        return (positions[:, 1:] - positions[:, :1]).square().sum(2).sqrt()
+
+    with pytest.raises(ValueError, match="expected finite derivatives, got .nan, nan, nan."):
+        frozen(naive_distances, frames(3, 4) * 0)
+
+
+def test_distances_of_coincident_atoms_have_zero_derivatives():
+    smart, dataset = frozen(all_pairs(4), frames(3, 4) * 0)
+    assert not dataset["data"].any()
+    assert not smart(torch.ones(3, 6).double()).any()
 
 
 def test_bad_options_of_the_setup_are_refused():

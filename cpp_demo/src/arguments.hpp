@@ -44,9 +44,9 @@ struct Arguments {
   static constexpr const char* usage =
       R"(usage: ofcv_demo --model FILE --input [NAME=]FILE ... [--output [NAME=]FILE ...]
 
-Evaluates an ofcv-export TorchScript artifact on arrays from files and times it.
+Evaluates an ofcv-export artifact on arrays from files and times it.
 
-  --model FILE           the artifact (.pt)
+  --model FILE           the artifact (.pt or .pt2)
   --input [NAME=]FILE    an input, as .npy; without NAME the first input that has none yet.
                          A missing ref_idx counts the frames from 0. For a sparse_chain_rule of
                          pair distances, positions as .xyz (plain or extended) stand in for

@@ -80,6 +80,21 @@ def test_positions(folder: Path, dtype: str) -> None:
         require_close(folder / f"{number}.npy", case / "5" / "output_wrt_positions.npy", dtype)
 
 
+def test_compiled(folder: Path, dtype: str) -> None:
+    """An AOTInductor package is used as any artifact."""
+    name = {"float32": "sparse_chain_rule", "float64": "smart_derivatives_one_frame"}[dtype]
+    case = CASES / f"{name}-{dtype}"
+    batch = case / {"float32": "5", "float64": "1"}[dtype]
+    second = {"float32": "positions.xyz", "float64": "ref_idx.npy"}[dtype]
+    inputs = ("--input", batch / "output_wrt_descriptors.npy", "--input", batch / second)
+    model = ("--model", case / "model.pt2")
+    printed = succeeds(*model, *inputs, "--output", "out.npy", folder=folder)
+    assert f"{name.removesuffix('_one_frame')} (aotinductor)" in printed, printed
+    require_close(folder / "out.npy", batch / "output_wrt_positions.npy", dtype)
+    metadata = json.loads(succeeds(*model, "--metadata", folder=folder))
+    assert metadata["instruction_set"], metadata
+
+
 def test_rescaling(folder: Path, dtype: str) -> None:
     """Two outputs go to two files."""
     case = CASES / f"rescaling_and_gradient-{dtype}"
@@ -131,6 +146,8 @@ def test_errors(folder: Path) -> None:
     foreign = f"model: expected an ofcv-export artifact, got '{x}' (not a TorchScript archive)"
     fails(foreign, "--model", x, "--input", x, folder=folder)
     fails(foreign, "--model", x, "--metadata", folder=folder)
+    other_cpu = "model: expected an artifact for this CPU, got one that needs avx1024 avx2048"
+    fails(other_cpu, "--model", CASES / "refused" / "instruction_set.pt2", folder=folder)
     fails(
         "--input: expected a file for output_wrt_descriptors, got none",
         "--model",
@@ -179,7 +196,7 @@ def test_errors(folder: Path) -> None:
 
 def main() -> None:
     """Run every test in a folder of its own."""
-    for test in (test_frozen_dataset, test_positions, test_rescaling):
+    for test in (test_frozen_dataset, test_positions, test_compiled, test_rescaling):
         for dtype in TOLERANCE:
             with tempfile.TemporaryDirectory() as folder:
                 test(Path(folder), dtype)

@@ -2,14 +2,17 @@
 
 Usage: make_cases.py FOLDER. Every case becomes ``<case>-<dtype>/model.pt`` with one folder per
 batch, which holds a ``.npy`` file per input and, in float64, per output. The results are summed up
-here from the frozen numbers with NumPy, not with the modules that were exported.
+here from the frozen numbers with NumPy, not with the modules that were exported. The cases in
+``COMPILED`` hold a ``model.pt2`` as well, and the folder ``refused`` some that do not run here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +21,26 @@ from numpy.typing import NDArray
 import ofcv_export as ofcv
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.descriptors.geometry import OrthorhombicBox
+from ofcv_export.formats import FORMATS
+from ofcv_export.formats.archive import checked_records
 
 N_ATOMS = 7
 N_FRAMES = 12
 HYDROGEN, OXYGEN = "2x0e+1x1o", "6x0e+3x1o"
 N_BASIS = 20
 EPSILON = 1e-8
+# Each takes some ten seconds to compile.
+COMPILED = (
+    "smart_derivatives-float32",
+    "smart_derivatives_one_frame-float64",
+    "sparse_chain_rule-float32",
+    "rescaling_and_gradient-float64",
+)
+OTHER_MACHINES = {
+    "instruction_set": {"instruction_set": "x86_64 avx2 avx1024 avx2048"},
+    "version": {"versions": {"torch": "1.99.0"}},
+    "device": {"device": "xpu"},
+}
 
 Floats = NDArray[np.floating]
 
@@ -35,6 +52,28 @@ def main(folder: Path) -> None:
         random = np.random.default_rng(0)
         write_chain_rules(folder, dtype, random)
         write_rescalings(folder, dtype, random)
+    write_refused(folder / COMPILED[0] / "model.pt2", folder / "refused")
+
+
+def export(module: Any, case: Path, **options: Any) -> None:
+    """Export to TorchScript, and to AOTInductor where the case is to be compiled."""
+    ofcv.export(module, case / "model.pt", **options)
+    if case.name in COMPILED:
+        ofcv.export(module, case / "model.pt2", **options)
+
+
+def write_refused(path: Path, folder: Path) -> None:
+    """Write packages with the metadata of another machine's, and with code that is none."""
+    folder.mkdir()
+    package = FORMATS[".pt2"]
+    records = checked_records(path, "a package")
+    code = {name: data for name, data in records.items() if name.startswith("data/")}
+    metadata = package.read_metadata(path)
+    for name, changes in OTHER_MACHINES.items():
+        changed = dataclasses.replace(metadata, **changes)
+        package.write(code, changed, folder / f"{name}.pt2")
+    package.write({}, metadata, folder / "no_code.pt2")
+    package.write(dict.fromkeys(code, b"no library"), metadata, folder / "no_library.pt2")
 
 
 def write_chain_rules(folder: Path, dtype: str, random: np.random.Generator) -> None:
@@ -54,10 +93,10 @@ def write_chain_rules(folder: Path, dtype: str, random: np.random.Generator) -> 
     three = make_case(folder / f"smart_derivatives_three_outputs-{dtype}")
     fixed = make_case(folder / f"smart_derivatives_one_frame-{dtype}")
     engine = make_case(folder / f"sparse_chain_rule-{dtype}")
-    ofcv.export(smart, one / "model.pt", length_unit="nm")
-    ofcv.export(smart, three / "model.pt", n_outputs=3)
-    ofcv.export(smart, fixed / "model.pt", batch=1)
-    ofcv.export(rule, engine / "model.pt")
+    export(smart, one, length_unit="nm")
+    export(smart, three, n_outputs=3)
+    export(smart, fixed, batch=1)
+    export(rule, engine)
 
     for batch in (1, 5, N_FRAMES):
         frames = random.integers(0, N_FRAMES, batch)
@@ -100,8 +139,8 @@ def write_rescalings(folder: Path, dtype: str, random: np.random.Generator) -> N
         suffix = "_and_gradient" if gradient else ""
         any_molecule = make_case(folder / f"rescaling{suffix}-{dtype}")
         one_molecule = make_case(folder / f"molecule{suffix}-{dtype}")
-        ofcv.export(rescaling, any_molecule / "model.pt", gradient=gradient)
-        ofcv.export(water, one_molecule / "model.pt", gradient=gradient)
+        export(rescaling, any_molecule, gradient=gradient)
+        export(water, one_molecule, gradient=gradient)
         for n in (1, len(water_ind), 300):
             is_water = n == len(water_ind)
             ind = water_ind if is_water else random.integers(0, N_BASIS, n)

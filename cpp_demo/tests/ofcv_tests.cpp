@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -12,6 +15,8 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "array.hpp"
@@ -43,8 +48,13 @@ std::string file_with(const std::string& name, const std::string& content) {
   return name;
 }
 
-std::string model_of(const fs::path& cases, const std::string& name, DType dtype) {
-  return (cases / (name + "-" + ofcv::dtype_name(dtype)) / "model.pt").string();
+std::string model_of(const fs::path& cases, const std::string& name, DType dtype,
+                     const char* file = "model.pt") {
+  return (cases / (name + "-" + ofcv::dtype_name(dtype)) / file).string();
+}
+
+std::string package_of(const fs::path& cases, const std::string& name, DType dtype) {
+  return model_of(cases, name, dtype, "model.pt2");
 }
 
 Array converted(const Array& array, DType dtype) {
@@ -101,16 +111,20 @@ struct Batch {
 
 void for_each_batch(const fs::path& cases,
                     const std::function<void(const ofcv::Model&, const Batch&)>& test) {
-  int n_batches = 0;
+  int n_scripted = 0, n_compiled = 0;
   for (const auto& entry : fs::directory_iterator(cases)) {
-    const ofcv::Model model((entry.path() / "model.pt").string());
-    for (const auto& batch : fs::directory_iterator(entry.path())) {
-      if (!batch.is_directory()) continue;
-      test(model, Batch(model.metadata(), batch.path()));
-      ++n_batches;
+    for (const auto& [file, n_batches] :
+         {std::pair{"model.pt", &n_scripted}, std::pair{"model.pt2", &n_compiled}}) {
+      if (!fs::exists(entry.path() / file)) continue;
+      const ofcv::Model model((entry.path() / file).string());
+      for (const auto& batch : fs::directory_iterator(entry.path())) {
+        if (!batch.is_directory()) continue;
+        test(model, Batch(model.metadata(), batch.path()));
+        ++*n_batches;
+      }
     }
   }
-  CHECK(n_batches >= 30);
+  CHECK(n_scripted >= 30 && n_compiled >= 10);
 }
 
 void test_sha256(const fs::path&) {
@@ -382,6 +396,68 @@ void test_tensors(const fs::path& cases) {
               "coeffs: expected a tensor on cpu, got one on meta");
 }
 
+void test_compiled(const fs::path& cases) {
+  const ofcv::Metadata metadata =
+      ofcv::read_metadata(package_of(cases, "smart_derivatives", DType::float32));
+  CHECK(metadata.format == "aotinductor" && metadata.device == "cpu");
+  CHECK(!metadata.instruction_set.empty() && !metadata.torch_version.empty());
+
+  // Nothing stays on disk; two models and several threads get along.
+  fs::remove_all("temporary");
+  fs::create_directory("temporary");
+  setenv("TMPDIR", fs::absolute("temporary").c_str(), 1);
+  const ofcv::Model rescaling(package_of(cases, "rescaling_and_gradient", DType::float64));
+  const ofcv::Model smart(package_of(cases, "smart_derivatives", DType::float32));
+  const ofcv::Model again(package_of(cases, "smart_derivatives", DType::float32));
+  CHECK(fs::is_empty("temporary"));
+  const Batch batch(metadata, cases / "smart_derivatives-float32" / "12");
+  const std::vector<Array> expected = batch.evaluate(again, DType::float32);
+  std::atomic<int> n_wrong = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int call = 0; call < 200; ++call) {
+        n_wrong += batch.evaluate(smart, DType::float32)[0].bytes != expected[0].bytes;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(n_wrong == 0);
+
+  // Tensors need not be contiguous, memory need not be aligned.
+  const at::Tensor coeffs = at::randn({6}, at::kDouble), gradient = at::randn({6}, at::kDouble);
+  const at::Tensor ind = at::arange(6, at::kLong);
+  const at::Tensor spread = at::stack({coeffs, gradient}, 1).select(1, 0);
+  CHECK(!spread.is_contiguous());
+  CHECK(at::equal(rescaling({spread, ind, gradient})[0], rescaling({coeffs, ind, gradient})[0]));
+  std::vector<float> x(21 * 12 + 1), positions(12 * 7 * 3 + 2, 42.0F);
+  std::memcpy(x.data() + 1, batch.inputs[0].bytes.data(), batch.inputs[0].bytes.size());
+  smart.evaluate({{x.data() + 1, {12, 21}}, batch.inputs[1].view()},
+                 {{positions.data() + 1, {12, 7, 3}}});
+  CHECK(std::memcmp(positions.data() + 1, expected[0].bytes.data(), expected[0].bytes.size()) == 0);
+  CHECK(positions.front() == 42.0F && positions.back() == 42.0F);
+
+  // The checks are those of every format, and compiled code has its own for indices.
+  std::vector<std::int64_t> frames(12, 99);
+  const auto evaluate = [&](ofcv::Checks checks) {
+    smart.evaluate({{x.data(), {12, 21}}, {frames.data(), {12}}}, {{positions.data(), {12, 7, 3}}},
+                   checks);
+  };
+  CHECK_ERROR(evaluate(ofcv::Checks::all),
+              "ref_idx: expected indices in [0, 12), got 99 at position 0");
+  try {
+    evaluate(ofcv::Checks::shapes_only);
+    CHECK(!"an index out of range was taken");
+  } catch (const ofcv::Error& error) {
+    CHECK(std::string(error.what()).starts_with("model: expected a graph that runs, got "));
+    CHECK(std::string(error.what()).find('\n') == std::string::npos);
+  }
+  const ofcv::Model fixed(package_of(cases, "smart_derivatives_one_frame", DType::float64));
+  CHECK_ERROR(
+      fixed.evaluate({{x.data(), {3, 21}}, {frames.data(), {3}}}, {{positions.data(), {3, 7, 3}}}),
+      "output_wrt_descriptors: expected shape (1, 21), got (3, 21)");
+}
+
 void test_bad_arguments(const fs::path& cases) {
   const ofcv::Model model(model_of(cases, "smart_derivatives", DType::float32));
   std::vector<float> x(3 * 21, 1.0F), out(3 * 7 * 3, 42.0F);
@@ -493,6 +569,28 @@ void test_bad_arguments(const fs::path& cases) {
   }
 }
 
+/// Any flipped byte is either noticed, or no part of the content: the results are the same bits.
+void check_flipped_bytes(const fs::path& cases, const char* file, std::size_t step) {
+  const std::string path = model_of(cases, "smart_derivatives", DType::float32, file);
+  const std::string good = bytes_of(path), bad = std::string("bad-") + file;
+  const Batch batch(ofcv::read_metadata(path), cases / "smart_derivatives-float32" / "5");
+  const std::vector<Array> results = batch.evaluate(ofcv::Model(path), DType::float32);
+  int n_refused = 0, n_unchanged = 0;
+  for (std::size_t i = 0; i < good.size(); i += step) {
+    std::string bytes = good;
+    bytes[i] = static_cast<char>(~bytes[i]);
+    file_with(bad, bytes);
+    try {
+      CHECK(batch.evaluate(ofcv::Model(bad), DType::float32)[0].bytes == results[0].bytes);
+      ++n_unchanged;
+    } catch (const ofcv::Error& error) {
+      CHECK(std::string(error.what()).find('\n') == std::string::npos);
+      ++n_refused;
+    }
+  }
+  CHECK(n_refused > n_unchanged);
+}
+
 void test_bad_files(const fs::path& cases) {
   const auto load = [](const std::string& path) { ofcv::Model model(path); };
   const std::string foreign = "model: expected an ofcv-export artifact, got 'bad.pt' ";
@@ -531,25 +629,63 @@ void test_bad_files(const fs::path& cases) {
     CHECK_ERROR(ofcv::read_metadata("bad.pt"), foreign + "(its content does not match its digest)");
   }
 
-  // Any flipped byte is either noticed, or no part of the content: the results are the same bits.
-  const Batch batch(ofcv::read_metadata(model_of(cases, "smart_derivatives", DType::float32)),
-                    cases / "smart_derivatives-float32" / "5");
-  const ofcv::Model model(model_of(cases, "smart_derivatives", DType::float32));
-  const std::vector<Array> results = batch.evaluate(model, DType::float32);
-  int n_refused = 0, n_unchanged = 0;
-  for (std::size_t i = 0; i < good.size(); i += 61) {
-    std::string bytes = good;
-    bytes[i] = static_cast<char>(~bytes[i]);
-    file_with("bad.pt", bytes);
-    try {
-      CHECK(batch.evaluate(ofcv::Model("bad.pt"), DType::float32)[0].bytes == results[0].bytes);
-      ++n_unchanged;
-    } catch (const ofcv::Error& error) {
-      CHECK(std::string(error.what()).find('\n') == std::string::npos);
-      ++n_refused;
-    }
+  check_flipped_bytes(cases, "model.pt", 61);
+}
+
+void test_bad_packages(const fs::path& cases) {
+  const auto load = [](const std::string& path) { ofcv::Model model(path); };
+  const std::string foreign = "model: expected an ofcv-export artifact, got 'bad.pt2' ";
+  const std::string good = bytes_of(package_of(cases, "smart_derivatives", DType::float32));
+
+  CHECK_ERROR(load(file_with("bad.pt2", "a text file\n")),
+              foreign + "(not an AOTInductor package)");
+  for (const double part : {0.01, 0.5, 0.9, 0.999}) {
+    const auto size = static_cast<std::size_t>(part * static_cast<double>(good.size()));
+    CHECK_ERROR(load(file_with("bad.pt2", good.substr(0, size))),
+                foreign + "(truncated or damaged)");
   }
-  CHECK(n_refused > n_unchanged);
+  for (const std::string& place : {std::string("\177ELF"), std::string("\"schema\"")}) {
+    std::string bytes = good;
+    const std::size_t begin = bytes.find(place);
+    CHECK(begin != bytes.npos);
+    bytes[begin + 100] ^= 1;
+    CHECK_ERROR(load(file_with("bad.pt2", bytes)),
+                foreign + "(its content does not match its digest)");
+  }
+  check_flipped_bytes(cases, "model.pt2", 4999);
+
+  // Compiled for another machine: refused before any of its code runs.
+  const fs::path refused = cases / "refused";
+  const std::string release =
+      std::to_string(TORCH_VERSION_MAJOR) + "." + std::to_string(TORCH_VERSION_MINOR);
+  const std::string devices = torch::cuda::is_available() ? "cpu or cuda" : "cpu";
+  CHECK_ERROR(load(refused / "instruction_set.pt2"),
+              "model: expected an artifact for this CPU, got one that needs avx1024 avx2048");
+  CHECK_ERROR(load(refused / "version.pt2"), "model: expected an artifact compiled by PyTorch " +
+                                                 release + ", got one compiled by PyTorch 1.99");
+  CHECK_ERROR(load(refused / "device.pt2"),
+              "model: expected an artifact for " + devices + ", got one for xpu");
+  CHECK(ofcv::read_metadata(refused / "device.pt2").device == "xpu");
+  if (torch::cuda::is_available()) {
+    CHECK_ERROR(ofcv::Model(package_of(cases, "smart_derivatives", DType::float32), "cuda"),
+                "device: expected cpu, for which the artifact was compiled, got 'cuda:0'");
+  }
+
+  const std::string no_code = refused / "no_code.pt2", no_library = refused / "no_library.pt2";
+  CHECK_ERROR(load(no_code), "model: expected an ofcv-export artifact, got '" + no_code +
+                                 "' (no compiled code in the archive)");
+  try {
+    load(no_library);
+    CHECK(!"a text was loaded as a library");
+  } catch (const ofcv::Error& error) {
+    CHECK(std::string(error.what())
+              .starts_with("model: expected an artifact that this LibTorch can load, got "));
+    CHECK(std::string(error.what()).find('\n') == std::string::npos);
+  }
+  // What the name says is of no matter to a file that is whole.
+  ofcv::Model(file_with("renamed.pt", good));
+  ofcv::Model(
+      file_with("renamed.pt2", bytes_of(model_of(cases, "smart_derivatives", DType::float32))));
 }
 
 }  // namespace
@@ -563,8 +699,10 @@ int main(int argc, char** argv) {
       {"parity", test_parity},
       {"raw_pointers", test_raw_pointers},
       {"tensors", test_tensors},
+      {"compiled", test_compiled},
       {"bad_arguments", test_bad_arguments},
       {"bad_files", test_bad_files},
+      {"bad_packages", test_bad_packages},
   };
   if (argc != 3 || !tests.contains(argv[1])) {
     std::cerr << "usage: ofcv_tests NAME CASES\n";

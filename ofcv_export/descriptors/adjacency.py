@@ -1,64 +1,80 @@
 """Eigenvalues of the adjacency matrix."""
 
-from __future__ import annotations
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from ofcv_export.descriptors.coordination import SwitchingFunction, value_and_slope
 from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.descriptors.geometry import OrthorhombicBox
+from ofcv_export.descriptors.distances import PairDistances, all_pairs
+from ofcv_export.descriptors.geometry import Boundaries
+from ofcv_export.descriptors.switching import (
+    SwitchingFunction,
+    switching_module,
+    value_and_slope,
+)
+from ofcv_export.descriptors.vectors import norm, reciprocal
 from ofcv_export.sparsity_pattern import SparsityPattern
 
 
 class AdjacencyEigenvalues(Descriptor):
     """Ascending eigenvalues of A_ij = s(|r_j - r_i|), A_ii = 0.
 
-    Where eigenvalues coincide their derivatives are those of one basis of the eigenspace.
+    Where eigenvalues coincide their first derivatives are those of one basis of the eigenspace,
+    and their second derivatives are not finite. ONNX has no operator for eigenvalues: TorchScript
+    and AOTInductor can carry this descriptor, ONNX cannot.
 
     Parameters
     ----------
     n_atoms : int
         Number of atoms in a frame.
-    switching_function : callable
-        s(r), elementwise on a vector of distances and differentiable by autograd.
-    box : OrthorhombicBox
-        Boundary conditions.
+    switching_function : torch.nn.Module or callable
+        s(r), one of `ofcv_export.descriptors.switching`, or any function that is elementwise on a
+        vector of distances and differentiable by autograd.
+    box : Boundaries, optional
+        Boundary conditions; open by default.
     """
 
-    first: Tensor
-    second: Tensor
+    entries: Tensor
 
     def __init__(
-        self, n_atoms: int, switching_function: SwitchingFunction, box: OrthorhombicBox
+        self,
+        n_atoms: int,
+        switching_function: SwitchingFunction,
+        box: Boundaries | None = None,
     ) -> None:
-        super().__init__()
-        first, second = torch.triu_indices(n_atoms, n_atoms, offset=1)
-        self.register_buffer("first", first, persistent=False)
-        self.register_buffer("second", second, persistent=False)
-        self.n_atoms = n_atoms
-        self.n_descriptors = n_atoms
-        self.switching_function = switching_function
-        self.box = box
-
-    def _vectors(self, positions: Tensor) -> Tensor:
-        return self.box.displacement(
-            positions.index_select(1, self.first), positions.index_select(1, self.second)
-        )
-
-    def _contributions(self, distances: Tensor) -> Tensor:
-        return self.switching_function(distances.flatten()).reshape(distances.shape)
+        distances = PairDistances(all_pairs(n_atoms), n_atoms, box)
+        super().__init__(n_atoms, n_atoms, distances.takes_box)
+        n_pairs = distances.n_descriptors
+        # The number of the pair (i, j) at both (i, j) and (j, i); on the diagonal one past the end.
+        entries = torch.full((n_atoms, n_atoms), n_pairs)
+        entries[distances.first, distances.second] = torch.arange(n_pairs)
+        entries[distances.second, distances.first] = torch.arange(n_pairs)
+        self.register_buffer("entries", entries.flatten(), persistent=False)
+        self.distances = distances
+        self.switching_function = switching_module(switching_function)
 
     def _matrix(self, contributions: Tensor) -> Tensor:
         """Return the symmetric matrix with the pairs' values, shape (batch, n_atoms, n_atoms)."""
-        matrix = contributions.new_zeros(len(contributions), self.n_atoms, self.n_atoms)
-        matrix[:, self.first, self.second] = contributions
-        return matrix + matrix.transpose(1, 2)
+        padded = torch.cat([contributions, torch.zeros_like(contributions[:, :1])], dim=1)
+        return padded.index_select(1, self.entries).reshape(-1, self.n_atoms, self.n_atoms)
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
         """Return the eigenvalues, shape (batch, n_atoms)."""
-        distances = torch.linalg.vector_norm(self._vectors(positions), dim=2)
-        return torch.linalg.eigvalsh(self._matrix(self._contributions(distances)))
+        contributions = self.switching_function(self.distances(positions, box))
+        return torch.linalg.eigvalsh(self._matrix(contributions))
+
+    def specification(self) -> dict[str, Any] | None:
+        """Return the JSON-able description, see `Descriptor.specification`."""
+        switching = self.switching_function.specification()  # type: ignore[operator]
+        if switching is None:
+            return None
+        return {
+            "type": "adjacency_eigenvalues",
+            "n_atoms": self.n_atoms,
+            "switching_function": switching,
+            "box": self.distances.box.specification(),
+        }
 
     def pattern(self) -> SparsityPattern:
         """Return the full pattern: every eigenvalue depends on every atom."""
@@ -66,16 +82,18 @@ class AdjacencyEigenvalues(Descriptor):
             torch.ones(self.n_atoms, self.n_atoms, dtype=torch.bool)
         )
 
-    def jacobian(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return eigenvalues and derivatives d(lambda_k) = v_k^T dA v_k (Hellmann-Feynman)."""
-        vectors = self._vectors(positions)
-        distances = torch.linalg.vector_norm(vectors, dim=2)
-        contributions, slopes = value_and_slope(self._contributions, distances)
+        first, second = self.distances.first, self.distances.second
+        vectors = self.distances.vectors(positions, box)
+        distances = norm(vectors)
+        contributions, slopes = value_and_slope(self.switching_function, distances)
         eigenvalues, v = torch.linalg.eigh(self._matrix(contributions))
-        pair = self.box.to_positions((slopes / distances).unsqueeze(2) * vectors)
-        weights = 2 * v[:, self.first] * v[:, self.second]
+        pair = (slopes * reciprocal(distances)).unsqueeze(2) * vectors
+        pair = self.distances.box.to_positions(pair, box)
+        weights = 2 * v[:, first] * v[:, second]
         terms = weights.transpose(1, 2).unsqueeze(3) * pair.unsqueeze(1)
         blocks = terms.new_zeros(len(positions), self.n_atoms, self.n_atoms, 3)
-        blocks.index_add_(2, self.second, terms)
-        blocks.index_add_(2, self.first, -terms)
+        blocks.index_add_(2, second, terms)
+        blocks.index_add_(2, first, -terms)
         return eigenvalues, blocks.flatten(1, 2)

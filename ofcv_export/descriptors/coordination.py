@@ -1,17 +1,20 @@
 """Coordination numbers between two groups of atoms."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+import math
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.descriptors.geometry import OrthorhombicBox
+from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
+from ofcv_export.descriptors.geometry import Boundaries, open_boundaries
+from ofcv_export.descriptors.switching import (
+    SwitchingFunction,
+    switching_module,
+    value_and_slope,
+)
+from ofcv_export.descriptors.vectors import norm, reciprocal
 from ofcv_export.sparsity_pattern import SparsityPattern
-
-SwitchingFunction = Callable[[Tensor], Tensor]
 
 
 class CoordinationNumbers(Descriptor):
@@ -20,19 +23,27 @@ class CoordinationNumbers(Descriptor):
     Parameters
     ----------
     group_a, group_b : torch.Tensor
-        Zero-based atom indices of two groups without a common atom, int64.
+        Zero-based atom indices, int64. An atom of both groups is not its own neighbour.
     n_atoms : int
         Number of atoms in a frame.
-    switching_function : callable
-        s(r), elementwise on a vector of distances and differentiable by autograd.
+    switching_function : torch.nn.Module or callable
+        s(r), one of `ofcv_export.descriptors.switching`, or any function that is elementwise on a
+        vector of distances and differentiable by autograd.
     cutoff : float, optional
-        Distance beyond which a pair does not count at all.
-    box : OrthorhombicBox
-        Boundary conditions.
+        Distance beyond which a pair does not count at all, such as the ``dmax`` of s(r).
+    box : Boundaries, optional
+        Boundary conditions; open by default.
+
+    Raises
+    ------
+    ValueError
+        If an atom of A has no possible neighbour, or the cutoff is not positive.
     """
 
     group_a: Tensor
     group_b: Tensor
+    different: Tensor
+    largest_distance: Tensor
 
     def __init__(
         self,
@@ -40,62 +51,82 @@ class CoordinationNumbers(Descriptor):
         group_b: Tensor,
         n_atoms: int,
         switching_function: SwitchingFunction,
-        cutoff: float | None,
-        box: OrthorhombicBox,
+        cutoff: float | None = None,
+        box: Boundaries | None = None,
     ) -> None:
-        super().__init__()
+        group_a = require_atoms("group_a", group_a, n_atoms)
+        group_b = require_atoms("group_b", group_b, n_atoms)
+        different = group_a[:, None] != group_b[None, :]
+        if not bool(different.any(dim=1).all()):
+            raise ValueError("group_b: expected an atom other than the one of group_a, got none")
+        if cutoff is not None and not (math.isfinite(cutoff) and cutoff > 0):
+            raise ValueError(f"cutoff: expected a positive number, got {cutoff!r}")
+        box = open_boundaries() if box is None else box
+        super().__init__(n_atoms, len(group_a), box.takes_box)
         self.register_buffer("group_a", group_a, persistent=False)
         self.register_buffer("group_b", group_b, persistent=False)
-        self.n_atoms = n_atoms
-        self.n_descriptors = len(group_a)
-        self.switching_function = switching_function
+        self.register_buffer("different", different, persistent=False)
+        self.overlap = not bool(different.all())
+        self.switching_function = switching_module(switching_function)
         self.cutoff = cutoff
+        largest = torch.tensor(math.inf if cutoff is None else cutoff, dtype=torch.float64)
+        self.register_buffer("largest_distance", largest, persistent=False)
         self.box = box
 
-    def _vectors(self, positions: Tensor) -> Tensor:
+    def _vectors(self, positions: Tensor, box: Optional[Tensor]) -> Tensor:  # noqa: UP045 (TorchScript)
         """Return the vectors from A to B, shape (batch, n_a, n_b, 3)."""
         a = positions.index_select(1, self.group_a).unsqueeze(2)
         b = positions.index_select(1, self.group_b).unsqueeze(1)
-        return self.box.displacement(a, b)
+        return self.box.displacement(a, b, box)
 
     def _contributions(self, distances: Tensor) -> Tensor:
-        s = self.switching_function(distances.flatten()).reshape(distances.shape)
-        return s if self.cutoff is None else s * (distances <= self.cutoff)
+        s = self.switching_function(distances)
+        if self.cutoff is not None:
+            s = s * (distances <= self.largest_distance.to(distances))
+        if self.overlap:
+            s = s * self.different
+        return s
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
         """Return the coordination numbers, shape (batch, n_a)."""
-        distances = torch.linalg.vector_norm(self._vectors(positions), dim=3)
-        return self._contributions(distances).sum(2)
+        return self._contributions(norm(self._vectors(positions, box))).sum(2)
+
+    def specification(self) -> dict[str, Any] | None:
+        """Return the JSON-able description, see `Descriptor.specification`."""
+        switching = self.switching_function.specification()  # type: ignore[operator]
+        if switching is None:
+            return None
+        return {
+            "type": "coordination_numbers",
+            "n_atoms": self.n_atoms,
+            "group_a": self.group_a.tolist(),
+            "group_b": self.group_b.tolist(),
+            "switching_function": switching,
+            "cutoff": self.cutoff,
+            "box": self.box.specification(),
+        }
 
     def pattern(self) -> SparsityPattern:
-        """Return, for each atom of A, its own block and then those of all atoms of B."""
+        """Return, for each atom of A, its own block and then those of its neighbours in B."""
         group_a, group_b = self.group_a.cpu(), self.group_b.cpu()
-        everyone = group_b.expand(len(group_a), -1)
-        atoms = torch.cat([group_a[:, None], everyone], dim=1)
+        atoms = torch.cat([group_a[:, None], group_b.expand(len(group_a), -1)], dim=1)
+        kept = self._kept().cpu()
         descriptors = torch.arange(self.n_descriptors).repeat_interleave(atoms.shape[1])
-        return SparsityPattern(descriptors, atoms.flatten(), self.n_descriptors, self.n_atoms)
+        return SparsityPattern(
+            descriptors[kept], atoms.flatten()[kept], self.n_descriptors, self.n_atoms
+        )
 
-    def jacobian(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def _kept(self) -> Tensor:
+        """Return which of the n_a * (1 + n_b) possible blocks are those of two atoms."""
+        own = torch.ones_like(self.different[:, :1])
+        return torch.nonzero(torch.cat([own, self.different], dim=1).flatten()).flatten()
+
+    def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return coordination numbers and s'(r) along the unit vectors."""
-        vectors = self._vectors(positions)
-        distances = torch.linalg.vector_norm(vectors, dim=3)
+        vectors = self._vectors(positions, box)
+        distances = norm(vectors)
         contributions, slopes = value_and_slope(self._contributions, distances)
-        pair = self.box.to_positions((slopes / distances).unsqueeze(3) * vectors)
-        own = -pair.sum(2, keepdim=True)
-        return contributions.sum(2), torch.cat([own, pair], dim=2).flatten(1, 2)
-
-
-def value_and_slope(
-    function: Callable[[Tensor], Tensor], distances: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return an elementwise function of the distances and its derivative, same shapes.
-
-    A function that does not depend on the distances, such as a step, has the slope 0.
-    """
-    with torch.enable_grad():
-        leaf = distances.detach().requires_grad_()
-        values = function(leaf)
-        if not values.requires_grad:
-            return values, torch.zeros_like(values)
-        (slopes,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
-    return values.detach(), torch.zeros_like(values) if slopes is None else slopes
+        pair = (slopes * reciprocal(distances)).unsqueeze(3) * vectors
+        pair = self.box.to_positions(pair, box)
+        blocks = torch.cat([-pair.sum(2, keepdim=True), pair], dim=2).flatten(1, 2)
+        return contributions.sum(2), blocks.index_select(1, self._kept())

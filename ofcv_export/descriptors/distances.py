@@ -1,19 +1,20 @@
 """Distances of pairs of atoms."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
-from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.descriptors.geometry import OrthorhombicBox
+from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
+from ofcv_export.descriptors.geometry import Boundaries, open_boundaries
+from ofcv_export.descriptors.vectors import norm, reciprocal
 from ofcv_export.sparsity_pattern import SparsityPattern
 
 
 class PairDistances(Descriptor):
     """|r_j - r_i| for chosen pairs (i, j).
+
+    The derivatives of the distance of two coincident atoms are 0.
 
     Parameters
     ----------
@@ -21,37 +22,40 @@ class PairDistances(Descriptor):
         Pairs of zero-based atom indices, int64, shape (n_pairs, 2).
     n_atoms : int
         Number of atoms in a frame.
-    box : OrthorhombicBox
-        Boundary conditions.
+    box : Boundaries, optional
+        Boundary conditions; open by default.
     """
 
     pairs: Tensor
+    first: Tensor
+    second: Tensor
 
-    def __init__(self, pairs: Tensor, n_atoms: int, box: OrthorhombicBox) -> None:
-        super().__init__()
+    def __init__(self, pairs: Tensor, n_atoms: int, box: Boundaries | None = None) -> None:
+        pairs = require_atoms("pairs", pairs, n_atoms, width=2)
+        box = open_boundaries() if box is None else box
+        super().__init__(n_atoms, len(pairs), box.takes_box)
         self.register_buffer("pairs", pairs, persistent=False)
-        self.n_atoms = n_atoms
-        self.n_descriptors = len(pairs)
+        self.register_buffer("first", pairs[:, 0].contiguous(), persistent=False)
+        self.register_buffer("second", pairs[:, 1].contiguous(), persistent=False)
         self.box = box
 
-    def _vectors(self, positions: Tensor) -> Tensor:
-        first, second = self.pairs[:, 0], self.pairs[:, 1]
-        return self.box.displacement(
-            positions.index_select(1, first), positions.index_select(1, second)
-        )
+    def vectors(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+        """Return the vectors from i to j, shape (batch, n_pairs, 3)."""
+        start = positions.index_select(1, self.first)
+        end = positions.index_select(1, self.second)
+        return self.box.displacement(start, end, box)
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
         """Return the distances, shape (batch, n_pairs)."""
-        return torch.linalg.vector_norm(self._vectors(positions), dim=2)
+        return norm(self.vectors(positions, box))
 
     def specification(self) -> dict[str, Any]:
-        """Return the JSON-able description that an artifact's metadata carries."""
-        box = self.box.lengths.tolist() if self.box.periodic or self.box.scaled else None
+        """Return the JSON-able description, see `Descriptor.specification`."""
         return {
             "type": "pairwise_distances",
+            "n_atoms": self.n_atoms,
             "pairs": self.pairs.tolist(),
-            "box": box,
-            "scaled": self.box.scaled,
+            "box": self.box.specification(),
         }
 
     def pattern(self) -> SparsityPattern:
@@ -61,9 +65,14 @@ class PairDistances(Descriptor):
             descriptors, self.pairs.cpu().flatten(), self.n_descriptors, self.n_atoms
         )
 
-    def jacobian(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return distances and the unit vectors that are their derivatives."""
-        vectors = self._vectors(positions)
-        distances = torch.linalg.vector_norm(vectors, dim=2)
-        unit = self.box.to_positions(vectors / distances.unsqueeze(2))
+        vectors = self.vectors(positions, box)
+        distances = norm(vectors)
+        unit = self.box.to_positions(vectors * reciprocal(distances).unsqueeze(2), box)
         return distances, torch.stack([-unit, unit], dim=2).flatten(1, 2)
+
+
+def all_pairs(n_atoms: int) -> Tensor:
+    """Return all pairs (i, j), i < j, in the order (0, 1), (0, 2), ..., shape (n_pairs, 2)."""
+    return torch.triu_indices(n_atoms, n_atoms, offset=1).t().contiguous()

@@ -1,8 +1,7 @@
 """Several descriptors of the same atoms, one after another."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +13,49 @@ from ofcv_export.sparsity_pattern import SparsityPattern
 class MultipleDescriptors(Descriptor):
     """Concatenation of descriptors.
 
+    A box given at run time goes to those that take one.
+
     Parameters
     ----------
     descriptors : sequence of Descriptor
         Descriptors of frames with the same number of atoms.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or their numbers of atoms differ.
     """
 
     def __init__(self, descriptors: Sequence[Descriptor]) -> None:
-        super().__init__()
+        if not descriptors:
+            raise ValueError("descriptors: expected at least one descriptor, got none")
+        sizes = {descriptor.n_atoms for descriptor in descriptors}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"descriptors: expected the same number of atoms in all, got {sorted(sizes)}"
+            )
+        super().__init__(
+            descriptors[0].n_atoms,
+            sum(descriptor.n_descriptors for descriptor in descriptors),
+            any(descriptor.takes_box for descriptor in descriptors),
+        )
         self.descriptors = nn.ModuleList(descriptors)
-        self.n_atoms = descriptors[0].n_atoms
-        self.n_descriptors = sum(descriptor.n_descriptors for descriptor in descriptors)
 
-    def forward(self, positions: Tensor) -> Tensor:
+    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
         """Return all descriptors, shape (batch, n_descriptors)."""
-        return torch.cat([descriptor(positions) for descriptor in self.descriptors], dim=1)
+        if box is not None and not self.takes_box:
+            raise ValueError("box: expected none (the boundaries are open or fixed), got a tensor")
+        values = []
+        for descriptor in self.descriptors:
+            values.append(descriptor(positions, box if descriptor.takes_box else None))
+        return torch.cat(values, dim=1)
+
+    def specification(self) -> dict[str, Any] | None:
+        """Return the JSON-able description, see `Descriptor.specification`."""
+        parts = [descriptor.specification() for descriptor in self.descriptors]  # type: ignore[operator]
+        if any(part is None for part in parts):
+            return None
+        return {"type": "multiple_descriptors", "descriptors": parts}
 
     def pattern(self) -> SparsityPattern:
         """Return the patterns below one another."""
@@ -42,8 +69,11 @@ class MultipleDescriptors(Descriptor):
             torch.cat(descriptor_index), torch.cat(atom_index), offset, self.n_atoms
         )
 
-    def jacobian(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return all descriptors and all blocks."""
-        parts = [descriptor.jacobian(positions) for descriptor in self.descriptors]  # type: ignore[operator]
+        parts = [
+            descriptor.jacobian(positions, box if descriptor.takes_box else None)  # type: ignore[operator]
+            for descriptor in self.descriptors
+        ]
         values, blocks = zip(*parts, strict=True)
         return torch.cat(values, dim=1), torch.cat(blocks, dim=1)

@@ -1,88 +1,112 @@
-"""The torsional angle of four atoms, its sine and its cosine."""
+"""Torsional angles of four atoms, their sines and their cosines."""
 
-from __future__ import annotations
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 from torch.linalg import cross
 
-from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.descriptors.geometry import OrthorhombicBox
+from ofcv_export.descriptors.angle_modes import AngleModes
+from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
+from ofcv_export.descriptors.geometry import Boundaries, open_boundaries
+from ofcv_export.descriptors.vectors import norm, reciprocal
 from ofcv_export.sparsity_pattern import SparsityPattern
 
-MODES = ("angle", "sin", "cos")
 
+class Torsions(Descriptor):
+    """Torsional angles A-B-C-D in radians, IUPAC sign, and their sines and cosines.
 
-class Torsion(Descriptor):
-    """Torsional angle in radians, IUPAC sign, and its sine and cosine.
+    With A, B, C or B, C, D exactly on a line, where no torsion is defined, the angle is 0 and so
+    are its derivatives.
 
     Parameters
     ----------
     atoms : torch.Tensor
-        The four zero-based atom indices A-B-C-D, int64, shape (4,).
+        Zero-based atom indices A, B, C, D, int64, shape (n_torsions, 4).
     n_atoms : int
         Number of atoms in a frame.
     modes : tuple of str
-        Which of ``angle``, ``sin`` and ``cos`` to return; they come in this order.
-    box : OrthorhombicBox
-        Boundary conditions.
+        Which of ``angle``, ``sin`` and ``cos`` to return, in this order for each torsion.
+    box : Boundaries, optional
+        Boundary conditions; open by default.
     """
 
     atoms: Tensor
+    start: Tensor
+    end: Tensor
 
     def __init__(
-        self, atoms: Tensor, n_atoms: int, modes: tuple[str, ...], box: OrthorhombicBox
+        self,
+        atoms: Tensor,
+        n_atoms: int,
+        modes: tuple[str, ...] = ("angle",),
+        box: Boundaries | None = None,
     ) -> None:
-        super().__init__()
+        atoms = require_atoms("atoms", atoms, n_atoms, width=4)
+        box = open_boundaries() if box is None else box
+        angle_modes = AngleModes(modes)
+        super().__init__(n_atoms, len(atoms) * angle_modes.n_modes, box.takes_box)
         self.register_buffer("atoms", atoms, persistent=False)
-        self.n_atoms = n_atoms
-        self.modes = [MODES.index(mode) for mode in MODES if mode in modes]
-        self.n_descriptors = len(self.modes)
+        self.register_buffer("start", atoms[:, :-1].t().flatten(), persistent=False)
+        self.register_buffer("end", atoms[:, 1:].t().flatten(), persistent=False)
+        self.modes = angle_modes
         self.box = box
 
-    def _bonds(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        chain = positions.index_select(1, self.atoms)
-        ab, bc, cd = self.box.displacement(chain[:, :-1], chain[:, 1:]).unbind(1)
+    def _bonds(self, positions: Tensor, box: Optional[Tensor]) -> tuple[Tensor, Tensor, Tensor]:  # noqa: UP045 (TorchScript)
+        """Return AB, BC and CD, shapes (batch, n_torsions, 3)."""
+        start = positions.index_select(1, self.start)
+        end = positions.index_select(1, self.end)
+        ab, bc, cd = torch.chunk(self.box.displacement(start, end, box), 3, dim=1)
         return ab, bc, cd
 
-    def _values(self, angle: Tensor) -> Tensor:
-        values = torch.stack([angle, torch.sin(angle), torch.cos(angle)], dim=1)
-        return values[:, self.modes]
+    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+        """Return the chosen modes of every torsion, shape (batch, n_torsions * n_modes)."""
+        ab, bc, cd = self._bonds(positions, box)
+        x, y = _point(bc, cross(ab, bc, dim=-1), cross(bc, cd, dim=-1))
+        return self.modes(x, y)
 
-    def forward(self, positions: Tensor) -> Tensor:
-        """Return the chosen modes, shape (batch, n_modes)."""
-        return self._values(_angle(*self._bonds(positions)))
+    def specification(self) -> dict[str, Any]:
+        """Return the JSON-able description, see `Descriptor.specification`."""
+        return {
+            "type": "torsions",
+            "n_atoms": self.n_atoms,
+            "atoms": self.atoms.tolist(),
+            "modes": self.modes.names(),
+            "box": self.box.specification(),
+        }
 
     def pattern(self) -> SparsityPattern:
-        """Return four blocks per mode."""
+        """Return four blocks for each mode of each torsion."""
         descriptors = torch.arange(self.n_descriptors).repeat_interleave(4)
-        atoms = self.atoms.cpu().repeat(self.n_descriptors)
+        atoms = self.atoms.cpu().repeat_interleave(self.modes.n_modes, dim=0).flatten()
         return SparsityPattern(descriptors, atoms, self.n_descriptors, self.n_atoms)
 
-    def jacobian(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the modes and their derivatives.
 
         Derivatives of the angle: A. Blondel and M. Karplus, J. Comput. Chem. 17, 1132 (1996),
         which have no singularity at 0 and pi; only three atoms on a line have none.
         """
-        ab, bc, cd = self._bonds(positions)
-        angle = _angle(ab, bc, cd)
-        m, n = cross(ab, bc), cross(bc, cd)
-        length = torch.linalg.vector_norm(bc, dim=1, keepdim=True)
-        m = m / m.square().sum(1, keepdim=True)
-        n = n / n.square().sum(1, keepdim=True)
+        ab, bc, cd = self._bonds(positions, box)
+        m, n = cross(ab, bc, dim=-1), cross(bc, cd, dim=-1)
+        x, y = _point(bc, m, n)
+        length = norm(bc).unsqueeze(2)
+        defined = (x != 0) | (y != 0)
+        m = m * (reciprocal(m.square().sum(-1)) * defined).unsqueeze(2)
+        n = n * (reciprocal(n.square().sum(-1)) * defined).unsqueeze(2)
         towards_a = -length * m
         towards_d = length * n
-        shear = (ab * bc).sum(1, keepdim=True) / length * m
-        shear = shear + (bc * cd).sum(1, keepdim=True) / length * n
-        per_atom = torch.stack([towards_a, shear - towards_a, -shear - towards_d, towards_d], dim=1)
-        outer = torch.stack([torch.ones_like(angle), torch.cos(angle), -torch.sin(angle)], dim=1)
-        blocks = outer[:, self.modes, None, None] * self.box.to_positions(per_atom).unsqueeze(1)
-        return self._values(angle), blocks.flatten(1, 2)
+        per_length = reciprocal(length)
+        shear = (ab * bc).sum(-1, keepdim=True) * per_length * m
+        shear = shear + (bc * cd).sum(-1, keepdim=True) * per_length * n
+        per_atom = torch.stack([towards_a, shear - towards_a, -shear - towards_d, towards_d], dim=2)
+        per_atom = self.box.to_positions(per_atom, box)
+        blocks = self.modes.slopes(x, y)[:, :, :, None, None] * per_atom.unsqueeze(2)
+        return self.modes(x, y), blocks.flatten(1, 3)
 
 
-def _angle(ab: Tensor, bc: Tensor, cd: Tensor) -> Tensor:
-    """Return the torsional angle in radians, shape (batch,)."""
-    m, n = cross(ab, bc), cross(bc, cd)
-    length = torch.linalg.vector_norm(bc, dim=1)
-    return torch.atan2(length * (ab * n).sum(1), (m * n).sum(1))
+def _point(bc: Tensor, m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a point (x, y) at the torsional angle, (0, 0) where a normal m or n is 0."""
+    x = norm(bc) * (m * n).sum(-1)
+    y = (bc * cross(m, n, dim=-1)).sum(-1)
+    return x, y

@@ -5,11 +5,14 @@ from __future__ import annotations
 from os import PathLike
 
 from ofcv_export.files import require_suffix
+from ofcv_export.formats.aotinductor import AOTInductor
 from ofcv_export.formats.format import Format
 from ofcv_export.formats.onnx import Onnx
 from ofcv_export.formats.torchscript import TorchScript
 
-FORMATS: dict[str, Format] = {entry.suffix: entry for entry in (TorchScript(), Onnx())}
+FORMATS: dict[str, Format] = {
+    entry.suffix: entry for entry in (TorchScript(), Onnx(), AOTInductor())
+}
 
 
 def format_of(path: str | PathLike[str]) -> Format:

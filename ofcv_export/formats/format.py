@@ -55,8 +55,18 @@ class Format(ABC):
         """Return a function from inputs to outputs, both in the metadata's order."""
 
     @abstractmethod
-    def devices(self) -> list[str]:
-        """Return the devices on which this machine can run the format."""
+    def devices(self, metadata: Metadata) -> list[str]:
+        """Return the devices on which this machine can run a file.
+
+        Raises
+        ------
+        ValueError
+            If the file was compiled for another machine.
+        """
+
+    def target(self, graph: ExportGraph) -> dict[str, str | None]:
+        """Return the device and the instruction set that files of this graph are made for."""
+        return {"device": "cpu", "instruction_set": None}
 
 
 def foreign(path: Path, why: str) -> ValueError:

@@ -17,17 +17,17 @@ from typing import Any
 import onnx
 import torch
 from google.protobuf.message import DecodeError
-from torch import Tensor
+from torch import Tensor, fx
 
 from ofcv_export.artifact import Metadata
-from ofcv_export.export_graph import ExportGraph, TensorSpec
+from ofcv_export.export_graph import ExportGraph
+from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, damaged, foreign
+from ofcv_export.gradients import with_exact_numbers
 
 OPSET = 18
 _METADATA = "ofcv"
 _DIGEST = "ofcv.sha256"
-# Sizes of the example: different primes, so that no two symbols are taken for one.
-_EXAMPLE_SIZES = {"batch": 3, "n": 7}
 _LARGEST_MODEL = 2**31 - 1
 
 
@@ -46,16 +46,19 @@ class Onnx(Format):
                 f"module: expected at most {_LARGEST_MODEL} bytes of frozen data in an ONNX file, "
                 f"got {n_bytes}; a .pt file has no such limit"
             )
+        module = graph.module.eval()
+        if isinstance(module, fx.GraphModule) and graph.inputs[0].dtype == "float64":
+            module = with_exact_numbers(module)
         with _quiet_exporter():
             program = torch.onnx.export(
-                graph.module.eval(),
-                tuple(_example(spec) for spec in graph.inputs),
+                module,
+                tuple(example(spec) for spec in graph.inputs),
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],
-                dynamic_shapes=tuple(_dynamic(spec) for spec in graph.inputs),
+                dynamic_shapes=tuple(dynamic(spec) for spec in graph.inputs),
             )
         assert program is not None
         model: onnx.ModelProto = program.model_proto
@@ -99,7 +102,8 @@ class Onnx(Format):
         try:
             session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # the runtime's exceptions have no common base
-            raise foreign(path, "ONNX Runtime cannot read it") from error
+            reason = str(error).strip().splitlines()[0].rpartition(" : ")[2]
+            raise foreign(path, f"ONNX Runtime cannot read it: {reason}") from error
         names = [entry.name for entry in session.get_inputs()]
 
         def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -109,7 +113,7 @@ class Onnx(Format):
 
         return run
 
-    def devices(self) -> list[str]:
+    def devices(self, metadata: Metadata) -> list[str]:
         """Return ``cpu``, and ``cuda`` where ONNX Runtime was built for it and there is one."""
         providers = _onnxruntime().get_available_providers()
         with_cuda = "CUDAExecutionProvider" in providers and torch.cuda.is_available()
@@ -139,16 +143,6 @@ def _onnxruntime() -> Any:
             "pip install 'ofcv-export[onnxruntime]' or 'ofcv-export[onnxruntime-gpu]'"
         ) from error
     return onnxruntime
-
-
-def _example(spec: TensorSpec) -> Tensor:
-    shape = [_EXAMPLE_SIZES[size] if isinstance(size, str) else size for size in spec.shape]
-    return torch.zeros(shape, dtype=spec.torch_dtype)
-
-
-def _dynamic(spec: TensorSpec) -> dict[int, Any]:
-    dynamic = torch.export.Dim.DYNAMIC
-    return {axis: dynamic for axis, size in enumerate(spec.shape) if isinstance(size, str)}
 
 
 def _name_sizes(model: onnx.ModelProto, graph: ExportGraph) -> None:

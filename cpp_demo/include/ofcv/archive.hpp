@@ -19,7 +19,7 @@
 
 namespace ofcv {
 
-/// A TorchScript archive whose content agrees with the digest it carries. The digest guards
+/// An archive (.pt or .pt2) whose content agrees with the digest it carries. The digest guards
 /// against damage, not against someone who means harm: that person can write a new one.
 class Archive {
  public:
@@ -34,15 +34,34 @@ class Archive {
       reader_ = std::make_unique<caffe2::serialize::PyTorchStreamReader>(file_);
       names_ = reader_->getAllRecords();
     } catch (const std::exception&) {
-      throw foreign(starts_like_a_zip() ? "truncated or damaged" : "not a TorchScript archive");
+      if (starts_like_a_zip()) throw foreign("truncated or damaged");
+      throw foreign(path.ends_with(".pt2") ? "not an AOTInductor package"
+                                           : "not a TorchScript archive");
     }
     std::sort(names_.begin(), names_.end());
     if (!contains(metadata_record)) throw foreign("no ofcv.json in the archive");
     if (!contains(digest_record)) throw foreign("no digest in the archive");
-    if (digest() != text(digest_record)) throw foreign("its content does not match its digest");
+    if (digest() != read(digest_record)) throw foreign("its content does not match its digest");
   }
 
-  std::string metadata_text() { return text(metadata_record); }
+  std::string metadata_text() { return read(metadata_record); }
+
+  /// All records by their names below the archive's top folder, sorted.
+  const std::vector<std::string>& names() const { return names_; }
+
+  bool contains(const std::string& name) const {
+    return std::binary_search(names_.begin(), names_.end(), name);
+  }
+
+  std::string read(const std::string& name) {
+    const auto [data, size] = record(name);
+    return {static_cast<const char*>(data.get()), size};
+  }
+
+  /// The error for a file that is not one of ours.
+  Error foreign(const std::string& reason) const {
+    return Error("model", "an ofcv-export artifact", "'" + path_ + "' (" + reason + ")");
+  }
 
   /// The open file, so that what is loaded is what was checked, even if the path is replaced.
   std::shared_ptr<caffe2::serialize::ReadAdapterInterface> file() const { return file_; }
@@ -78,22 +97,9 @@ class Archive {
     }
   }
 
-  std::string text(const std::string& name) {
-    const auto [data, size] = record(name);
-    return {static_cast<const char*>(data.get()), size};
-  }
-
-  bool contains(const char* name) const {
-    return std::binary_search(names_.begin(), names_.end(), name);
-  }
-
   bool starts_like_a_zip() const {
     std::ifstream stream(path_, std::ios::binary);
     return stream.get() == 'P' && stream.get() == 'K';
-  }
-
-  Error foreign(const std::string& reason) const {
-    return Error("model", "an ofcv-export artifact", "'" + path_ + "' (" + reason + ")");
   }
 
   std::string path_;

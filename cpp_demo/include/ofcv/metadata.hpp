@@ -40,7 +40,9 @@ struct Metadata {
   std::optional<std::string> length_unit;
   std::map<std::string, std::string> output_units;
   bool periodic = false;
-  std::string device;  ///< where the artifact was made; a TorchScript file runs on any
+  std::string device;           ///< what it was made for; a TorchScript file runs on any
+  std::string instruction_set;  ///< what the CPU must have to run compiled code
+  std::string torch_version;    ///< version of PyTorch that wrote it
   std::string created;
   nlohmann::json document;  ///< everything, as it stands in the file
 
@@ -107,6 +109,10 @@ inline Metadata Metadata::parse(const std::string& text) {
     }
     metadata.periodic = detail::parse_optional<bool>(document, "periodic").value_or(false);
     metadata.device = detail::parse_optional<std::string>(document, "device").value_or("");
+    metadata.instruction_set =
+        detail::parse_optional<std::string>(document, "instruction_set").value_or("");
+    const auto versions = document.value("versions", nlohmann::json::object());
+    metadata.torch_version = detail::parse_optional<std::string>(versions, "torch").value_or("");
     metadata.created = detail::parse_optional<std::string>(document, "created").value_or("");
   } catch (const nlohmann::json::exception&) {
     throw Error("model", "metadata of schema " + std::to_string(schema),

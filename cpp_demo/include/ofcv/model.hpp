@@ -1,6 +1,7 @@
 #pragma once
 
-/// Runs an ofcv-export TorchScript artifact inside an engine. All an engine needs:
+/// Runs an ofcv-export artifact, TorchScript (.pt) or AOTInductor (.pt2), inside an engine. All an
+/// engine needs:
 ///
 ///     #include <ofcv/model.hpp>
 ///
@@ -18,9 +19,7 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
-#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/cuda.h>
-#include <torch/script.h>
 
 #include <cstdint>
 #include <cstring>
@@ -30,9 +29,13 @@
 #include <utility>
 #include <vector>
 
+#include "ofcv/aotinductor.hpp"
 #include "ofcv/archive.hpp"
 #include "ofcv/error.hpp"
+#include "ofcv/graph.hpp"
+#include "ofcv/machine.hpp"
 #include "ofcv/metadata.hpp"
+#include "ofcv/torchscript.hpp"
 #include "ofcv/validation.hpp"
 #include "ofcv/view.hpp"
 
@@ -109,12 +112,9 @@ inline c10::Device parse_device(const std::string& text) {
 
 }  // namespace detail
 
-/// A loaded artifact. Calls are const and may come from several threads. LibTorch's thread counts
-/// are left as they are (see at::set_num_threads; one thread is fastest for a single frame).
-///
-/// The graph runs as it was written: LibTorch's profiling executor is switched off for the
-/// duration of a call, in this thread only. It spends 35 ms on recompiling in the first calls and
-/// gains nothing afterwards on graphs of a handful of operations.
+/// A loaded artifact. Calls are const and may come from several threads; those to one compiled
+/// artifact (.pt2) wait for each other. LibTorch's thread counts are left as they are (see
+/// at::set_num_threads; one thread is fastest for a single frame).
 class Model {
  public:
   /// Opens the artifact at `path`, checks its digest and metadata, and only then hands it to
@@ -185,17 +185,19 @@ class Model {
   Model(Archive archive, const std::string& path, c10::Device device)
       : metadata_(Metadata::parse(archive.metadata_text())),
         device_(device),
-        forward_(load(archive, metadata_, path, device)) {}
+        graph_(load(archive, metadata_, path, device)) {}
 
-  static torch::jit::Method load(const Archive& archive, const Metadata& metadata,
-                                 const std::string& path, c10::Device device) {
-    if (metadata.format != "torchscript") {
-      throw Error("model", "format torchscript", "format " + metadata.format);
+  static Graph load(Archive& archive, const Metadata& metadata, const std::string& path,
+                    c10::Device device) {
+    const bool is_compiled = metadata.format == "aotinductor";
+    if (!is_compiled && metadata.format != "torchscript") {
+      throw Error("model", "format torchscript or aotinductor", "format " + metadata.format);
     }
+    if (is_compiled) require_this_machine(metadata, device);
     try {
-      torch::jit::Module module = torch::jit::load(archive.file(), device);
-      module.eval();
-      return module.get_method("forward");
+      return is_compiled ? load_aotinductor(archive, device) : load_torchscript(archive, device);
+    } catch (const Error&) {
+      throw;
     } catch (const std::exception& error) {
       throw Error("model", "an artifact that this LibTorch can load",
                   "'" + path + "' (" + detail::reason(error) + ")");
@@ -203,17 +205,9 @@ class Model {
   }
 
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs, Symbols& symbols) const {
-    const torch::jit::GraphOptimizerEnabledGuard without_profiling(false);
     std::vector<at::Tensor> results;
     try {
-      const c10::IValue result = forward_({inputs.begin(), inputs.end()});
-      if (result.isTensor()) {
-        results.push_back(result.toTensor());
-      } else {
-        for (const c10::IValue& element : result.toTupleRef().elements()) {
-          results.push_back(element.toTensor());
-        }
-      }
+      results = graph_(inputs);
     } catch (const std::exception& error) {
       throw Error("model", "a graph that runs",
                   "an error of LibTorch (" + detail::reason(error) + ")");
@@ -293,7 +287,7 @@ class Model {
 
   Metadata metadata_;
   c10::Device device_;
-  torch::jit::Method forward_;
+  Graph graph_;
 };
 
 }  // namespace ofcv

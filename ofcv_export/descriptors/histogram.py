@@ -1,0 +1,86 @@
+"""A continuous histogram of the values of another descriptor."""
+
+import math
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.sparsity_pattern import SparsityPattern
+
+
+class ContinuousHistogram(Descriptor):
+    r"""Sum of Gaussians at each centre: :math:`h_k = \sum_i \exp(-(x_i - c_k)^2 / 2 \sigma^2)`.
+
+    The centres are evenly spaced and include both ends. The formula is that of mlcolvar's
+    ``ContinuousHistogram``, which however mistakes a batch of as many frames as there are values
+    for a single frame; here every frame has a histogram of its own.
+
+    Parameters
+    ----------
+    descriptor : Descriptor
+        Gives the values x.
+    minimum, maximum : float
+        First and last centre, in the unit of the values.
+    n_bins : int
+        Number of centres, at least 2.
+    sigma_to_center : float
+        :math:`\sigma` in units of the distance of neighbouring centres.
+    """
+
+    centres: Tensor
+    sigma: Tensor
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        minimum: float,
+        maximum: float,
+        n_bins: int,
+        sigma_to_center: float = 1.0,
+    ) -> None:
+        if not (math.isfinite(minimum) and math.isfinite(maximum) and minimum < maximum):
+            raise ValueError(
+                f"minimum, maximum: expected two ascending numbers, got {minimum!r}, {maximum!r}"
+            )
+        if isinstance(n_bins, bool) or not isinstance(n_bins, int) or n_bins < 2:
+            raise ValueError(f"n_bins: expected an integer of at least 2, got {n_bins!r}")
+        if not (math.isfinite(sigma_to_center) and sigma_to_center > 0):
+            raise ValueError(
+                f"sigma_to_center: expected a positive number, got {sigma_to_center!r}"
+            )
+        super().__init__(descriptor.n_atoms, n_bins, descriptor.takes_box)
+        centres = torch.linspace(minimum, maximum, n_bins, dtype=torch.float64)
+        self.register_buffer("centres", centres, persistent=False)
+        self.descriptor = descriptor
+        self.minimum = float(minimum)
+        self.maximum = float(maximum)
+        self.sigma_to_center = float(sigma_to_center)
+        sigma = (centres[1] - centres[0]) * sigma_to_center
+        self.register_buffer("sigma", sigma, persistent=False)
+
+    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+        """Return the histogram, shape (batch, n_bins)."""
+        values = self.descriptor(positions, box).unsqueeze(1)
+        deviations = (values - self.centres.to(values).unsqueeze(1)) / self.sigma.to(values)
+        return torch.exp(-0.5 * deviations * deviations).sum(2)
+
+    def specification(self) -> dict[str, Any] | None:
+        """Return the JSON-able description, see `Descriptor.specification`."""
+        inner = self.descriptor.specification()
+        if inner is None:
+            return None
+        return {
+            "type": "continuous_histogram",
+            "descriptor": inner,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "n_bins": self.n_descriptors,
+            "sigma_to_center": self.sigma_to_center,
+        }
+
+    def pattern(self) -> SparsityPattern:
+        """Return the pattern in which every bin depends on all atoms of the inner descriptor."""
+        used = self.descriptor.pattern().dependence().any(dim=0)
+        return SparsityPattern.from_dependence(used.expand(self.n_descriptors, -1))

@@ -1,0 +1,260 @@
+"""Switching functions: 1 at short distance, 0 at long distance, and smooth in between.
+
+Their parameters are float64 tensors in the graph: torch's ONNX exporter rounds Python numbers to
+float32, also in a float64 graph.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SwitchingFunction = Callable[[Tensor], Tensor]
+
+# Powers of distances beyond this are 0 or 1 in all digits, and would overflow in float32.
+_LARGEST_POWER = 1e30
+
+
+class Fermi(nn.Module):
+    r"""Fermi function :math:`s(r) = 1 / (1 + \exp((r - p r_0) / q))`.
+
+    With `dmax`, shifted and stretched to :math:`(s(r) - s(d)) / (1 - s(d))`, which is 0 at
+    :math:`r = d` and negative beyond. The formulas are those of mlcolvar's ``SwitchingFunctions``.
+
+    Parameters
+    ----------
+    cutoff : float
+        The distance :math:`r_0`, in the unit of the positions.
+    q : float
+        Width, same unit.
+    prefactor_cutoff : float
+        Factor p of the cutoff.
+    dmax : float, optional
+        The distance d.
+    """
+
+    midpoint: Tensor
+    width: Tensor
+    at_dmax: Tensor
+
+    def __init__(
+        self,
+        cutoff: float,
+        q: float = 0.01,
+        prefactor_cutoff: float = 1.0,
+        dmax: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.cutoff = _positive("cutoff", cutoff)
+        self.q = _positive("q", q)
+        self.prefactor_cutoff = _positive("prefactor_cutoff", prefactor_cutoff)
+        self.dmax = None if dmax is None else _positive("dmax", dmax)
+        self.register_buffer("midpoint", _number(prefactor_cutoff * cutoff), persistent=False)
+        self.register_buffer("width", _number(q), persistent=False)
+        self.register_buffer("at_dmax", _at(self._function, self.dmax), persistent=False)
+
+    def _function(self, distances: Tensor) -> Tensor:
+        return torch.sigmoid((self.midpoint.to(distances) - distances) / self.width.to(distances))
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Return s(r), elementwise."""
+        s = self._function(distances)
+        if self.dmax is not None:
+            s = _stretched(s, self.at_dmax.to(s))
+        return s
+
+    def specification(self) -> dict[str, Any]:
+        """Return the JSON-able description."""
+        return {
+            "type": "fermi",
+            "cutoff": self.cutoff,
+            "q": self.q,
+            "prefactor_cutoff": self.prefactor_cutoff,
+            "dmax": self.dmax,
+        }
+
+
+class Rational(nn.Module):
+    r"""Rational function :math:`s(r) = (1 - x^n + \epsilon) / (1 - x^m + 2 \epsilon)`.
+
+    Here :math:`x = r / (p r_0)`. For :math:`\epsilon = 0` the removable singularity at x = 1 is
+    removed: with g = gcd(n, m) the quotient is that of two geometric sums in :math:`x^g`, smooth
+    everywhere and :math:`n / m` at x = 1. Any other :math:`\epsilon` gives the formula of
+    mlcolvar's ``SwitchingFunctions`` as it stands, which has a pole close to
+    :math:`x = (1 + 2 \epsilon)^{1/m}`; at the pole itself the answer is 0, with derivative 0.
+
+    Parameters
+    ----------
+    cutoff : float
+        The distance :math:`r_0`, in the unit of the positions.
+    n, m : int
+        Exponents, at least 1 and different.
+    eps : float
+        The number :math:`\epsilon`.
+    prefactor_cutoff : float
+        Factor p of the cutoff.
+    dmax : float, optional
+        Distance d at which the function is shifted and stretched to 0, see `Fermi`.
+    """
+
+    unit: Tensor
+    largest: Tensor
+    epsilon: Tensor
+    at_dmax: Tensor
+
+    def __init__(
+        self,
+        cutoff: float,
+        n: int = 6,
+        m: int = 12,
+        eps: float = 0.0,
+        prefactor_cutoff: float = 1.0,
+        dmax: float | None = None,
+    ) -> None:
+        super().__init__()
+        if not (isinstance(n, int) and isinstance(m, int) and n >= 1 and m >= 1 and n != m):
+            raise ValueError(f"n, m: expected two different positive integers, got {n!r}, {m!r}")
+        if not (math.isfinite(eps) and eps >= 0):
+            raise ValueError(f"eps: expected a number of at least 0, got {eps!r}")
+        self.cutoff = _positive("cutoff", cutoff)
+        self.n = n
+        self.m = m
+        self.eps = float(eps)
+        self.prefactor_cutoff = _positive("prefactor_cutoff", prefactor_cutoff)
+        self.dmax = None if dmax is None else _positive("dmax", dmax)
+        self.divisor = math.gcd(n, m)
+        self.is_limit = self.eps == 0.0
+        largest = _LARGEST_POWER ** (1.0 / max(n, m))
+        self.register_buffer("unit", _number(prefactor_cutoff * cutoff), persistent=False)
+        self.register_buffer("largest", _number(largest), persistent=False)
+        self.register_buffer("epsilon", _number(eps), persistent=False)
+        self.register_buffer("at_dmax", _at(self._function, self.dmax), persistent=False)
+
+    def _function(self, distances: Tensor) -> Tensor:
+        x = torch.minimum(distances / self.unit.to(distances), self.largest.to(distances))
+        if self.is_limit:
+            y = torch.pow(x, self.divisor)
+            above = _geometric_sum(y, self.n // self.divisor)
+            return above / _geometric_sum(y, self.m // self.divisor)
+        epsilon = self.epsilon.to(distances)
+        above = 1.0 - torch.pow(x, self.n) + epsilon
+        below = 1.0 - torch.pow(x, self.m) + 2.0 * epsilon
+        pole = below == 0
+        return (above / below.masked_fill(pole, 1.0)).masked_fill(pole, 0.0)
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Return s(r), elementwise."""
+        s = self._function(distances)
+        if self.dmax is not None:
+            s = _stretched(s, self.at_dmax.to(s))
+        return s
+
+    def specification(self) -> dict[str, Any]:
+        """Return the JSON-able description."""
+        return {
+            "type": "rational",
+            "cutoff": self.cutoff,
+            "n": self.n,
+            "m": self.m,
+            "eps": self.eps,
+            "prefactor_cutoff": self.prefactor_cutoff,
+            "dmax": self.dmax,
+        }
+
+
+class Step(nn.Module):
+    """1 below the cutoff and 0 from the cutoff on; derivative 0.
+
+    Parameters
+    ----------
+    cutoff : float
+        The distance, in the unit of the positions.
+    """
+
+    threshold: Tensor
+
+    def __init__(self, cutoff: float) -> None:
+        super().__init__()
+        self.cutoff = _positive("cutoff", cutoff)
+        self.register_buffer("threshold", _number(cutoff), persistent=False)
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Return s(r), elementwise."""
+        # The second term keeps the result on the graph, where its derivative is 0.
+        return (distances < self.threshold.to(distances)).to(distances) + 0.0 * distances
+
+    def specification(self) -> dict[str, Any]:
+        """Return the JSON-able description."""
+        return {"type": "step", "cutoff": self.cutoff}
+
+
+class CustomSwitching(nn.Module):
+    """A switching function of the user's own.
+
+    Parameters
+    ----------
+    function : callable
+        s(r), elementwise on a vector of distances and differentiable by autograd.
+    """
+
+    def __init__(self, function: SwitchingFunction) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Return s(r), elementwise."""
+        return self.function(distances.flatten()).reshape(distances.shape)
+
+    def specification(self) -> dict[str, Any] | None:
+        """Return None: there is no description of the function."""
+        return None
+
+
+def switching_module(function: SwitchingFunction) -> nn.Module:
+    """Return one of the modules of this file as it is, and any other callable wrapped as one."""
+    known = isinstance(function, Fermi | Rational | Step | CustomSwitching)
+    return function if known else CustomSwitching(function)  # type: ignore[return-value]
+
+
+def value_and_slope(function: SwitchingFunction, distances: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an elementwise function of the distances and its derivative, same shapes.
+
+    A function that does not depend on the distances, such as a step, has the slope 0.
+    """
+    with torch.enable_grad():
+        leaf = distances.detach().requires_grad_()
+        values = function(leaf)
+        if not values.requires_grad:
+            return values, torch.zeros_like(values)
+        (slopes,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
+    return values.detach(), torch.zeros_like(values) if slopes is None else slopes
+
+
+def _geometric_sum(y: Tensor, n_terms: int) -> Tensor:
+    """Return 1 + y + ... + y^(n_terms - 1)."""
+    total = torch.ones_like(y)
+    for _ in range(n_terms - 1):
+        total = total * y + 1.0
+    return total
+
+
+def _stretched(s: Tensor, at_dmax: Tensor) -> Tensor:
+    """Return s shifted and stretched to be 0 at dmax."""
+    return (s - at_dmax) / (1.0 - at_dmax)
+
+
+def _at(function: SwitchingFunction, dmax: float | None) -> Tensor:
+    """Return s(dmax), 0 without dmax."""
+    return _number(0.0) if dmax is None else function(_number(dmax))
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return float(value)

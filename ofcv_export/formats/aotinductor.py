@@ -1,0 +1,241 @@
+"""AOTInductor packages (``.pt2``): a graph compiled to machine code, the fastest of the formats.
+
+A package runs on the kind of CPU or GPU it was compiled for, with the minor version of PyTorch it
+was compiled by; anything else is refused before any of its code runs.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ofcv_export.artifact import Metadata
+from ofcv_export.export_graph import ExportGraph
+from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, digest, records
+from ofcv_export.formats.example import dynamic, example
+from ofcv_export.formats.format import Format, Runner, foreign
+from ofcv_export.formats.machine import require_this_machine
+
+_KIND = "an AOTInductor package"
+_CODE = "data/aotinductor/model/"
+_LIBRARY = "model.wrapper.so"
+# What the compiler may use of each instruction set of Inductor's, in PyTorch's names.
+_FEATURES = {
+    "VecAVX2": "avx2 fma3 f16c",
+    "VecAVX512": "avx512_f avx512_dq avx512_vl avx512_bw fma3",
+    "VecAVX512VNNI": "avx512_f avx512_dq avx512_vl avx512_bw fma3 avx512_vnni",
+    "VecAMX": "avx512_f avx512_dq avx512_vl avx512_bw fma3 avx512_vnni amx_tile amx_bf16 amx_int8",
+    "VecNEON": "neon",
+    "VecSVE": "sve bf16 sve_max_length={sve_max_length}",
+}
+
+
+class AOTInductor(Format):
+    """AOTInductor, run by LibTorch."""
+
+    name = "aotinductor"
+    suffix = ".pt2"
+    runtime = "AOTInductor"
+
+    def target(self, graph: ExportGraph) -> dict[str, str | None]:
+        """Return the device of the graph's data and what the code needs of the CPU."""
+        with _inductor():
+            return {"device": _device(graph).type, "instruction_set": _instruction_set()}
+
+    def compile(self, graph: ExportGraph) -> dict[str, bytes]:
+        """Compile the graph for one thread; return the records of the package.
+
+        An MD engine gives the cores to its ranks and threads, so the code takes one of them.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no C++ compiler.
+        ValueError
+            If the graph cannot be compiled.
+        """
+        device = _device(graph)
+        with _inductor() as folder:
+            package = folder / "model.pt2"
+            program = torch.export.export(
+                graph.module.eval(),
+                tuple(example(spec).to(device) for spec in graph.inputs),
+                dynamic_shapes=tuple(dynamic(spec) for spec in graph.inputs),
+            )
+            try:
+                torch._inductor.aoti_compile_and_package(program, package_path=str(package))
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ValueError(
+                    f"module: expected a graph that AOTInductor can compile, got {reason}"
+                ) from error
+            content = records(package, package.read_bytes(), _KIND)
+        return _code(content, folder)
+
+    def write(self, compiled: dict[str, bytes], metadata: Metadata, path: Path) -> None:
+        """Write the package with the records ``extra/ofcv.json`` and ``extra/ofcv.sha256``."""
+        extras = {METADATA: metadata.to_json().encode(), DIGEST: b"0" * 64}
+        found = records(path, _package(compiled | extras), _KIND)
+        extras[DIGEST] = digest(found).encode()
+        path.write_bytes(_package(compiled | extras))
+
+    def read_metadata(self, path: Path) -> Metadata:
+        """Check the digest and return the metadata, see `Format.read_metadata`."""
+        return Metadata.from_json(checked_records(path, _KIND)[METADATA])
+
+    def load(self, path: Path, device: str) -> Runner:
+        """Load the compiled code; nothing of it is left on disk."""
+        found = checked_records(path, _KIND)
+        if _CODE + _LIBRARY not in found:
+            raise foreign(path, "no compiled code in the archive")
+        try:
+            runner = _load(found, device)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise foreign(path, f"AOTInductor cannot read it: {reason}") from error
+
+        def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+            # Compiled code takes every input to be contiguous.
+            tensors = [tensor.detach().to(device).contiguous() for tensor in inputs]
+            with torch.inference_mode():
+                return tuple(runner.run(tensors))
+
+        return run
+
+    def devices(self, metadata: Metadata) -> list[str]:
+        """Return the device that a file was compiled for, if this is such a machine."""
+        require_this_machine(metadata)
+        return [metadata.device]
+
+
+def _device(graph: ExportGraph) -> torch.device:
+    """Return where the graph's data are; a graph without any is compiled for the CPU."""
+    data = next(chain(graph.module.parameters(), graph.module.buffers()), None)
+    return torch.device("cpu") if data is None else data.device
+
+
+@contextmanager
+def _inductor() -> Iterator[Path]:
+    """Set up Inductor for one thread, with its files in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="ofcv-") as folder, _cache_folder(folder):
+        # Imported here, since Inductor makes its folder when it is imported.
+        from torch._inductor import config
+
+        _require_compiler()
+        settings: dict[str, Any] = {
+            "cpp.threads": 1,
+            # No more of the CPU than the instruction set that the metadata name.
+            "cpp.march": "",
+            "compile_threads": 1,
+            # They are kept outside the folder.
+            "aot_inductor.precompile_headers": False,
+            "aot_inductor.enable_line_tables": False,
+            "aot_inductor.embed_kernel_binary": torch.cuda.is_available(),
+        }
+        with config.patch(settings), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield Path(folder)
+
+
+@contextmanager
+def _cache_folder(folder: str) -> Iterator[None]:
+    """Set the folder that Inductor writes to."""
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    try:
+        yield
+    finally:
+        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+        if before is not None:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
+
+
+def _require_compiler() -> None:
+    from torch._inductor import config
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        compiler = config.cpp.cxx[-1]
+        raise FileNotFoundError(
+            f"path: expected a C++ compiler to write a .pt2 file, got none named {compiler!r} "
+            "(the environment variable CXX names another)"
+        ) from error
+
+
+def _instruction_set() -> str:
+    """Return the architecture and the features of the CPU that Inductor compiles for."""
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    here = torch.cpu.get_capabilities()
+    features = _FEATURES.get(type(pick_vec_isa()).__name__, "")
+    return f"{here['architecture']} {features.format(**here)}".strip()
+
+
+def _code(content: dict[str, bytes], folder: Path) -> dict[str, bytes]:
+    """Return what is needed to run: the library, and the files that go with it by its name.
+
+    The sources, which Inductor packages as well, are full of paths.
+    """
+    (library,) = (name for name in content if name.endswith(".so"))
+    stem = library.removesuffix(".so")
+    return {
+        _CODE + _LIBRARY.removesuffix(".so") + name.removeprefix(stem): _anonymous(data, folder)
+        for name, data in content.items()
+        if name.startswith(stem) and not name.endswith(".cpp")
+    }
+
+
+def _anonymous(data: bytes, folder: Path) -> bytes:
+    """Overwrite the names of source files and the build's number, byte for byte.
+
+    The names stand in error messages and in the symbol table. Without them a graph that is compiled
+    again gives the same code.
+    """
+    torch_folder = Path(torch.__file__).parent
+    names = [re.escape(str(place).encode()) + rb"[\w./-]*" for place in (folder, torch_folder)]
+    names.append(rb"c[a-z2-7]{51}\.(kernel|wrapper)\.cpp")
+    data = re.sub(b"|".join(names), lambda match: b"/" * len(match[0]), data)
+    build_number = rb"(\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0).{20}"
+    return re.sub(build_number, rb"\1" + bytes(20), data, count=1, flags=re.DOTALL)
+
+
+def _package(content: dict[str, bytes]) -> bytes:
+    """Return a package with these records."""
+    from torch.export.pt2_archive import PT2ArchiveWriter
+
+    buffer = io.BytesIO()
+    with PT2ArchiveWriter(buffer) as archive:
+        for name, data in content.items():
+            archive.write_bytes(name, data)
+    return buffer.getvalue()
+
+
+def _load(content: dict[str, bytes], device: str) -> Any:
+    """Return LibTorch's runner of compiled code.
+
+    torch._inductor.aoti_load_package would compile a test program first, which takes seconds and a
+    compiler, and leave what it unpacked on disk should the process be killed.
+    """
+    with tempfile.TemporaryDirectory(prefix="ofcv-", ignore_cleanup_errors=True) as folder:
+        for name, data in content.items():
+            if name.startswith(_CODE):
+                (Path(folder) / Path(name).name).write_bytes(data)
+        # Once the library is mapped into memory its file can go.
+        library = str(Path(folder) / _LIBRARY)
+        if device == "cpu":
+            return torch._C._aoti.AOTIModelContainerRunnerCpu(library, 1)
+        return torch._C._aoti.AOTIModelContainerRunnerCuda(library, 1, device)

@@ -1,0 +1,234 @@
+"""Values and derivatives of a function of positions, written out as one graph.
+
+The reverse pass is traced together with the forward pass, so that nothing differentiates at run
+time: ``torch.func.vjp`` under ``make_fx`` leaves plain aten operations.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch._decomp import get_decompositions
+from torch.fx.experimental.proxy_tensor import make_fx
+
+aten = torch.ops.aten
+
+Outputs = tuple[Tensor, ...]
+
+_ARITHMETIC = {
+    aten.add.Tensor: aten.add.Tensor,
+    aten.add.Scalar: aten.add.Tensor,
+    aten.sub.Tensor: aten.sub.Tensor,
+    aten.sub.Scalar: aten.sub.Tensor,
+    aten.mul.Tensor: aten.mul.Tensor,
+    aten.mul.Scalar: aten.mul.Tensor,
+    aten.div.Tensor: aten.div.Tensor,
+    aten.div.Scalar: aten.div.Tensor,
+}
+# Activations with numbers among their arguments are written out, so that the numbers are seen.
+_WITH_NUMBERS = [
+    aten.leaky_relu,
+    aten.leaky_relu_backward,
+    aten.elu,
+    aten.elu_backward,
+    aten.softplus,
+    aten.softplus_backward,
+    aten.threshold_backward,
+    aten.hardtanh,
+    aten.hardtanh_backward,
+]
+
+
+class ValuesAndDerivatives(nn.Module):
+    """Values and derivatives by autograd: what the written-out graph must equal.
+
+    Parameters
+    ----------
+    function : torch.nn.Module
+        Maps positions (batch, n_atoms, 3), and perhaps a box for each (batch, 3, 3), to values
+        (batch, n_outputs), every frame on its own.
+    n_outputs : int
+        Number of values.
+    """
+
+    def __init__(self, function: nn.Module, n_outputs: int) -> None:
+        super().__init__()
+        self.function = function
+        self.n_outputs = n_outputs
+
+    def forward(self, positions: Tensor, *box: Tensor) -> Outputs:
+        """Return values and derivatives, and derivatives with respect to the box.
+
+        Parameters
+        ----------
+        positions : torch.Tensor
+            Shape (batch, n_atoms, 3).
+        *box : torch.Tensor
+            Lattice vectors as rows, shape (3, 3), when periodic.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            (batch, n_outputs), (batch, n_outputs, n_atoms, 3) and, when periodic,
+            (batch, n_outputs, 3, 3).
+        """
+        # Every frame gets a box of its own, so that the derivatives come out frame by frame.
+        leaves = [positions.detach().clone()]
+        leaves += [entry.detach().expand(len(positions), 3, 3).clone() for entry in box]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        with torch.enable_grad():
+            values = self.function(*leaves)
+            gradients = [
+                torch.autograd.grad(
+                    values[:, k].sum(), leaves, retain_graph=True, materialize_grads=True
+                )
+                for k in range(self.n_outputs)
+            ]
+        stacked = [torch.stack(entries, dim=1) for entries in zip(*gradients, strict=True)]
+        return (values.detach(), *stacked)
+
+
+def write_out(function: nn.Module, n_outputs: int, examples: Sequence[Tensor]) -> fx.GraphModule:
+    """Return the graph of values and derivatives, see `ValuesAndDerivatives`.
+
+    Reverse mode, one pass per output: a CV has few outputs and many inputs.
+
+    Parameters
+    ----------
+    function : torch.nn.Module
+        Maps positions, and a box when there are two examples, to values (batch, n_outputs).
+    n_outputs : int
+        Number of values.
+    examples : sequence of torch.Tensor
+        Positions (batch, n_atoms, 3) and perhaps a box (3, 3). The batch stays free; all other
+        sizes are fixed.
+
+    Returns
+    -------
+    torch.fx.GraphModule
+        Plain aten operations, with the function's parameters and constants as buffers.
+
+    Raises
+    ------
+    ValueError
+        If the function has operations that cannot be traced.
+    """
+    seeds = torch.eye(n_outputs, dtype=examples[0].dtype)
+
+    def values_and_derivatives(positions: Tensor, *box: Tensor) -> Outputs:
+        leaves = (positions, *(entry.expand(positions.shape[0], 3, 3) for entry in box))
+        values, pullback = torch.func.vjp(function, *leaves)  # type: ignore[misc]
+        gradients = [pullback(seeds[k].expand_as(values)) for k in range(n_outputs)]
+        stacked = [torch.stack(entries, dim=1) for entries in zip(*gradients, strict=True)]
+        return (values, *stacked)
+
+    trace = make_fx(
+        values_and_derivatives,
+        decomposition_table=get_decompositions(_WITH_NUMBERS),  # type: ignore[arg-type]
+        tracing_mode="symbolic",
+        _allow_non_fake_inputs=True,
+    )
+    try:
+        graph_module: fx.GraphModule = trace(*examples)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"network: expected operations that torch.export can see, got {type(error).__name__}: "
+            f"{reason}"
+        ) from error
+    _fix_sizes(graph_module, examples)
+    _freeze(graph_module)
+    graph_module.graph.eliminate_dead_code()
+    graph_module.graph.lint()
+    graph_module.recompile()
+    _require_free_batch(graph_module, examples)
+    return graph_module.eval()
+
+
+def _require_free_batch(graph_module: fx.GraphModule, examples: Sequence[Tensor]) -> None:
+    """Raise ValueError if the graph takes no other number of frames than it was traced with."""
+    positions, *box = examples
+    fewer = positions[:-1]
+    try:
+        with torch.no_grad():
+            free = all(len(output) == len(fewer) for output in graph_module(fewer, *box))
+    except RuntimeError:
+        free = False
+    if not free:
+        raise ValueError(
+            "network: expected one that takes any number of frames, "
+            f"got one that fixes it at {len(positions)} when it is traced"
+        )
+
+
+def _fix_sizes(graph_module: fx.GraphModule, examples: Sequence[Tensor]) -> None:
+    """Replace every size of an input, except the batch, by its number."""
+    inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    for place, (node, example) in enumerate(zip(inputs, examples, strict=True)):
+        for user in list(node.users):
+            if user.target is not aten.sym_size.int:
+                continue
+            axis = user.args[1]
+            if (place, axis) != (0, 0):
+                user.replace_all_uses_with(example.shape[axis])
+                graph_module.graph.erase_node(user)
+
+
+def _freeze(graph_module: fx.GraphModule) -> None:
+    """Turn traced parameters and constants into buffers, so that they move and cast together."""
+    for name, value in [*graph_module.named_parameters(), *vars(graph_module).items()]:
+        if isinstance(value, Tensor):
+            delattr(graph_module, name)
+            graph_module.register_buffer(name, value.detach().clone())
+
+
+def with_exact_numbers(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Return the graph with the numbers in its arithmetic as tensors of its own precision.
+
+    ONNX exporters write plain numbers as float32, even into a float64 graph.
+    """
+    copied = copy.deepcopy(graph_module)
+    for count, node in enumerate(copied.graph.nodes):
+        if node.target not in _ARITHMETIC or not isinstance(node.args[1], float):
+            continue
+        name = f"number_{count}"
+        copied.register_buffer(name, torch.tensor(node.args[1], dtype=torch.float64))
+        with copied.graph.inserting_before(node):
+            number = copied.graph.get_attr(name)
+        node.target = _ARITHMETIC[node.target]
+        node.args = (node.args[0], number, *node.args[2:])
+    copied.graph.lint()
+    copied.recompile()
+    return copied
+
+
+def scriptable(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Return the graph in the words of TorchScript, which knows operators but no overloads."""
+    copied = copy.deepcopy(graph_module)
+    for node in copied.graph.nodes:
+        if node.target is aten.sym_size.int:
+            node.target = aten.size
+        elif isinstance(node.target, torch._ops.OpOverload):
+            node.target = node.target.overloadpacket
+    _split_addmm(copied)
+    copied.recompile()
+    return copied
+
+
+def _split_addmm(graph_module: fx.GraphModule) -> None:
+    """Write a @ b + c as a product and a sum.
+
+    The shape propagation of TorchScript's executor fails on some frozen graphs with both together.
+    """
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is aten.addmm and len(node.args) == 3 and not node.kwargs:
+            bias, left, right = node.args
+            with graph.inserting_before(node):
+                product = graph.call_function(aten.mm, (left, right))
+                node.replace_all_uses_with(graph.call_function(aten.add, (product, bias)))
+            graph.erase_node(node)

@@ -1,0 +1,159 @@
+"""Trained models of mlcolvar turned into collective variables.
+
+Objects are recognised by the names of their classes and methods, without importing mlcolvar; only
+reading a checkpoint imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+from torch import nn
+
+from ofcv_export.collective_variable import CollectiveVariable
+from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.descriptors.recognise import recognise
+from ofcv_export.integrations.captured_descriptor import CapturedDescriptor
+from ofcv_export.integrations.mlcolvar_checkpoints import load_checkpoint
+from ofcv_export.integrations.plain_modules import Concatenated, class_name, plain_copy
+
+_CVS = "mlcolvar.cvs."
+
+
+def from_mlcolvar(
+    model: nn.Module | str | PathLike[str],
+    atoms: Sequence[int] | None = None,
+    length_unit: str = "nm",
+    allow_unpickling: bool = False,
+    *,
+    descriptors: object | None = None,
+) -> CollectiveVariable:
+    """Turn a trained model of mlcolvar into a collective variable.
+
+    Values are those of ``model.eval()``: normalisation, network, batch norm, LDA or TICA, sigmoid,
+    the means of a variational autoencoder, pre- and postprocessing. The model stays as it is.
+
+    mlcolvar's descriptor objects become analytic ones. They differ where mlcolvar 1.3.1 is wrong:
+    in periodic boxes whose edges differ it shifts by half a box length, here the nearest image
+    counts. A preprocessing that is not known is captured operation by operation.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or path-like
+        Committor, DeepTDA, DeepTICA, DeepLDA, AutoEncoderCV, VariationalAutoEncoderCV,
+        RegressionCV, MultiTaskCV or Generator, or the path of a Lightning checkpoint of one. A
+        checkpoint does not hold a preprocessing that was set after the model was made: give
+        `descriptors`.
+    atoms : sequence of int, optional
+        Zero-based indices of the descriptors' atoms in the engine's numbering; by default
+        0, 1, ... n_atoms - 1.
+    length_unit : str
+        Unit of positions and box that the model was trained with.
+    allow_unpickling : bool
+        Whether a checkpoint may contain objects other than tensors and plain data. Loading them
+        can run any code: only for files you trust.
+    descriptors : object, optional
+        What maps positions to the model's input: a `Descriptor`, a descriptor object of mlcolvar,
+        or any module. It takes the place of a preprocessing that maps positions to descriptors,
+        and comes before any other.
+
+    Returns
+    -------
+    CollectiveVariable
+        In the model's dtype.
+
+    Raises
+    ------
+    TypeError
+        If `model` is neither a model nor a path, or `descriptors` are none.
+    ValueError
+        For a model whose evaluation is not known, one without descriptors, a preprocessing that
+        cannot be captured, and a file that is not a checkpoint or needs unpickling.
+    FileNotFoundError
+        If there is no such checkpoint.
+    ImportError
+        If reading a checkpoint finds no mlcolvar.
+    """
+    if isinstance(model, str | PathLike):
+        model = load_checkpoint(model, allow_unpickling)
+    parts = _evaluated_parts(model)
+    known, before = _split(model.preprocessing)
+    if descriptors is not None:
+        known, first = _split(descriptors)
+        if known is None:
+            known, first = _captured("descriptors", descriptors, atoms), []
+        before = [*first, *before]
+    elif known is None and before:
+        known, before = _captured("preprocessing", before[0], atoms), []
+    if known is None:
+        raise ValueError(
+            "model: expected a preprocessing that maps positions to descriptors, got none; "
+            "give descriptors="
+        )
+    network = nn.Sequential(*(plain_copy(part) for part in [*before, *parts]))
+    dtype = next(parameter.dtype for parameter in model.parameters())
+    return CollectiveVariable(known, network.to(dtype), atoms, length_unit)
+
+
+def _evaluated_parts(model: Any) -> list[nn.Module]:
+    """Return the modules between preprocessing and value, in order."""
+    names = {class_name(base) for base in type(model).__mro__}
+    if _CVS + "cv.BaseCV" not in names:
+        raise TypeError(
+            "model: expected a model of mlcolvar or the path of its checkpoint, "
+            f"got {type(model).__name__}"
+        )
+    parts = _PARTS.get(class_name(type(model).forward_cv))
+    if parts is None or class_name(type(model).forward) != _CVS + "cv.BaseCV.forward":
+        raise ValueError(
+            f"model: expected the evaluation of one of mlcolvar's models, "
+            f"got {type(model).__name__} with its own; make a CollectiveVariable of it"
+        )
+    return [part for part in (*parts(model), model.postprocessing) if part is not None]
+
+
+def _split(source: Any) -> tuple[Descriptor | None, list[Any]]:
+    """Return the known descriptor that a preprocessing begins with, if any, and its other parts."""
+    known = None if source is None else recognise(source)
+    if known is not None or source is None:
+        return known, []
+    if isinstance(source, nn.Sequential):
+        parts = list(source)
+        for end in range(len(parts) - 1, 0, -1):
+            known = recognise(nn.Sequential(*parts[:end]))
+            if known is not None:
+                return known, parts[end:]
+    return None, [source]
+
+
+def _captured(name: str, source: object, atoms: Sequence[int] | None) -> Descriptor:
+    """Return the descriptor that does what an unknown module does."""
+    if not isinstance(source, nn.Module):
+        raise TypeError(f"{name}: expected descriptors, got {type(source).__name__}")
+    if atoms is not None:
+        n_atoms = len(atoms)
+    elif hasattr(source, "in_features"):
+        n_atoms = int(source.in_features) // 3  # type: ignore[arg-type]
+    else:
+        raise ValueError(
+            f"atoms: expected the indices of the atoms that {type(source).__name__} takes, got none"
+        )
+    return CapturedDescriptor(source, n_atoms, name)
+
+
+# How each model evaluates itself, by the method that does it.
+_PARTS: dict[str, Callable[[Any], Sequence[nn.Module | None]]] = {
+    _CVS + "cv.BaseCV.forward_cv": lambda model: [getattr(model, name) for name in model.BLOCKS],
+    _CVS + "unsupervised.autoencoder.AutoEncoderCV.forward_cv": lambda model: [
+        model.norm_in,
+        model.encoder,
+    ],
+    _CVS + "unsupervised.vae.VariationalAutoEncoderCV.forward_cv": lambda model: [
+        model.norm_in,
+        model.encoder,
+        model.mean_nn,
+    ],
+    _CVS + "generator.generator.Generator.forward_cv": lambda model: [Concatenated(model.nn)],
+}
