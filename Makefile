@@ -40,6 +40,7 @@ format: $(VENV)/test.installed
 
 bench: $(VENV)/test.installed
 	$(BIN)/python -m benchmarks.smart_derivatives
+	$(BIN)/python -m benchmarks.mlcolvar_models
 
 cpp-demo: $(VENV)/demo.installed
 	$(CONFIGURE)

@@ -1,10 +1,11 @@
 """Machine-learned collective variables and OF-DFT rescalings for molecular-dynamics engines.
 
-Two building blocks, both frozen linear maps of the chain rule, and the files that carry them:
+The chain rule, frozen, and the files that carry it:
 
+- `CollectiveVariable`, `from_mlcolvar`, `KolmogorovBias`: positions -> values and derivatives.
 - `SmartDerivatives`, `SparseChainRule`: d(out)/d(descriptors) -> d(out)/d(positions).
 - `DimensionWiseRescaling`: density coefficients and gradients <-> a network's scale.
-- `export`, `verify`, `load`, `read_metadata`: TorchScript and ONNX artifacts.
+- `export`, `verify`, `load`, `read_metadata`: TorchScript, ONNX and AOTInductor artifacts.
 """
 
 from ofcv_export.artifact import Metadata

@@ -7,6 +7,8 @@ from conftest import OPEN, all_pairs, frames
 from torch import nn
 
 import ofcv_export as ofcv
+from ofcv_export.descriptors.adjacency import AdjacencyEigenvalues
+from ofcv_export.descriptors.switching import Fermi
 from ofcv_export.export_graph import TensorSpec
 from ofcv_export.gradients import write_out
 
@@ -81,6 +83,15 @@ def test_any_activation(tmp_path, activation):
     assert ofcv.export(cv(1, torch.float32, activation), tmp_path / "cv.pt").passed
     # In float64 the numbers of an activation, such as a slope of 0.01, must not be rounded.
     assert ofcv.export(cv(1, torch.float64, activation), tmp_path / "cv.onnx").passed
+
+
+def test_operators_that_onnx_lacks_are_named(tmp_path):
+    eigenvalues = AdjacencyEigenvalues(4, Fermi(1.0, q=0.3))
+    made = ofcv.CollectiveVariable(eigenvalues, nn.Linear(4, 1).double())
+    assert ofcv.export(made, tmp_path / "cv.pt").passed
+    with pytest.raises(ValueError, match="module: expected operators that ONNX has, got aten._lin"):
+        ofcv.export(made, tmp_path / "cv.onnx")
+    assert not (tmp_path / "cv.onnx").exists()
 
 
 class FixesItsBatch(nn.Module):

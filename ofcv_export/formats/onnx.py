@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 import onnx
 import torch
 from google.protobuf.message import DecodeError
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from ofcv_export.artifact import Metadata
 from ofcv_export.export_graph import ExportGraph
@@ -49,18 +50,12 @@ class Onnx(Format):
         module = graph.module.eval()
         if isinstance(module, fx.GraphModule) and graph.inputs[0].dtype == "float64":
             module = with_exact_numbers(module)
-        with _quiet_exporter():
-            program = torch.onnx.export(
-                module,
-                tuple(example(spec) for spec in graph.inputs),
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=[spec.name for spec in graph.inputs],
-                output_names=[spec.name for spec in graph.outputs],
-                dynamic_shapes=tuple(dynamic(spec) for spec in graph.inputs),
-            )
-        assert program is not None
+        try:
+            program = _program(module, graph)
+        except torch.onnx.OnnxExporterError as error:
+            missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
+            what = missing[1] if missing else str(error).splitlines()[0]
+            raise ValueError(f"module: expected operators that ONNX has, got {what}") from error
         model: onnx.ModelProto = program.model_proto
         _name_sizes(model, graph)
         _drop_notes(model)
@@ -143,6 +138,22 @@ def _onnxruntime() -> Any:
             "pip install 'ofcv-export[onnxruntime]' or 'ofcv-export[onnxruntime-gpu]'"
         ) from error
     return onnxruntime
+
+
+def _program(module: nn.Module, graph: ExportGraph) -> torch.onnx.ONNXProgram:
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            tuple(example(spec) for spec in graph.inputs),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in graph.inputs],
+            output_names=[spec.name for spec in graph.outputs],
+            dynamic_shapes=tuple(dynamic(spec) for spec in graph.inputs),
+        )
+    assert program is not None
+    return program
 
 
 def _name_sizes(model: onnx.ModelProto, graph: ExportGraph) -> None:
