@@ -7,6 +7,7 @@ what most engines load today; ONNX is the format to prefer for anything new.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +36,10 @@ class TorchScript(Format):
         module = graph.module.eval()
         if isinstance(module, fx.GraphModule):
             module = scriptable(module)
-        scripted = torch.jit.script(module)
+        with warnings.catch_warnings():
+            # About annotations in PyTorch's own generated modules, and about the deprecation.
+            warnings.simplefilter("ignore")
+            scripted = torch.jit.script(module)
         frozen: torch.jit.ScriptModule = torch.jit.freeze(scripted)
         return frozen
 
