@@ -144,9 +144,10 @@ def collective_variable_cases(
     generator = np.random.default_rng(seed)
     ref_idx = generator.integers(len(positions), size=min(500, len(positions)))
     _, frozen_in, frozen_out = chain_rule_by_autograd(network, positions[ref_idx])
+    _, engine_in, engine_out = chain_rule_by_autograd(network, engine_positions)
     # Rounded, so that both dtypes start from the same numbers.
-    engine_positions = engine_positions.float().double()
-    z, engine_in, engine_out = chain_rule_by_autograd(network, engine_positions)
+    rounded_positions = engine_positions.float().double()
+    z, _, derivatives = chain_rule_by_autograd(network, rounded_positions)
     _, blocks = all_pair_distances(positions.shape[1]).jacobian(engine_positions)
     options = {
         "atoms": HEAVY_ATOMS,
@@ -165,8 +166,8 @@ def collective_variable_cases(
             "collective_variable",
             "collective variable",
             variable,
-            {"positions": engine_positions.numpy()},
-            {"values": z, "derivatives": engine_out[:, None]},
+            {"positions": rounded_positions.numpy()},
+            {"values": z, "derivatives": derivatives[:, None]},
             per_frame=True,
             options={"output_units": {"values": "1", "derivatives": "1/nm"}},
             suffixes=(".pt", ".onnx", ".pt2"),

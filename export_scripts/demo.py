@@ -147,7 +147,8 @@ def results_table(results: Sequence[Result]) -> Table:
         table.add_row(title, result.suffix, result.runtime, *cells, f"{result.microseconds:.1f}")
         previous = result.case
     table.caption = (
-        "Errors are relative to the largest float64 value of a frame or molecule. A call is one "
+        "Errors are relative to the largest float64 value of a (typical) frame or molecule. A call "
+        "is one "
         "frame or one molecule, float32, on one thread. Without C++ a runtime is called from "
         "Python, whose checks of the input are part of the time."
     )

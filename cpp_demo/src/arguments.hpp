@@ -48,8 +48,10 @@ Evaluates an ofcv-export artifact on arrays from files and times it.
 
   --model FILE           the artifact (.pt or .pt2)
   --input [NAME=]FILE    an input, as .npy; without NAME the first input that has none yet.
-                         A missing ref_idx counts the frames from 0. For a sparse_chain_rule of
-                         pair distances, positions as .xyz (plain or extended) stand in for
+                         A missing ref_idx counts the frames from 0. Positions may come as .xyz
+                         (plain or extended): a collective_variable takes its atoms from them,
+                         converted from Angstrom to its unit, and a missing box from the frames'
+                         Lattice; for a sparse_chain_rule of pair distances they stand in for
                          descriptors_wrt_positions, which are computed from them.
   --output [NAME=]FILE   where a result goes, as .npy; NAME is needed where there are several
   --device cpu|cuda      where to run (default: cpu)

@@ -18,6 +18,7 @@
 #include "npy.hpp"
 #include "ofcv/model.hpp"
 #include "pairwise_distances.hpp"
+#include "trajectory.hpp"
 #include "xyz.hpp"
 
 namespace {
@@ -54,7 +55,8 @@ Input count_frames(const Array& first_input) {
   return {std::move(indices), "counted from 0"};
 }
 
-/// Files to inputs: first those with a name and the positions, then the others in order.
+/// Files to inputs: first those with a name and the positions, then the others in order, and at
+/// last what can do without a file.
 std::vector<Input> read_inputs(const ofcv::Metadata& metadata,
                                const std::vector<NamedFile>& files) {
   std::vector<std::optional<Input>> inputs(metadata.inputs.size());
@@ -66,8 +68,13 @@ std::vector<Input> read_inputs(const ofcv::Metadata& metadata,
   const auto is_xyz = [](const NamedFile& file) {
     return file.path.ends_with(".xyz") || file.path.ends_with(".extxyz");
   };
+  std::optional<Trajectory> trajectory;
   for (const NamedFile& file : files) {
-    if (is_xyz(file) && (file.name.empty() || file.name == "positions")) {
+    const bool holds_positions = is_xyz(file) && (file.name.empty() || file.name == "positions");
+    if (holds_positions && metadata.kind == "collective_variable") {
+      trajectory.emplace(metadata, file.path);
+      bind("positions", {trajectory->positions(), trajectory->source()});
+    } else if (holds_positions) {
       bind("descriptors_wrt_positions", distances_wrt_positions(metadata, file.path));
     } else if (!file.name.empty()) {
       bind(file.name, {npy::read(file.path), "from " + file.path});
@@ -86,6 +93,9 @@ std::vector<Input> read_inputs(const ofcv::Metadata& metadata,
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const std::string& name = metadata.inputs[i].name;
     if (!inputs[i] && name == "ref_idx" && i > 0) inputs[i] = count_frames(complete[0].array);
+    if (!inputs[i] && name == "box" && trajectory) {
+      inputs[i] = {trajectory->box(), trajectory->source()};
+    }
     if (!inputs[i]) throw ofcv::Error("--input", "a file for " + name, "none");
     complete.push_back(std::move(*inputs[i]));
   }

@@ -22,9 +22,9 @@ class PairwiseDistances {
   /// Throws unless the artifact's descriptors are pair distances without a box.
   explicit PairwiseDistances(const ofcv::Metadata& metadata) {
     if (!is_handled(metadata)) {
-      throw ofcv::Error(
-          "--input", "a .npy file for every input",
-          "an .xyz file (only a sparse_chain_rule of pairwise_distances without a box takes one)");
+      throw ofcv::Error("--input", "a .npy file for every input",
+                        "an .xyz file (only a collective_variable and a sparse_chain_rule of "
+                        "pairwise_distances without a box take one)");
     }
     try {
       const nlohmann::json& pattern = metadata.details.at("pattern");

@@ -1,24 +1,29 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "ofcv/error.hpp"
 
-/// Extended XYZ and plain XYZ: the positions of one or several frames with the same atoms. Units
-/// and boxes are not looked at.
+/// Extended XYZ and plain XYZ: positions and lattice vectors of one or several frames with the same
+/// atoms, in the units of the file.
 namespace xyz {
+
+using Lattice = std::array<double, 9>;  ///< three vectors as rows
 
 struct Frames {
   std::int64_t n_frames = 0;
   std::int64_t n_atoms = 0;
-  std::vector<double> positions;  ///< (n_frames, n_atoms, 3)
+  std::vector<double> positions;                 ///< (n_frames, n_atoms, 3)
+  std::vector<std::optional<Lattice>> lattices;  ///< (n_frames); nothing where a frame has none
 };
 
 namespace detail {
@@ -56,6 +61,21 @@ inline std::string_view comment_value(std::string_view comment, std::string_view
     return value.substr(0, value.find_first_of(" \t"));
   }
   return {};
+}
+
+inline std::optional<Lattice> parse_lattice(std::string_view text, const std::string& where) {
+  if (text.empty()) return std::nullopt;
+  const std::vector<std::string_view> words = split(text, " \t");
+  Lattice lattice;
+  bool fits = words.size() == lattice.size();
+  for (std::size_t i = 0; fits && i < lattice.size(); ++i) {
+    fits = parse(words[i], lattice[i]) && std::isfinite(lattice[i]);
+  }
+  if (!fits) {
+    throw ofcv::Error(where, "Lattice=\"ax ay az bx by bz cx cy cz\"",
+                      "'" + std::string(text) + "'");
+  }
+  return lattice;
 }
 
 /// Where the positions stand in an atom's line.
@@ -118,6 +138,8 @@ inline Frames read(const std::string& path) {
     if (!next_line()) throw ofcv::Error(where(), "a comment line", "the end of the file");
     const detail::Columns columns =
         detail::parse_columns(detail::comment_value(line, "Properties"), where());
+    frames.lattices.push_back(
+        detail::parse_lattice(detail::comment_value(line, "Lattice"), where()));
 
     for (std::int64_t atom = 0; atom < n_atoms; ++atom) {
       if (!next_line()) {

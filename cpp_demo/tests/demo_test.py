@@ -80,6 +80,91 @@ def test_positions(folder: Path, dtype: str) -> None:
         require_close(folder / f"{number}.npy", case / "5" / "output_wrt_positions.npy", dtype)
 
 
+def test_collective_variable(folder: Path) -> None:
+    """The artifact's atoms, in its unit, come from frames in Angstrom."""
+    case = CASES / "collective_variable-float64"
+    frames = case / "5" / "positions.xyz"
+    outputs = ("--output", "values=v.npy", "--output", "derivatives=d.npy")
+    for source in (frames, f"positions={frames}", case / "5" / "positions.npy"):
+        model = ("--model", case / "model.pt")
+        printed = succeeds(*model, "--input", source, *outputs, folder=folder)
+        assert "positions: float64 (5, 5, 3), from " in printed, printed
+        require_close(folder / "v.npy", case / "5" / "values.npy", "float64")
+        require_close(folder / "d.npy", case / "5" / "derivatives.npy", "float64")
+
+
+def test_lattice(folder: Path) -> None:
+    """The box comes from the frames unless there is a file of its own for it."""
+    for name in ("triclinic", "orthorhombic"):
+        case = CASES / f"collective_variable_{name}-float64"
+        frames, box = case / "5" / "positions.xyz", case / "5" / "box.npy"
+        text = frames.read_text()
+        (folder / "none.xyz").write_text(text.replace("Lattice", "Other"))
+        (folder / "other.xyz").write_text(text.replace('Lattice="', 'Lattice="9'))
+        results = ("values", "derivatives", "box_derivatives")
+        outputs = [word for result in results for word in ("--output", f"{result}={result}.npy")]
+        for inputs in (
+            ("--input", frames),
+            ("--input", "none.xyz", "--input", box),
+            ("--input", f"box={box}", "--input", "other.xyz"),
+        ):
+            printed = succeeds("--model", case / "model.pt", *inputs, *outputs, folder=folder)
+            source = box if len(inputs) > 2 else f"{frames} (5 frames)"
+            assert f"box: float64 (3, 3), from {source}\n" in printed, printed
+            for result in results:
+                require_close(folder / f"{result}.npy", case / "5" / f"{result}.npy", "float64")
+
+
+def test_trajectory_errors(folder: Path) -> None:
+    """Frames that an artifact cannot take, and boxes that are none."""
+    triclinic, orthorhombic = (
+        CASES / f"collective_variable_{name}-float64" / "model.pt"
+        for name in ("triclinic", "orthorhombic")
+    )
+    cubic, tilted = "40 0 0 0 40 0 0 0 40", "40 0 0 4 40 0 0 0 40"
+
+    def refused(message: str, model: Path, *lattices: str, n_atoms: int = 8) -> None:
+        """Frames with these lattices must end in this message."""
+        atoms = [f"C {i} {i * i} 0.5" for i in range(n_atoms)]
+        frames = [[str(n_atoms), f'Lattice="{lattice}"', *atoms] for lattice in lattices]
+        (folder / "frames.xyz").write_text("\n".join(line for frame in frames for line in frame))
+        fails(message, "--model", model, "--input", "frames.xyz", folder=folder)
+
+    refused("positions: expected at least 8 atoms, got 7 in frame 0", triclinic, cubic, n_atoms=7)
+    refused(
+        "length_unit: expected A, angstrom, nm, bohr in the artifact to read a trajectory for it, "
+        "got pm",
+        CASES / "refused" / "length_unit.pt",
+        cubic,
+    )
+    refused("box: expected lattice vectors, got none in frame 1", triclinic, cubic, "")
+    refused(
+        "box: expected one box for all frames, got others from frame 2",
+        *(triclinic, cubic, cubic, tilted),
+    )
+    refused(
+        "frames.xyz, line 2: expected Lattice=\"ax ay az bx by bz cx cy cz\", got '40 40 40'",
+        *(triclinic, "40 40 40"),
+    )
+    refused(
+        "box: expected linearly independent vectors, "
+        "got [[4.0, 0.0, 0.0], [4.0, 0.0, 0.0], [0.0, 0.0, 4.0]]",
+        *(triclinic, "40 0 0 40 0 0 0 0 40"),
+    )
+    np.save(folder / "box.npy", np.array([[3.0, 0, 0], [0.5, 3, 0], [0, 0, 3]]))
+    fails(
+        "box: expected positive lengths along x, y and z and zeros, "
+        "got [[3.0, 0.0, 0.0], [0.5, 3.0, 0.0], [0.0, 0.0, 3.0]]",
+        *("--model", orthorhombic, "--input", "frames.xyz", "--input", "box.npy"),
+        folder=folder,
+    )
+    fails(
+        "--input: expected one file for positions, got two",
+        *("--model", orthorhombic, "--input", "frames.xyz", "--input", "frames.xyz"),
+        folder=folder,
+    )
+
+
 def test_compiled(folder: Path, dtype: str) -> None:
     """An AOTInductor package is used as any artifact."""
     name = {"float32": "sparse_chain_rule", "float64": "smart_derivatives_one_frame"}[dtype]
@@ -171,7 +256,8 @@ def test_errors(folder: Path) -> None:
     fails("ref_idx: expected shape (batch,), got (5, 21)", *run, "--input", x, folder=folder)
     fails(
         "--input: expected a .npy file for every input, got an .xyz file "
-        "(only a sparse_chain_rule of pairwise_distances without a box takes one)",
+        "(only a collective_variable and a sparse_chain_rule of "
+        "pairwise_distances without a box take one)",
         *("--model", model, "--input", "frames.xyz"),
         folder=folder,
     )
@@ -200,7 +286,13 @@ def main() -> None:
         for dtype in TOLERANCE:
             with tempfile.TemporaryDirectory() as folder:
                 test(Path(folder), dtype)
-    for simple_test in (test_information, test_errors):
+    for simple_test in (
+        test_collective_variable,
+        test_lattice,
+        test_trajectory_errors,
+        test_information,
+        test_errors,
+    ):
         with tempfile.TemporaryDirectory() as folder:
             simple_test(Path(folder))
 

@@ -2,8 +2,9 @@
 
 Usage: make_cases.py FOLDER. Every case becomes ``<case>-<dtype>/model.pt`` with one folder per
 batch, which holds a ``.npy`` file per input and, in float64, per output. The results are summed up
-here from the frozen numbers with NumPy, not with the modules that were exported. The cases in
-``COMPILED`` hold a ``model.pt2`` as well, and the folder ``refused`` some that do not run here.
+here from the frozen numbers with NumPy, not with the modules that were exported; those of
+collective variables come from autograd. The cases in ``COMPILED`` hold a ``model.pt2`` as well, and
+the folder ``refused`` some that do not run here.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 import ofcv_export as ofcv
-from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.descriptors.geometry import OrthorhombicBox
+from ofcv_export.descriptors.distances import PairDistances, all_pairs
+from ofcv_export.descriptors.geometry import Boundaries, OrthorhombicBox, RuntimeBox
 from ofcv_export.formats import FORMATS
 from ofcv_export.formats.archive import checked_records
 
@@ -29,6 +30,10 @@ N_FRAMES = 12
 HYDROGEN, OXYGEN = "2x0e+1x1o", "6x0e+3x1o"
 N_BASIS = 20
 EPSILON = 1e-8
+# Atoms of the collective variables among those of the engine.
+CV_ATOMS = [7, 1, 4, 2, 0]
+N_ENGINE_ATOMS = 9
+BOHR = 0.529177210903
 # Each takes some ten seconds to compile.
 COMPILED = (
     "smart_derivatives-float32",
@@ -53,6 +58,7 @@ def main(folder: Path) -> None:
         write_chain_rules(folder, dtype, random)
         write_rescalings(folder, dtype, random)
     write_refused(folder / COMPILED[0] / "model.pt2", folder / "refused")
+    write_collective_variables(folder, np.random.default_rng(0))
 
 
 def export(module: Any, case: Path, **options: Any) -> None:
@@ -156,6 +162,53 @@ def write_rescalings(folder: Path, dtype: str, random: np.random.Generator) -> N
                 save(one_molecule, n, **arrays)
 
 
+def write_collective_variables(folder: Path, random: np.random.Generator) -> None:
+    """Write collective variables in float64 without a box and with boxes at run time."""
+    torch.manual_seed(0)
+    upright = np.diag([1.5, 2.0, 2.5])
+    tilted = np.array([[1.5, 0.0, 0.0], [0.5, 2.0, 0.0], [-0.25, 0.75, 2.5]])
+    cases: dict[str, tuple[Boundaries | None, str, float, Floats | None]] = {
+        "collective_variable": (None, "nm", 10.0, None),
+        "collective_variable_triclinic": (RuntimeBox("triclinic"), "nm", 10.0, tilted),
+        "collective_variable_orthorhombic": (RuntimeBox("orthorhombic"), "bohr", BOHR, upright),
+    }
+    for name, (boundaries, unit, angstrom, box) in cases.items():
+        cv = collective_variable(boundaries, unit)
+        case = make_case(folder / f"{name}-float64")
+        export(cv, case)
+        for batch in (1, 5):
+            frames = random.standard_normal((batch, N_ENGINE_ATOMS, 3))
+            save_collective_variable(case, cv, frames[:, CV_ATOMS], box)
+            write_xyz(
+                case / str(batch) / "positions.xyz",
+                angstrom * frames,
+                None if box is None else angstrom * box,
+            )
+    ofcv.export(collective_variable(None, "pm"), folder / "refused" / "length_unit.pt")
+
+
+def collective_variable(boundaries: Boundaries | None, unit: str) -> ofcv.CollectiveVariable:
+    """Return two functions of all distances."""
+    pairs = all_pairs(len(CV_ATOMS))
+    network = torch.nn.Sequential(
+        torch.nn.Linear(len(pairs), 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)
+    )
+    return ofcv.CollectiveVariable(
+        PairDistances(pairs, len(CV_ATOMS), boundaries), network.double(), CV_ATOMS, unit
+    )
+
+
+def save_collective_variable(
+    case: Path, cv: ofcv.CollectiveVariable, positions: Floats, box: Floats | None
+) -> None:
+    """Write positions, the box and what autograd makes of them."""
+    inputs = {"positions": positions} | ({} if box is None else {"box": box})
+    outputs = cv.values_and_derivatives(*map(torch.from_numpy, inputs.values()))
+    names = ("values", "derivatives", "box_derivatives")
+    results = {name: output.numpy() for name, output in zip(names, outputs, strict=False)}
+    save(case, len(positions), **inputs, **results)
+
+
 def make_case(folder: Path) -> Path:
     """Make the folder of a case."""
     folder.mkdir(parents=True)
@@ -169,11 +222,14 @@ def save(case: Path, batch: int, **arrays: NDArray[np.generic]) -> None:
         np.save(folder / f"{name}.npy", np.ascontiguousarray(values))
 
 
-def write_xyz(path: Path, frames: Floats) -> None:
+def write_xyz(path: Path, frames: Floats, box: Floats | None = None) -> None:
     """Write extended XYZ with the positions in the last columns, to all digits."""
+    comment = 'note="pos:R:3 here" Properties=species:S:1:id:I:1:pos:R:3'
+    if box is not None:
+        comment += f' Lattice="{" ".join(map(repr, box.flatten().tolist()))}"'
     lines = []
     for frame in frames.astype("float64").tolist():
-        lines += [str(len(frame)), 'note="pos:R:3 here" Properties=species:S:1:id:I:1:pos:R:3']
+        lines += [str(len(frame)), comment]
         lines += [f"C {i} {x!r} {y!r} {z!r}" for i, (x, y, z) in enumerate(frame)]
     path.write_text("\n".join(lines) + "\n")
 

@@ -26,6 +26,7 @@
 #include "ofcv/model.hpp"
 #include "ofcv/sha256.hpp"
 #include "pairwise_distances.hpp"
+#include "trajectory.hpp"
 #include "xyz.hpp"
 
 namespace {
@@ -124,7 +125,7 @@ void for_each_batch(const fs::path& cases,
       }
     }
   }
-  CHECK(n_scripted >= 30 && n_compiled >= 10);
+  CHECK(n_scripted >= 40 && n_compiled >= 10);
 }
 
 void test_sha256(const fs::path&) {
@@ -224,6 +225,9 @@ void test_xyz(const fs::path& cases) {
   }
   const xyz::Frames two = read("1\n\nC 1 2 3\n1\n\nC 4 5 6\n");
   CHECK(two.n_frames == 2 && two.n_atoms == 1 && two.positions[5] == 6);
+  CHECK(two.lattices.size() == 2 && !two.lattices[0] && !two.lattices[1]);
+  CHECK(read("1\nLattice=\"1 2 3 4 5 6 7 8 9.5\" pbc=\"T T T\"\nC 1 2 3\n").lattices[0] ==
+        (xyz::Lattice{1, 2, 3, 4, 5, 6, 7, 8, 9.5}));
 
   CHECK_ERROR(read(""), "test.xyz: expected at least one frame, got an empty file");
   CHECK_ERROR(read("two\n"), "test.xyz, line 1: expected the number of atoms, got 'two'");
@@ -241,6 +245,12 @@ void test_xyz(const fs::path& cases) {
   CHECK_ERROR(read("1\nProperties=species:S:1:pos:R:2\nC 1 2\n"),
               "test.xyz, line 2: expected Properties=<name>:<type>:<columns>:... with pos:R:3, "
               "got 'species:S:1:pos:R:2'");
+  for (const std::string bad : {"9", "1 2 3 4 5 6 7 8", "1 2 3 4 5 6 7 8 9 10", "1 2 3 4 5 6 7 8 x",
+                                "1 2 3 4 5 6 7 8 inf"}) {
+    CHECK_ERROR(
+        read("1\nLattice=\"" + bad + "\"\nC 1 2 3\n"),
+        "test.xyz, line 2: expected Lattice=\"ax ay az bx by bz cx cy cz\", got '" + bad + "'");
+  }
   CHECK_ERROR(xyz::read("missing.xyz"), "missing.xyz: expected a readable file, got none");
 
   // The engine's share of the chain rule: unit vectors, whatever the scale of the positions.
@@ -279,6 +289,102 @@ void test_xyz(const fs::path& cases) {
     CHECK_ERROR(PairwiseDistances{broken},
                 "model: expected pairs, a pattern and atoms that fit together, got other metadata");
   }
+}
+
+void test_trajectory(const fs::path& cases) {
+  const fs::path folder = cases / "collective_variable_triclinic-float64";
+  ofcv::Metadata metadata = ofcv::read_metadata((folder / "model.pt").string());
+  const std::string path = (folder / "5" / "positions.xyz").string();
+  CHECK(metadata.length_unit == "nm" && metadata.periodic && metadata.atoms->size() == 5);
+  const Trajectory trajectory(metadata, path);
+  CHECK(relative_error(trajectory.positions(), npy::read(folder / "5" / "positions.npy")) < 1e-15);
+  CHECK(relative_error(trajectory.box(), npy::read(folder / "5" / "box.npy")) < 1e-15);
+
+  // Every unit, and atoms in the order of the file where the artifact names none.
+  metadata.atoms.reset();
+  const std::string one_frame =
+      file_with("test.xyz",
+                "5\nLattice=\"8 0 0 1 8 0 2 3 8\"\nC 6 0 0\nC 0 0 1\nC 1 0 0\nC 2 0 0\nC 0 3 0\n");
+  for (const auto& [unit, angstrom] : std::map<std::string, double>{
+           {"A", 1}, {"angstrom", 1}, {"nm", 10}, {"bohr", 0.529177210903}}) {
+    metadata.length_unit = unit;
+    Array positions = Trajectory(metadata, one_frame).positions();
+    Array box = Trajectory(metadata, one_frame).box();
+    CHECK(positions.shape == ofcv::Shape({1, 5, 3}) && box.shape == ofcv::Shape({3, 3}));
+    CHECK(positions.data<double>()[0] == 6 / angstrom && box.data<double>()[7] == 3 / angstrom);
+  }
+
+  const auto read = [&] { Trajectory(metadata, one_frame); };
+  const std::string known =
+      "length_unit: expected A, angstrom, nm, bohr in the artifact to read a trajectory for it, ";
+  metadata.length_unit = "pm";
+  CHECK_ERROR(read(), known + "got pm");
+  metadata.length_unit.reset();
+  CHECK_ERROR(read(), known + "got None");
+  metadata.length_unit = "A";
+  metadata.atoms = {0, 5};
+  CHECK_ERROR(read(), "positions: expected at least 6 atoms, got 5 in frame 0");
+  for (const std::vector<std::int64_t>& atoms : {std::vector<std::int64_t>{}, {0, -1}}) {
+    metadata.atoms = atoms;
+    CHECK_ERROR(read(), "model: expected zero-based indices of atoms in the metadata, got others");
+  }
+}
+
+void test_box(const fs::path& cases) {
+  using Box = std::vector<double>;
+  std::vector<double> positions(5 * 3), values(2), derivatives(2 * 5 * 3),
+      box_derivatives(2 * 3 * 3);
+  for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = std::sin(1.0 + i);
+  const auto evaluator = [&](const char* shape) {
+    const std::string name = std::string("collective_variable_") + shape;
+    return [&, model = ofcv::Model(model_of(cases, name, DType::float64))](
+               const Box& box, ofcv::Checks checks = ofcv::Checks::all) {
+      model.evaluate({{positions.data(), {1, 5, 3}}, {box.data(), {3, 3}}},
+                     {{values.data(), {1, 2}},
+                      {derivatives.data(), {1, 2, 5, 3}},
+                      {box_derivatives.data(), {1, 2, 3, 3}}},
+                     checks);
+    };
+  };
+  const auto any = evaluator("triclinic"), upright = evaluator("orthorhombic");
+  const std::string dependent = "box: expected linearly independent vectors, got ";
+  const std::string tilted = "box: expected positive lengths along x, y and z and zeros, got ";
+  const double nan = std::nan("");
+
+  // Tilted, left-handed, flat, tiny and huge boxes are boxes.
+  for (const Box& box : {Box{2, 0, 0, 1, 2, 0, -1, 1, 2}, Box{0, 2, 0, 2, 0, 0, 0, 0, 2},
+                         Box{2, 0, 0, 2, 1e-5, 0, 0, 0, 2}}) {
+    any(box);
+  }
+  for (const double length : {1e-200, 1.0, 1e200}) {
+    ofcv::require_box(Box{length, 0, 0, length, length, 0, 0, 0, length}.data(), false);
+    ofcv::require_box(Box{length, 0, 0, 0, length, 0, 0, 0, length}.data(), true);
+  }
+  upright({2, 0, 0, 0, 2.5, 0, 0, 0, 3});
+
+  CHECK_ERROR(any({2, 0, 0, 0, nan, 0, 0, 0, 2}),
+              "box: expected finite values, got nan at index (1, 1)");
+  CHECK_ERROR(any({1, 2, 3, 4, 5, 6, 7, 8, 9}),
+              dependent + "[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]");
+  CHECK_ERROR(any(Box(9, 0.0)), dependent + "[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]");
+  CHECK_ERROR(any({0.1, 0, 0, 100000, 1e-07, 0, -0.0, 1e16, 1e22}),
+              dependent + "[[0.1, 0.0, 0.0], [100000.0, 1e-07, 0.0], [-0.0, 1e+16, 1e+22]]");
+  CHECK_ERROR(upright({2, 0, 0, 0, 2, 0, 0, 0.5, 2}),
+              tilted + "[[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.5, 2.0]]");
+  for (const double length : {0.0, -2.0}) {
+    CHECK_ERROR(upright({2, 0, 0, 0, 2, 0, 0, 0, length}),
+                tilted + "[[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, " +
+                    (length < 0 ? "-2.0" : "0.0") + "]]");
+  }
+  // Values are not looked at when that was asked for.
+  upright({2, 0, 0, 0, 2, 0, 0, 0.5, 2}, ofcv::Checks::shapes_only);
+
+  // Tensors are checked as memory is, in float32, too.
+  const ofcv::Model model(model_of(cases, "collective_variable_triclinic", DType::float64));
+  CHECK_ERROR(model({at::randn({1, 5, 3}, at::kDouble), at::ones({3, 3}, at::kDouble)}),
+              dependent + "[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]");
+  CHECK_ERROR(ofcv::require_box(std::vector<float>(9, 0.5F).data(), false),
+              dependent + "[[0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]");
 }
 
 void test_metadata(const fs::path& cases) {
@@ -695,6 +801,8 @@ int main(int argc, char** argv) {
       {"sha256", test_sha256},
       {"npy", test_npy},
       {"xyz", test_xyz},
+      {"trajectory", test_trajectory},
+      {"box", test_box},
       {"metadata", test_metadata},
       {"parity", test_parity},
       {"raw_pointers", test_raw_pointers},

@@ -31,6 +31,7 @@
 
 #include "ofcv/aotinductor.hpp"
 #include "ofcv/archive.hpp"
+#include "ofcv/box.hpp"
 #include "ofcv/error.hpp"
 #include "ofcv/graph.hpp"
 #include "ofcv/machine.hpp"
@@ -42,8 +43,8 @@
 namespace ofcv {
 
 /// Which checks a call makes. Number, shapes and dtypes of the tensors are always checked;
-/// `all` also refuses NaN, infinities and integers out of range, which reads every input once.
-/// With `shapes_only` an index out of range is undefined behaviour on CUDA.
+/// `all` also refuses NaN, infinities, integers out of range and a `box` that is none, which reads
+/// every input once. With `shapes_only` an index out of range is undefined behaviour on CUDA.
 enum class Checks { all, shapes_only };
 
 /// Reads the metadata of an artifact. The digest is checked; the model is never executed.
@@ -184,6 +185,8 @@ class Model {
  private:
   Model(Archive archive, const std::string& path, c10::Device device)
       : metadata_(Metadata::parse(archive.metadata_text())),
+        box_is_orthorhombic_(metadata_.details.contains("box") &&
+                             metadata_.details.at("box") == "orthorhombic"),
         device_(device),
         graph_(load(archive, metadata_, path, device)) {}
 
@@ -265,18 +268,25 @@ class Model {
   }
 
   // Tensors on another device are brought to the CPU to be looked at.
-  static void require_values(const TensorSpec& spec, const at::Tensor& tensor) {
+  void require_values(const TensorSpec& spec, const at::Tensor& tensor) const {
     const at::Tensor host = (tensor.is_cpu() ? tensor : tensor.cpu()).contiguous();
     switch (spec.dtype) {
       case DType::float32:
-        return require_finite(spec.name, host.const_data_ptr<float>(), detail::sizes(host));
+        return require_numbers(spec, host.const_data_ptr<float>(), detail::sizes(host));
       case DType::float64:
-        return require_finite(spec.name, host.const_data_ptr<double>(), detail::sizes(host));
+        return require_numbers(spec, host.const_data_ptr<double>(), detail::sizes(host));
       case DType::int32:
         return require_range(spec, host.const_data_ptr<std::int32_t>(), host.numel());
       case DType::int64:
         return require_range(spec, host.const_data_ptr<std::int64_t>(), host.numel());
     }
+  }
+
+  template <typename T>
+  void require_numbers(const TensorSpec& spec, const T* data,
+                       std::span<const std::int64_t> shape) const {
+    require_finite(spec.name, data, shape);
+    if (spec.name == "box" && count(shape) == 9) require_box(data, box_is_orthorhombic_);
   }
 
   template <typename T>
@@ -286,6 +296,7 @@ class Model {
   }
 
   Metadata metadata_;
+  bool box_is_orthorhombic_;
   c10::Device device_;
   Graph graph_;
 };
