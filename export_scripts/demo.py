@@ -32,7 +32,6 @@ from export_scripts.cases import (
 from export_scripts.density_statistics import compute_statistics, converged_sample
 from export_scripts.replay import (
     CPP_RUNTIMES,
-    TOLERANCE,
     Result,
     artifact_path,
     replay_in_cpp,
@@ -140,7 +139,7 @@ def results_table(results: Sequence[Result]) -> Table:
         if previous not in (None, result.case):
             table.add_section()
         cells = [
-            f"{error:.1e}" if error <= TOLERANCE[dtype] else f"[bold red]{error:.1e}[/]"
+            f"{error:.1e}" if error <= result.tolerances[dtype] else f"[bold red]{error:.1e}[/]"
             for dtype, error in result.errors.items()
         ]
         title = result.case.title if result.case is not previous else ""

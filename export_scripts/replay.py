@@ -45,6 +45,9 @@ class Result:
         Median time of a call with one frame or one molecule, float32, one thread.
     outputs : mapping
         The outputs by name for each name of a dtype.
+    tolerances : mapping
+        Accepted error for each name of a dtype, as verified at export: that of the format, or what
+        rounding costs a network in that precision.
     """
 
     case: Case
@@ -53,11 +56,12 @@ class Result:
     errors: Mapping[str, float]
     microseconds: float
     outputs: Mapping[str, Outputs]
+    tolerances: Mapping[str, float]
 
     @property
     def passed(self) -> bool:
         """Whether every error is within its tolerance; NaN is not."""
-        return all(error <= TOLERANCE[dtype] for dtype, error in self.errors.items())
+        return all(error <= self.tolerances[dtype] for dtype, error in self.errors.items())
 
 
 def artifact_path(folder: Path, case: Case, dtype: str, suffix: str) -> Path:
@@ -81,6 +85,12 @@ def max_relative_error(case: Case, outputs: Outputs) -> float:
     return float(np.max(errors))
 
 
+def verified_tolerances(case: Case, folder: Path, suffix: str) -> dict[str, float]:
+    """Return the tolerances that the files of a case were verified with."""
+    paths = {dtype: artifact_path(folder, case, dtype, suffix) for dtype in DTYPES}
+    return {dtype: ofcv.read_metadata(path).parity["tolerance"] for dtype, path in paths.items()}
+
+
 def replay_in_python(case: Case, folder: Path, suffix: str) -> Result:
     """Run an artifact through `ofcv_export.load`."""
     outputs = {}
@@ -91,7 +101,8 @@ def replay_in_python(case: Case, folder: Path, suffix: str) -> Result:
             inputs = {name: torch.from_numpy(value) for name, value in case.one_call(dtype).items()}
             microseconds = median_microseconds(partial(artifact, **inputs))
     errors = {dtype: max_relative_error(case, outputs[dtype]) for dtype in DTYPES}
-    return Result(case, suffix, RUNTIMES[suffix], errors, microseconds, outputs)
+    tolerances = verified_tolerances(case, folder, suffix)
+    return Result(case, suffix, RUNTIMES[suffix], errors, microseconds, outputs, tolerances)
 
 
 def call(artifact: ofcv.Artifact, inputs: Mapping[str, np.ndarray]) -> Outputs:
@@ -153,7 +164,8 @@ def replay_in_cpp(
             text = run_program(program, model, [*words, "--repeat", str(TIMED_CALLS)])
             microseconds = reported_microseconds(text)
     errors = {dtype: max_relative_error(case, outputs[dtype]) for dtype in DTYPES}
-    return Result(case, suffix, CPP_RUNTIMES[suffix], errors, microseconds, outputs)
+    tolerances = verified_tolerances(case, folder, suffix)
+    return Result(case, suffix, CPP_RUNTIMES[suffix], errors, microseconds, outputs, tolerances)
 
 
 def input_words(inputs: Mapping[str, np.ndarray], stem: Path) -> list[str]:
