@@ -17,7 +17,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.descriptors.descriptor import Descriptor, compressed_jacobian
 from ofcv_export.sparsity_pattern import SparsityPattern
 
 DescriptorFunction = Callable[[Tensor], Tensor]
@@ -54,7 +54,6 @@ class SparseJacobian:
         self.function = function
         self.pattern = pattern
         self.analytic = function if isinstance(function, Descriptor) else None
-        self._colours = None if self.analytic else pattern.colours()
         self._generator = torch.Generator().manual_seed(_PROOF_SEED)
 
     def evaluate(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,26 +86,12 @@ class SparseJacobian:
         with torch.enable_grad():
             descriptors = self.function(positions)
         if self.analytic is None:
-            blocks = self._compressed(descriptors, positions)
+            blocks = compressed_jacobian(descriptors, positions, self.pattern)
         else:
             _, blocks = self.analytic.jacobian(positions.detach())
         self._require_finite(blocks)
         self._prove(descriptors, positions, blocks)
         return descriptors.detach().to(dtype), blocks.to(dtype)
-
-    def _compressed(self, descriptors: Tensor, positions: Tensor) -> Tensor:
-        """Return the blocks (batch, n_blocks, 3) from one backward pass per colour."""
-        assert self._colours is not None
-        device = positions.device
-        blocks = positions.new_zeros(len(positions), self.pattern.n_blocks, 3)
-        block_colours = self._colours[self.pattern.descriptor_index]
-        for colour in range(int(self._colours.max()) + 1):
-            members = (self._colours == colour).to(descriptors)
-            gradient = _backward(descriptors, positions, members.expand_as(descriptors))
-            chosen = torch.nonzero(block_colours == colour).flatten().to(device)
-            atoms = self.pattern.atom_index.to(device)[chosen]
-            blocks.index_copy_(1, chosen, gradient.index_select(1, atoms))
-        return blocks
 
     def _require_finite(self, blocks: Tensor) -> None:
         if bool(torch.isfinite(blocks).all()):

@@ -56,6 +56,7 @@ class SparsityPattern:
         require_shape("atom_index", self.atom_index, (len(self.descriptor_index),))
         self.n_descriptors = int(n_descriptors)
         self.n_atoms = int(n_atoms)
+        self._colours: Tensor | None = None
         blocks = self.descriptor_index * self.n_atoms + self.atom_index
         n_distinct = len(torch.unique(blocks))
         if n_distinct != len(blocks):
@@ -117,6 +118,8 @@ class SparsityPattern:
         torch.Tensor
             Colour of every descriptor, int64, shape (n_descriptors,).
         """
+        if self._colours is not None:
+            return self._colours
         dependence = self.dependence().numpy()
         atoms = [np.flatnonzero(row) for row in dependence]
         # Sorting by the sum of the atoms' indices, modulo their number, is the round-robin
@@ -126,7 +129,8 @@ class SparsityPattern:
         orders = [round_robin, np.arange(self.n_descriptors)]
         orders += [generator.permutation(self.n_descriptors) for _ in range(_COLOURING_TRIES)]
         best = min((_first_fit(atoms, self.n_atoms, order) for order in orders), key=np.max)
-        return torch.from_numpy(best)
+        self._colours = torch.from_numpy(best)
+        return self._colours
 
 
 def _index(name: str, values: Tensor | Sequence[int], high: int) -> Tensor:

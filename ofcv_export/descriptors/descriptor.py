@@ -129,8 +129,8 @@ def compressed_jacobian(values: Tensor, positions: Tensor, pattern: SparsityPatt
             values, positions, members.expand_as(values), retain_graph=True, materialize_grads=True
         )
         chosen = torch.nonzero(block_colours == colour).flatten()
-        atoms = pattern.atom_index[chosen]
-        blocks[:, chosen] = gradient[:, atoms]
+        atoms = pattern.atom_index[chosen].to(positions.device)
+        blocks.index_copy_(1, chosen.to(positions.device), gradient.index_select(1, atoms))
     return blocks
 
 
