@@ -19,6 +19,8 @@ KINDS = (
     "sparse_chain_rule",
     "dimension_wise_rescaling",
     "collective_variable",
+    "energy_functional",
+    "contract",
 )
 
 
@@ -158,7 +160,9 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def _spec(entry: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(**{**entry, "shape": tuple(entry["shape"])})
+    example = entry.get("example")
+    lists = {"shape": tuple(entry["shape"]), "example": None if example is None else tuple(example)}
+    return TensorSpec(**{**entry, **lists})
 
 
 def _version(package: str) -> str:

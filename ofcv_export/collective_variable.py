@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class CollectiveVariable(nn.Module):
         0, 1, ... n_atoms - 1.
     length_unit : str
         Unit of positions and box.
+    elements : sequence of str, optional
+        Chemical symbols of the atoms, in order, so that engines can check them.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class CollectiveVariable(nn.Module):
         network: nn.Module,
         atoms: Sequence[int] | None = None,
         length_unit: str = "nm",
+        elements: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(descriptors, Descriptor):
@@ -72,6 +75,7 @@ class CollectiveVariable(nn.Module):
         self.network = network.eval()
         self.length_unit = length_unit
         self.atoms = _atoms(atoms, descriptors.n_atoms)
+        self.elements = _elements(elements, descriptors.n_atoms)
         self.n_outputs = self._count_outputs()
 
     @property
@@ -89,13 +93,21 @@ class CollectiveVariable(nn.Module):
         """Whether a box is an input."""
         return self.descriptors.takes_box
 
-    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
-        """Return the values (batch, n_outputs) of positions (batch, n_atoms, 3)."""
+    def forward(self, positions: Tensor, box: Tensor | None = None, *parameters: Tensor) -> Tensor:
+        """Return the values (batch, n_outputs) of positions (batch, n_atoms, 3).
+
+        Parameters
+        ----------
+        positions, box : torch.Tensor
+            See `values_and_derivatives`.
+        *parameters : torch.Tensor
+            None here; those of `parameter_defaults` in subclasses.
+        """
         values: Tensor = self.network(self.descriptors(positions, box))
         return values
 
     def values_and_derivatives(
-        self, positions: Tensor, box: Tensor | None = None
+        self, positions: Tensor, box: Tensor | None = None, **parameters: Tensor
     ) -> tuple[Tensor, ...]:
         """Return values and derivatives by autograd.
 
@@ -105,6 +117,8 @@ class CollectiveVariable(nn.Module):
             Shape (batch, n_atoms, 3), in `length_unit`.
         box : torch.Tensor, optional
             Lattice vectors as rows, shape (3, 3); needed when `periodic`.
+        **parameters : torch.Tensor
+            Those named in `parameter_defaults`; by default the values there.
 
         Returns
         -------
@@ -115,8 +129,8 @@ class CollectiveVariable(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            For a wrong shape or dtype, values that are not finite, and a box that is missing or
-            not asked for.
+            For a wrong shape or dtype, values that are not finite, a box that is missing or not
+            asked for, and a parameter that is unknown.
         """
         require_tensor("positions", positions)
         require_shape("positions", positions, ("batch", self.descriptors.n_atoms, 3))
@@ -129,7 +143,8 @@ class CollectiveVariable(nn.Module):
             require_box(box, orthorhombic=self._box_shape() == "orthorhombic")
             require_dtype("box", box, self.dtype)
         boxes = () if box is None else (box,)
-        outputs: tuple[Tensor, ...] = self._by_autograd()(positions, *boxes)
+        given = self._given(parameters)
+        outputs: tuple[Tensor, ...] = self._by_autograd()(positions, *boxes, *given)
         return outputs
 
     def export_graph(self) -> ExportGraph:
@@ -137,6 +152,7 @@ class CollectiveVariable(nn.Module):
         name = dtype_name(self.dtype)
         n_atoms, n_outputs = self.descriptors.n_atoms, self.n_outputs
         inputs = [TensorSpec("positions", name, ("batch", n_atoms, 3))]
+        parameters = self.parameter_defaults()
         outputs = [
             TensorSpec("values", name, ("batch", n_outputs)),
             TensorSpec("derivatives", name, ("batch", n_outputs, n_atoms, 3)),
@@ -144,9 +160,10 @@ class CollectiveVariable(nn.Module):
         if self.periodic:
             inputs.append(TensorSpec("box", name, (3, 3)))
             outputs.append(TensorSpec("box_derivatives", name, ("batch", n_outputs, 3, 3)))
+        inputs += [TensorSpec(key, name, (len(value),)) for key, value in parameters.items()]
         return ExportGraph(
             "collective_variable",
-            write_out(self, n_outputs, self._example()),
+            write_out(self, n_outputs, self._example(), self.periodic),
             tuple(inputs),
             tuple(outputs),
             {
@@ -154,11 +171,17 @@ class CollectiveVariable(nn.Module):
                 "n_outputs": n_outputs,
                 "box": self._box_shape(),
                 "descriptors": self.descriptors.specification(),
+                "elements": self.elements,
+                "parameters": parameters,
             },
             exact=self._by_autograd(),
             atoms=self.atoms,
             length_unit=self.length_unit,
         )
+
+    def parameter_defaults(self) -> dict[str, list[float]]:
+        """Return the default values of the inputs that follow positions and box."""
+        return {}
 
     def _box_shape(self) -> str | None:
         """Return which boxes the descriptors take at run time."""
@@ -168,19 +191,36 @@ class CollectiveVariable(nn.Module):
         return "orthorhombic" if any(box.orthorhombic for box in boxes) else "triclinic"
 
     def _by_autograd(self) -> ValuesAndDerivatives:
-        return ValuesAndDerivatives(self, self.n_outputs)
+        return ValuesAndDerivatives(self, self.n_outputs, self.periodic)
 
     def _traced_batch(self) -> int:
         return next(size for size in _TRACED_BATCHES if size != self.descriptors.n_atoms)
 
     def _example(self) -> list[Tensor]:
-        """Return distinct positions, and a box around them when periodic."""
+        """Return distinct positions, a box around them when periodic, and the parameters."""
         shape = (self._traced_batch(), self.descriptors.n_atoms, 3)
         positions = torch.sin(torch.arange(1.0, torch.Size(shape).numel() + 1)).reshape(shape)
         example = [positions.to(self.dtype)]
         if self.periodic:
             example.append(4 * torch.eye(3, dtype=self.dtype))
-        return example
+        return example + self._default_tensors()
+
+    def _default_tensors(self) -> list[Tensor]:
+        defaults = self.parameter_defaults().values()
+        return [torch.tensor(value, dtype=self.dtype) for value in defaults]
+
+    def _given(self, parameters: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return the parameters in order, checked; the defaults of those that are missing."""
+        known = dict(zip(self.parameter_defaults(), self._default_tensors(), strict=True))
+        for name, value in parameters.items():
+            if name not in known:
+                names = ", ".join(known) or "none"
+                raise ValueError(f"parameters: expected {names}, got {name}")
+            require_tensor(name, value)
+            require_shape(name, value, known[name].shape)
+            require_dtype(name, value, self.dtype)
+            require_finite(name, value)
+        return list((known | dict(parameters)).values())
 
     def _count_outputs(self) -> int:
         """Return the number of values, from a call with an example."""
@@ -204,3 +244,13 @@ def _atoms(atoms: Sequence[int] | None, n_atoms: int) -> list[int]:
     if len(indices) != n_atoms or len(set(indices)) != n_atoms or min(indices) < 0:
         raise ValueError(f"atoms: expected {n_atoms} distinct zero-based indices, got {indices}")
     return indices
+
+
+def _elements(elements: Sequence[str] | None, n_atoms: int) -> list[str] | None:
+    """Return the chemical symbols, checked."""
+    if elements is None:
+        return None
+    symbols = list(elements)
+    if len(symbols) != n_atoms or not all(isinstance(entry, str) for entry in symbols):
+        raise ValueError(f"elements: expected {n_atoms} chemical symbols, got {symbols}")
+    return symbols

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,18 +20,22 @@ class TensorSpec:
     name : str
         Name of the tensor, the same in every format.
     dtype : str
-        ``float32``, ``float64`` or ``int64``.
+        ``float32``, ``float64`` or ``int64``; in contracts ``int32`` and ``bool`` too.
     shape : tuple of int or str
         Sizes; a string is a symbolic size such as ``batch``.
-    low, high : int, optional
-        Half-open range of an integer input.
+    low : int, optional
+    high : int or str, optional
+        Half-open range of an integer input; a string is a symbolic size of the same tensor.
+    example : tuple of float, optional
+        Values, in row-major order, with which the input is tested where not any will do.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     low: int | None = None
-    high: int | None = None
+    high: int | str | None = None
+    example: tuple[float, ...] | None = None
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -41,12 +46,11 @@ class TensorSpec:
 
     @property
     def is_integer(self) -> bool:
-        """Whether the tensor holds indices."""
-        return self.dtype == "int64"
+        """Whether the tensor holds integers: indices, atomic numbers, flags."""
+        return self.dtype in ("int32", "int64", "bool")
 
-    @property
-    def index_range(self) -> tuple[int, int]:
-        """The half-open range of an index.
+    def index_range(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Return the half-open range of an index in a tensor of a given shape.
 
         Raises
         ------
@@ -55,12 +59,14 @@ class TensorSpec:
         """
         if self.low is None or self.high is None:
             raise ValueError(f"{self.name}: expected a range of indices, got none")
-        return self.low, self.high
+        high = self.high if isinstance(self.high, int) else shape[self.shape.index(self.high)]
+        return self.low, high
 
     def with_size(self, symbol: str, size: int) -> TensorSpec:
         """Return the same spec with the symbolic size `symbol` fixed to `size`."""
         shape = tuple(size if entry == symbol else entry for entry in self.shape)
-        return TensorSpec(self.name, self.dtype, shape, self.low, self.high)
+        high = size if self.high == symbol else self.high
+        return TensorSpec(self.name, self.dtype, shape, self.low, high, self.example)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,15 @@ class ExportGraph:
         `module` itself.
     atoms, length_unit : optional
         The engine's atoms and the unit of lengths, where the module knows them.
+    output_units : dict
+        Unit of each output by its name, where the module knows it.
+    freeze : bool
+        Whether TorchScript may turn weights into constants, out of reach of a later ``to``.
+    differentiable : bool
+        Whether an engine differentiates the first output with respect to the first input.
+    scalar_code : bool
+        Whether AOTInductor leaves out vector instructions, which is faster where every number is
+        gathered.
     """
 
     kind: str
@@ -94,6 +109,10 @@ class ExportGraph:
     exact: nn.Module | None = None
     atoms: list[int] | None = None
     length_unit: str | None = None
+    output_units: dict[str, str] = field(default_factory=dict)
+    freeze: bool = True
+    differentiable: bool = False
+    scalar_code: bool = False
 
     def with_size(self, symbol: str, size: int) -> ExportGraph:
         """Return the same graph with the symbolic size `symbol` fixed to `size`."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ofcv_export.artifact import Metadata, describe
+from ofcv_export.contracts import contract_graph
 from ofcv_export.export_graph import Exportable, ExportGraph
 from ofcv_export.files import atomic_path
 from ofcv_export.formats import format_of
@@ -28,6 +30,7 @@ def export(
     path: str | PathLike[str],
     batch: int | None = None,
     *,
+    contract: str | None = None,
     atoms: Sequence[int] | None = None,
     length_unit: str | None = None,
     output_units: Mapping[str, str] | None = None,
@@ -49,6 +52,11 @@ def export(
         ONNX where the engine leaves the choice.
     batch : int, optional
         Fixes the number of frames; by default it is free.
+    contract : str, optional
+        An engine's own calling convention, for a ``.pt`` file that it loads as it is:
+        ``gromacs-nnpot`` or ``openmm-torch`` for a `Bias`, ``plumed-pytorch`` or
+        ``colvars-torchann`` for the network of a `CollectiveVariable`. See
+        `ofcv_export.contracts`.
     atoms : sequence of int, optional
         Zero-based indices of the module's atoms in the engine's numbering.
     length_unit : str, optional
@@ -57,7 +65,7 @@ def export(
         Unit of each output by its name.
     **options
         Options of the module's ``export_graph``: ``n_outputs`` and ``form`` for the chain rule,
-        ``gradient`` for the rescaling.
+        ``gradient`` for the rescaling; with a contract those of the contract.
 
     Returns
     -------
@@ -67,8 +75,8 @@ def export(
     Raises
     ------
     ValueError
-        For an unknown suffix, a size that cannot be fixed, frozen data that are not finite, and
-        `atoms` that do not fit.
+        For an unknown suffix or contract, a size that cannot be fixed, frozen data that are not
+        finite, and `atoms` that do not fit.
     VerificationError
         If the file does not give the module's numbers.
     """
@@ -77,7 +85,12 @@ def export(
         raise TypeError(
             f"module: expected one with an export_graph method, got {type(module).__name__}"
         )
-    graph = module.export_graph(**options)
+    if contract is None:
+        graph = module.export_graph(**options)
+    else:
+        if file_format.name != "torchscript":
+            raise ValueError(f"path: expected the suffix .pt for a contract, got {str(path)!r}")
+        graph = contract_graph(contract, module, **options)
     for name, buffer in graph.module.named_buffers():
         if buffer.is_floating_point():
             require_finite(name, buffer)
@@ -87,10 +100,10 @@ def export(
         graph,
         file_format.name,
         **file_format.target(graph),
-        options=options,
+        options={name: _plain(value) for name, value in options.items()},
         atoms=_atoms(graph.atoms if atoms is None else atoms, graph),
         length_unit=length_unit or graph.length_unit,
-        output_units=_output_units(output_units, graph),
+        output_units=graph.output_units | _output_units(output_units, graph),
         opset=OPSET if file_format.name == "onnx" else None,
         parity={},
         probe=record_probe(graph),
@@ -109,6 +122,13 @@ def export(
         file_format.write(compiled, metadata, temporary)
         file_format.read_metadata(temporary)
     return dataclasses.replace(report, path=Path(path), metadata=metadata)
+
+
+def _plain(value: Any) -> Any:
+    """Return an option as JSON knows it: a range, a tuple or an array as a list."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return value
+    return [entry.item() if isinstance(entry, np.generic) else entry for entry in value]
 
 
 def _with_batch(graph: ExportGraph, batch: int) -> ExportGraph:

@@ -81,7 +81,7 @@ def _checked(spec: TensorSpec, value: Any) -> Tensor:
         )
     require_shape(spec.name, tensor, spec.shape)
     if spec.is_integer:
-        require_in_range(spec.name, tensor, *spec.index_range)
+        require_in_range(spec.name, tensor, *spec.index_range(tensor.shape))
     else:
         require_finite(spec.name, tensor)
     return tensor.to(spec.torch_dtype)
@@ -113,7 +113,7 @@ def sample(
     generator = np.random.default_rng(seed)
     return [
         _box(box_shape, generator).to(spec.torch_dtype)
-        if spec.name == "box"
+        if spec.name == "box" and spec.example is None
         else _sample(spec, _shape(spec, sizes), style, generator)
         for spec in specs
     ]
@@ -126,8 +126,10 @@ def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
 def _sample(
     spec: TensorSpec, shape: tuple[int, ...], style: str, generator: np.random.Generator
 ) -> Tensor:
+    if spec.example is not None:
+        return torch.tensor(spec.example, dtype=spec.torch_dtype).reshape(shape)
     if spec.is_integer:
-        low, high = spec.index_range
+        low, high = spec.index_range(shape)
         if style == "repeated":
             return torch.full(shape, high - 1)
         return torch.from_numpy(generator.integers(low, high, shape))
@@ -159,8 +161,10 @@ def probe(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> list[Tensor]
     for spec in specs:
         shape = _shape(spec, sizes)
         k = torch.arange(int(np.prod(shape)))
-        if spec.is_integer:
-            low, high = spec.index_range
+        if spec.example is not None:
+            values = torch.tensor(spec.example, dtype=spec.torch_dtype)
+        elif spec.is_integer:
+            low, high = spec.index_range(shape)
             values = low + (7919 * k) % (high - low)
         elif spec.name == "box":
             values = torch.diag(torch.tensor([3.0, 3.5, 4.0])).to(spec.torch_dtype)

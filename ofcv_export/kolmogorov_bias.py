@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ofcv_export.bias import Bias, require_one_value
 from ofcv_export.collective_variable import CollectiveVariable
-from ofcv_export.export_graph import ExportGraph
 from ofcv_export.validation import require_finite, require_floating, require_shape
 
 OVER = ("positions", "descriptors")
 
 
-class KolmogorovBias(CollectiveVariable):
+class KolmogorovBias(Bias):
     r"""Kolmogorov bias of a committor q.
 
     .. math:: V = -\frac{\lambda}{\beta} [\log(|\nabla q|^2 + \epsilon) - \log \epsilon]
@@ -44,6 +44,8 @@ class KolmogorovBias(CollectiveVariable):
         What the gradient is with respect to.
     masses : torch.Tensor or array_like, optional
         Masses of the committor's atoms, shape (n_atoms,), over positions only; by default all 1.
+    energy_unit : str
+        Unit of the energy: kJ/mol, kcal/mol, eV or Hartree.
 
     Raises
     ------
@@ -76,16 +78,14 @@ class KolmogorovBias(CollectiveVariable):
         epsilon: float = 1e-6,
         over: str = "positions",
         masses: object | None = None,
+        energy_unit: str = "kJ/mol",
     ) -> None:
-        if not isinstance(cv, CollectiveVariable):
-            raise TypeError(f"cv: expected a CollectiveVariable, got {type(cv).__name__}")
-        if cv.n_outputs != 1:
-            raise ValueError(f"cv: expected one value, got {cv.n_outputs}")
         if over not in OVER:
             raise ValueError(f"over: expected {' or '.join(OVER)}, got {over!r}")
         if masses is not None and over != "positions":
             raise ValueError("masses: expected none for a gradient over descriptors, got some")
-        super().__init__(cv.descriptors, cv.network, cv.atoms, cv.length_unit)
+        super().__init__(cv, energy_unit)
+        require_one_value(cv)
         self.beta = _positive("beta", beta)
         self.lambd = _positive("lambd", lambd)
         self.epsilon = _positive("epsilon", epsilon)
@@ -98,7 +98,7 @@ class KolmogorovBias(CollectiveVariable):
         self.register_buffer("height", torch.tensor(self.lambd / self.beta, dtype=cv.dtype))
         self.register_buffer("regularisation", torch.tensor(self.epsilon, dtype=cv.dtype))
 
-    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+    def forward(self, positions: Tensor, box: Tensor | None = None, *parameters: Tensor) -> Tensor:
         """Return the bias (batch, 1) of positions (batch, n_atoms, 3)."""
         if self.over == "descriptors":
             gradient = _gradient(self.network, self.descriptors(positions, box))
@@ -110,10 +110,9 @@ class KolmogorovBias(CollectiveVariable):
         # log((g + eps) / eps) keeps the digits where g is much smaller than eps.
         return -self.height * torch.log1p(squared / self.regularisation)
 
-    def export_graph(self) -> ExportGraph:
-        """Return the graph of energy and derivatives, with nothing left to differentiate."""
-        graph = super().export_graph()
-        bias = {
+    def specification(self) -> dict[str, Any]:
+        """Return the JSON-able description of the energy, written to the metadata."""
+        return {
             "type": "kolmogorov",
             "beta": self.beta,
             "lambda": self.lambd,
@@ -121,10 +120,6 @@ class KolmogorovBias(CollectiveVariable):
             "over": self.over,
             "masses": self.masses,
         }
-        return replace(graph, details={**graph.details, "bias": bias})
-
-    def _count_outputs(self) -> int:
-        return 1
 
 
 def _gradient(function: Callable[[Tensor], Tensor], leaf: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,18 @@ class Artifact:
             For inputs that do not fit, see `ofcv_export.inputs.bind`.
         """
         box_shape = self.metadata.details.get("box")
-        outputs = self._run(bind(self.metadata.inputs, args, kwargs, box_shape))
+        outputs = self.run(bind(self.metadata.inputs, args, kwargs, box_shape))
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the outputs of inputs that are known to fit, in the metadata's order, unchecked.
+
+        Parameters
+        ----------
+        inputs : sequence of torch.Tensor
+            Of the dtypes and shapes in ``metadata.inputs``.
+        """
+        return self._run(inputs)
 
     def __repr__(self) -> str:
         """Return kind, format, inputs and outputs in one line."""

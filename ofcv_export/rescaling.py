@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ofcv_export.basis import BasisLayout, basis_function_ind
+from ofcv_export.basis import BasisLayout, basis_function_ind, element_text
 from ofcv_export.export_graph import ExportGraph, TensorSpec
 from ofcv_export.rescaling_graph import (
     IndexedGradientGraph,
@@ -419,17 +419,41 @@ class DimensionWiseRescaling(nn.Module):
         Raises
         ------
         ValueError
-            If an element is absent, or the basis has another number of functions.
+            See `basis_function_ind`.
+        """
+        scale, bias = self._scale_and_bias(self.basis_function_ind(atomic_numbers, basis_info))
+        return MoleculeRescaling(np.asarray(atomic_numbers).tolist(), scale, bias, self.epsilon)
+
+    def basis_function_ind(
+        self, atomic_numbers: Sequence[int] | NDArray[Any], basis_info: BasisLayout
+    ) -> Tensor:
+        """Return the basis function behind each coefficient of a molecule, shape (n_coeffs,).
+
+        Parameters
+        ----------
+        atomic_numbers, basis_info
+            See `for_molecule`.
+
+        Raises
+        ------
+        ValueError
+            If an element is absent from the basis or from the statistics, where all of its values
+            are then 0, or the basis has another number of functions.
         """
         if int(basis_info.n_basis) != self.n_basis:
             raise ValueError(
                 f"basis_info: expected {self.n_basis} basis functions, got {basis_info.n_basis}"
             )
-        index = torch.as_tensor(
-            basis_function_ind(basis_info, atomic_numbers), device=self.lambda_z.device
-        )
-        scale, bias = self._scale_and_bias(index)
-        return MoleculeRescaling(np.asarray(atomic_numbers).tolist(), scale, bias, self.epsilon)
+        index = basis_function_ind(basis_info, atomic_numbers)
+        rows = np.asarray(basis_info.atomic_number_to_atom_index)[np.asarray(atomic_numbers)]
+        known = (self.max_grads + self.coeff_stds + self.coeff_biases.abs() > 0).cpu().numpy()
+        for position, row in enumerate(rows):
+            if not known[basis_info.atom_ind_to_basis_function_ind[row]].any():
+                raise ValueError(
+                    "atomic_numbers: expected elements of the statistics, got "
+                    f"{element_text(int(atomic_numbers[position]))} at position {position}"
+                )
+        return torch.as_tensor(index, device=self.lambda_z.device)
 
     def export_graph(self, gradient: bool = False) -> ExportGraph:
         """Return the graph to export, of coefficients or of coefficients and gradient.
@@ -458,6 +482,7 @@ class DimensionWiseRescaling(nn.Module):
                 "s_grad": self.s_grad,
                 "epsilon": self.epsilon,
             },
+            scalar_code=True,
         )
 
     def _scale_and_bias(self, index: Tensor) -> tuple[Tensor, Tensor]:

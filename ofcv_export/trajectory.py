@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from ofcv_export.artifact import Metadata
 from ofcv_export.files import require_file
-
-# Units of length in Angstrom, which ASE keeps positions in (CODATA 2018 for the bohr).
-ANGSTROM_PER_UNIT = {"A": 1.0, "angstrom": 1.0, "nm": 10.0, "bohr": 0.529177210903}
+from ofcv_export.units import length_factor
 
 
 def read_frames(
@@ -45,12 +43,8 @@ def read_frames(
         If the file cannot be read, a frame lacks an atom or a box, or the artifact has no unit.
     """
     require_file("positions", path)
-    if metadata.length_unit not in ANGSTROM_PER_UNIT:
-        raise ValueError(
-            f"length_unit: expected {', '.join(ANGSTROM_PER_UNIT)} in the artifact to read a "
-            f"trajectory for it, got {metadata.length_unit}"
-        )
-    unit = ANGSTROM_PER_UNIT[metadata.length_unit]
+    # ASE keeps positions in Angstrom.
+    unit = length_factor(metadata.length_unit, "A")
     atoms = metadata.atoms or list(range(int(metadata.details["n_atoms"])))
     frames = _read(path)
     for number, frame in enumerate(frames):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 
 from ofcv_export.artifact import Metadata
+from ofcv_export.contracts import contract_graph
 from ofcv_export.export_graph import Exportable, ExportGraph, TensorSpec
 from ofcv_export.files import require_file
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Runner
+from ofcv_export.formats.torchscript import TorchScript
 from ofcv_export.inputs import STYLES, probe, sample
+
+# Kinds with a network inside, whose outputs cross zero where its terms cancel.
+_WITH_NETWORK = ("collective_variable", "energy_functional", "contract")
 
 # Accepted difference relative to the largest value of a row.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -26,6 +31,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 _ROUNDING_MARGIN = 4
 _LARGEST_TOLERANCE = 100
 _SIZES = (1, 2, 5, 64)
+_FRAMES = 9
 _PROBE_SIZE = 2
 _PROBE_VALUES = 64
 
@@ -161,6 +167,8 @@ def verify_graph(path: Path, metadata: Metadata, graph: ExportGraph) -> Verifica
             expected = run_graph(exact, inputs)
             found = run(inputs)
             comparisons += _compare(graph.outputs, device, style, size, expected, found, scales)
+    if graph.differentiable:
+        comparisons += _compare_derivatives(path, graph, exact)
     tolerance = _tolerance(graph, exact, scales)
     return _report(path, metadata, "the module in float64", comparisons, tolerance)
 
@@ -181,10 +189,17 @@ def record_probe(graph: ExportGraph) -> dict[str, Any]:
 
 def run_graph(module: torch.nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     """Run a graph's float64 module on inputs of any floating dtype."""
-    doubled = [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]
+    return _run(module, _doubled(inputs))
+
+
+def _run(module: torch.nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     with torch.no_grad():
-        outputs = module(*doubled)
+        outputs = module(*inputs)
     return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _doubled(inputs: list[Tensor]) -> list[Tensor]:
+    return [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]
 
 
 def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
@@ -194,7 +209,12 @@ def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
             "reference: expected a module with an export_graph method, "
             f"got {type(reference).__name__}"
         )
-    graph = reference.export_graph(**metadata.options)
+    contract = metadata.details.get("contract")
+    graph = (
+        reference.export_graph(**metadata.options)
+        if contract is None
+        else contract_graph(contract, reference, **metadata.options)
+    )
     for symbol in _symbols(graph.inputs):
         for ours, theirs in zip(graph.inputs, metadata.inputs, strict=False):
             if symbol in ours.shape and len(ours.shape) == len(theirs.shape):
@@ -264,8 +284,41 @@ def _replays(graph: ExportGraph) -> Iterator[tuple[str, int, list[Tensor]]]:
     symbols = _symbols(specs)
     for size in _SIZES if symbols else (0,):
         sizes: Mapping[str, int] = dict.fromkeys(symbols, size)
-        for seed, style in enumerate(STYLES):
+        for seed, style in enumerate(_styles(graph)):
             yield style, size, sample(specs, sizes, style, seed, box_shape)
+
+
+def _styles(graph: ExportGraph) -> Sequence[str]:
+    """Return how inputs are sampled, one replay each.
+
+    The parameters of a bias stay ordinary: one of 1e6 scales the rounding error of a saturated
+    network to any size.
+    """
+    if graph.kind == "contract" and graph.inputs[0].name == "positions":
+        return STYLES[:1] * len(STYLES)
+    return STYLES
+
+
+def _compare_derivatives(
+    path: Path, graph: ExportGraph, exact: torch.nn.Module
+) -> Iterator[Comparison]:
+    """Yield the differences of what an engine gets when it differentiates the first output."""
+    program = TorchScript().program(path, "cpu")
+    scale = _typical_derivative(graph, exact)
+    name = f"derivative of {graph.outputs[0].name}"
+    for style, size, inputs in _replays(graph):
+        expected, found = derivative(exact, _doubled(inputs)), derivative(program, inputs)
+        absolute, relative = errors(expected, found, scale)
+        yield Comparison("cpu", style, size, name, absolute, relative)
+
+
+def derivative(module: torch.nn.Module, inputs: list[Tensor]) -> Tensor:
+    """Return the derivatives of the sum of the first output with respect to the first input."""
+    leaf = inputs[0].detach().clone().requires_grad_()
+    with torch.enable_grad():
+        outputs = module(leaf, *inputs[1:])
+        first = outputs[0] if isinstance(outputs, tuple) else outputs
+        return torch.autograd.grad(first.sum(), leaf)[0]
 
 
 def _compare(
@@ -290,6 +343,7 @@ def errors(expected: Tensor, found: Tensor, smallest_scale: float = 0.0) -> tupl
     """
     if expected.shape != found.shape:
         return float("inf"), float("inf")
+    expected = torch.atleast_1d(expected)
     difference = (found.cpu().double() - expected).abs().reshape(len(expected), -1)
     scale = _row_scales(expected).clamp(min=smallest_scale)
     relative = torch.where(difference == 0, 0.0, difference / scale)
@@ -297,42 +351,64 @@ def errors(expected: Tensor, found: Tensor, smallest_scale: float = 0.0) -> tupl
 
 
 def _row_scales(values: Tensor) -> Tensor:
+    values = torch.atleast_1d(values)
     return values.abs().reshape(len(values), -1).amax(dim=1, keepdim=True)
 
 
 def _typical_scales(graph: ExportGraph, exact: torch.nn.Module) -> tuple[float, ...]:
     """Return for each output the size below which a relative error means nothing.
 
-    The value of a collective variable crosses zero where the terms of its network cancel, and its
-    rounding error does not shrink with it; a typical row is the scale there. The outputs of the
-    other kinds are sums of products, whose every row has to be right.
+    The value of a network crosses zero where its terms cancel, and its rounding error does not
+    shrink with it; a typical row is the scale there. The outputs of the other kinds are sums of
+    products, whose every row has to be right.
     """
-    if graph.kind != "collective_variable":
+    if graph.kind not in _WITH_NETWORK:
         return (0.0,) * len(graph.outputs)
+    if graph.kind == "contract":
+        frames = [run_graph(exact, inputs) for inputs in _typical_inputs(graph)]
+        return tuple(_typical_size(list(outputs)) for outputs in zip(*frames, strict=True))
     sizes = dict.fromkeys(_symbols(graph.inputs), max(_SIZES))
     outputs = run_graph(exact, sample(graph.inputs, sizes, STYLES[0], 0, graph.details.get("box")))
     return tuple(float(_row_scales(output).median()) for output in outputs)
 
 
+def _typical_derivative(graph: ExportGraph, exact: torch.nn.Module) -> float:
+    """Return the typical size of what `derivative` gives."""
+    return _typical_size([derivative(exact, _doubled(inputs)) for inputs in _typical_inputs(graph)])
+
+
+def _typical_inputs(graph: ExportGraph) -> list[list[Tensor]]:
+    """Return ordinary inputs of a contract, whose calls hold one frame each."""
+    box_shape = graph.details.get("box")
+    return [sample(graph.inputs, {}, STYLES[0], seed, box_shape) for seed in range(_FRAMES)]
+
+
+def _typical_size(tensors: list[Tensor]) -> float:
+    """Return the median over calls of the largest value."""
+    return float(torch.stack([tensor.abs().max() for tensor in tensors]).median())
+
+
 def _tolerance(graph: ExportGraph, exact: torch.nn.Module, scales: tuple[float, ...]) -> float:
     """Return the accepted relative error.
 
-    A collective variable is evaluated in float32 by autograd as well: what that loses to rounding,
-    scaled to the precision of the file, is no fault of the file.
+    A network is evaluated in float32 by autograd as well: what that loses to rounding, scaled to
+    the precision of the file, is no fault of the file.
     """
     dtype = graph.outputs[0].torch_dtype
     tolerance = TOLERANCE[graph.outputs[0].dtype]
-    if graph.kind != "collective_variable":
+    if graph.kind not in _WITH_NETWORK:
         return tolerance
     single = copy.deepcopy(exact).float()
     worst = 0.0
     for _, _, inputs in _replays(graph):
-        rounded = [tensor.float() for tensor in inputs]
+        rounded = [t.float() if t.is_floating_point() else t for t in inputs]
         expected = run_graph(exact, rounded)
-        with torch.no_grad():
-            found = single(*rounded)
+        found = _run(single, rounded)
         for judge, output, scale in zip(expected, found, scales, strict=True):
             worst = max(worst, errors(judge, output, scale)[1])
+        if graph.differentiable:
+            judge, output = derivative(exact, _doubled(rounded)), derivative(single, rounded)
+            worst = max(worst, errors(judge, output, _typical_derivative(graph, exact))[1])
     precision = torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
     return min(max(tolerance, _ROUNDING_MARGIN * worst * precision), _LARGEST_TOLERANCE * tolerance)
 

@@ -132,7 +132,7 @@ def test_any_network(tmp_path, suffix):
 
 
 def test_graph_holds_plain_operators_and_no_autograd():
-    graph = write_out(cv(), 2, cv()._example())
+    graph = write_out(cv(), 2, cv()._example(), periodic=False)
     operators = {node.target for node in graph.graph.nodes if node.op == "call_function"}
     assert all(isinstance(operator, torch._ops.OpOverload) for operator in operators)
     sizes = [node for node in graph.graph.nodes if node.target is torch.ops.aten.sym_size.int]

@@ -79,7 +79,7 @@ def test_every_frame_has_its_own_box(tmp_path):
         ("nm", None, None, "positions: expected an existing file"),
         ("nm", None, "2\n\nC 0 0 0\nH 0 0 1\n", "positions: expected at least 5 atoms, got 2"),
         ("nm", None, "not a trajectory", "positions: expected a trajectory that ASE reads"),
-        ("fathom", None, "1\n\nC 0 0 0\n", "length_unit: expected A, angstrom, nm, bohr"),
+        ("fathom", None, "1\n\nC 0 0 0\n", "length_unit: expected nm, A, angstrom, bohr"),
         ("nm", RuntimeBox(), "5\n\n" + "C 0 0 0\n" * 5, "box: expected lattice vectors, got none"),
     ],
 )  # fmt: skip

@@ -1,17 +1,15 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <numeric>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
 #include "array.hpp"
 #include "ofcv/error.hpp"
 #include "ofcv/metadata.hpp"
+#include "ofcv/units.hpp"
 #include "xyz.hpp"
 
 /// The frames of an .xyz file, in Angstrom, as the positions and the box of a `collective_variable`
@@ -21,7 +19,7 @@ class Trajectory {
   /// Throws unless the artifact's unit is known and the frames have all of its atoms.
   Trajectory(const ofcv::Metadata& metadata, const std::string& path)
       : path_(path),
-        unit_(angstrom_per_unit(metadata)),
+        unit_(ofcv::length_factor(metadata.length_unit.value_or(""), "A")),
         atoms_(atoms_of(metadata)),
         frames_(xyz::read(path)) {
     // The frames have the same number of atoms, so the first one is the first that lacks some.
@@ -69,20 +67,6 @@ class Trajectory {
   }
 
  private:
-  // CODATA 2018 for the bohr.
-  static constexpr std::array<std::pair<std::string_view, double>, 4> angstrom_per = {
-      {{"A", 1.0}, {"angstrom", 1.0}, {"nm", 10.0}, {"bohr", 0.529177210903}}};
-
-  static double angstrom_per_unit(const ofcv::Metadata& metadata) {
-    std::string known;
-    for (const auto& [name, angstrom] : angstrom_per) {
-      if (metadata.length_unit == name) return angstrom;
-      known += (known.empty() ? "" : ", ") + std::string(name);
-    }
-    throw ofcv::Error("length_unit", known + " in the artifact to read a trajectory for it",
-                      metadata.length_unit.value_or("None"));
-  }
-
   static std::vector<std::int64_t> atoms_of(const ofcv::Metadata& metadata) {
     std::vector<std::int64_t> atoms = metadata.atoms.value_or(std::vector<std::int64_t>());
     if (!metadata.atoms) {
@@ -96,7 +80,7 @@ class Trajectory {
   }
 
   std::string path_;
-  double unit_;
+  double unit_;  ///< in Angstrom
   std::vector<std::int64_t> atoms_;
   xyz::Frames frames_;
 };

@@ -132,8 +132,7 @@ def test_trajectory_errors(folder: Path) -> None:
 
     refused("positions: expected at least 8 atoms, got 7 in frame 0", triclinic, cubic, n_atoms=7)
     refused(
-        "length_unit: expected A, angstrom, nm, bohr in the artifact to read a trajectory for it, "
-        "got pm",
+        "length_unit: expected nm, A, angstrom, bohr, got pm",
         CASES / "refused" / "length_unit.pt",
         cubic,
     )

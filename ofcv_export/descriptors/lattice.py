@@ -153,7 +153,7 @@ def _half_of_the_neighbours() -> list[tuple[int, ...]]:
 
 def _changes_of_basis() -> Tensor:
     """Return the identity and other integer matrices of determinant 1 or -1, (n_changes, 3, 3)."""
-    identity = torch.eye(3)
+    identity = torch.eye(3, dtype=torch.float32)
     triples = torch.tensor(list(itertools.combinations(_half_of_the_neighbours(), 3))).float()
     bases = triples[torch.linalg.det(triples).round().abs() == 1]
     shears = identity.repeat(3, len(_SHEARS) ** 2, 1, 1)

@@ -74,7 +74,11 @@ class AOTInductor(Format):
                 dynamic_shapes=tuple(dynamic(spec) for spec in graph.inputs),
             )
             try:
-                torch._inductor.aoti_compile_and_package(program, package_path=str(package))
+                torch._inductor.aoti_compile_and_package(
+                    program,
+                    package_path=str(package),
+                    inductor_configs={"cpp.simdlen": 1} if graph.scalar_code else None,
+                )
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[0]
                 raise ValueError(

@@ -30,6 +30,8 @@ OPSET = 18
 _METADATA = "ofcv"
 _DIGEST = "ofcv.sha256"
 _LARGEST_MODEL = 2**31 - 1
+# Loggers of notes about packages and attributes that are no concern of the user's.
+_NOTES = ("torch.onnx._internal.exporter._registration", "onnx_ir._convenience")
 
 
 class Onnx(Format):
@@ -117,15 +119,18 @@ class Onnx(Format):
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's notes about packages that are not needed here."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    disabled, logger.disabled = logger.disabled, True
+    """Silence the exporter's notes."""
+    loggers = [logging.getLogger(name) for name in _NOTES]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = disabled
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _onnxruntime() -> Any:

@@ -32,7 +32,7 @@ class TorchScript(Format):
     runtime = "LibTorch"
 
     def compile(self, graph: ExportGraph) -> torch.jit.ScriptModule:
-        """Script the module and fold its buffers into constants."""
+        """Script the module and, where the graph allows it, fold its buffers into constants."""
         module = graph.module.eval()
         if isinstance(module, fx.GraphModule):
             module = scriptable(module)
@@ -40,8 +40,8 @@ class TorchScript(Format):
             # About annotations in PyTorch's own generated modules, and about the deprecation.
             warnings.simplefilter("ignore")
             scripted = torch.jit.script(module)
-        frozen: torch.jit.ScriptModule = torch.jit.freeze(scripted)
-        return frozen
+        program: torch.jit.ScriptModule = torch.jit.freeze(scripted) if graph.freeze else scripted
+        return program
 
     def write(self, compiled: torch.jit.ScriptModule, metadata: Metadata, path: Path) -> None:
         """Write the archive with the extra files ``ofcv.json`` and ``ofcv.sha256``."""
@@ -55,10 +55,7 @@ class TorchScript(Format):
 
     def load(self, path: Path, device: str) -> Runner:
         """Load the archive onto a device."""
-        try:
-            module = torch.jit.load(path, map_location=device)
-        except RuntimeError as error:
-            raise foreign(path, "LibTorch cannot read it") from error
+        module = self.program(path, device)
 
         def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
             with torch.inference_mode():
@@ -66,6 +63,20 @@ class TorchScript(Format):
             return outputs if isinstance(outputs, tuple) else (outputs,)
 
         return run
+
+    def program(self, path: Path, device: str) -> torch.jit.ScriptModule:
+        """Return the program on a device, with nothing in the way of its differentiation.
+
+        Raises
+        ------
+        ValueError
+            If LibTorch cannot read the file.
+        """
+        try:
+            program: torch.jit.ScriptModule = torch.jit.load(path, map_location=device)
+        except RuntimeError as error:
+            raise foreign(path, "LibTorch cannot read it") from error
+        return program
 
     def devices(self, metadata: Metadata) -> list[str]:
         """Return ``cpu``, and ``cuda`` where there is one."""

@@ -29,6 +29,7 @@ def from_mlcolvar(
     allow_unpickling: bool = False,
     *,
     descriptors: object | None = None,
+    elements: Sequence[str] | None = None,
 ) -> CollectiveVariable:
     """Turn a trained model of mlcolvar into a collective variable.
 
@@ -58,6 +59,8 @@ def from_mlcolvar(
         What maps positions to the model's input: a `Descriptor`, a descriptor object of mlcolvar,
         or any module. It takes the place of a preprocessing that maps positions to descriptors,
         and comes before any other.
+    elements : sequence of str, optional
+        Chemical symbols of the atoms, in order, so that engines can check them.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def from_mlcolvar(
         )
     network = nn.Sequential(*(plain_copy(part) for part in [*before, *parts]))
     dtype = next(parameter.dtype for parameter in model.parameters())
-    return CollectiveVariable(known, network.to(dtype), atoms, length_unit)
+    return CollectiveVariable(known, network.to(dtype), atoms, length_unit, elements)
 
 
 def _evaluated_parts(model: Any) -> list[nn.Module]:

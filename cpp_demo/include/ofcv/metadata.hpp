@@ -21,12 +21,13 @@ struct Dimension {
 };
 
 /// Name, dtype and shape of one input or output; `low` and `high` are the half-open range of an
-/// integer input.
+/// integer input. The end of the range may be a symbol of the tensor's own shape.
 struct TensorSpec {
   std::string name;
   DType dtype;
   std::vector<Dimension> shape;
   std::optional<std::int64_t> low, high;
+  std::string high_symbol;
 };
 
 /// What an artifact says about itself (`ofcv.json`, schema 1).
@@ -76,7 +77,11 @@ inline TensorSpec parse_tensor_spec(const nlohmann::json& entry) {
   spec.dtype = *dtype;
   for (const nlohmann::json& size : entry.at("shape")) spec.shape.push_back(parse_dimension(size));
   spec.low = parse_optional<std::int64_t>(entry, "low");
-  spec.high = parse_optional<std::int64_t>(entry, "high");
+  if (entry.contains("high") && entry.at("high").is_string()) {
+    spec.high_symbol = entry.at("high").get<std::string>();
+  } else {
+    spec.high = parse_optional<std::int64_t>(entry, "high");
+  }
   return spec;
 }
 

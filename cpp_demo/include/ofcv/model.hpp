@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -276,9 +277,9 @@ class Model {
       case DType::float64:
         return require_numbers(spec, host.const_data_ptr<double>(), detail::sizes(host));
       case DType::int32:
-        return require_range(spec, host.const_data_ptr<std::int32_t>(), host.numel());
+        return require_range(spec, host.const_data_ptr<std::int32_t>(), detail::sizes(host));
       case DType::int64:
-        return require_range(spec, host.const_data_ptr<std::int64_t>(), host.numel());
+        return require_range(spec, host.const_data_ptr<std::int64_t>(), detail::sizes(host));
     }
   }
 
@@ -290,9 +291,15 @@ class Model {
   }
 
   template <typename T>
-  static void require_range(const TensorSpec& spec, const T* data, std::int64_t size) {
-    if (!spec.low || !spec.high) return;
-    require_in_range(spec.name, data, size, *spec.low, *spec.high);
+  static void require_range(const TensorSpec& spec, const T* data,
+                            std::span<const std::int64_t> sizes) {
+    std::optional<std::int64_t> high = spec.high;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      const bool is_end = spec.shape[i].is_symbolic() && spec.shape[i].symbol == spec.high_symbol;
+      if (is_end) high = sizes[i];
+    }
+    if (!spec.low || !high) return;
+    require_in_range(spec.name, data, count(sizes), *spec.low, *high);
   }
 
   Metadata metadata_;

@@ -1,0 +1,1 @@
+"""Exported biases in molecular-dynamics engines, one file an engine."""

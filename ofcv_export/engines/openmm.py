@@ -1,0 +1,261 @@
+"""An exported bias as a force of OpenMM, by way of ``openmm.PythonForce``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofcv_export.engines.bias import EngineBias
+from ofcv_export.loading import read_metadata
+
+if TYPE_CHECKING:
+    import openmm
+    from openmm.app import Topology
+
+Values = float | Sequence[float]
+
+
+def openmm_force(
+    path: str | PathLike[str],
+    system: openmm.System | None = None,
+    topology: Topology | None = None,
+    *,
+    parameters: Mapping[str, Values] | None = None,
+    prefix: str = "",
+    device: str = "cpu",
+) -> openmm.PythonForce:
+    """Return a force that evaluates an exported bias, for ``system.addForce``.
+
+    Run-time parameters of the bias become global parameters of the context: one number under the
+    parameter's own name, several as ``name_0``, ``name_1``, and so on. ``context.setParameter``
+    changes them at any time. The `time` of a moving restraint is the context's time instead.
+
+    A bias without a box takes positions as OpenMM has them, in which molecules are whole but may be
+    any number of boxes apart, as OpenMM's own forces without periodic boundaries do.
+
+    The force can be serialised, with the system or alone: the XML holds the file's path and the
+    arguments given here, not the file.
+
+    Parameters
+    ----------
+    path : path-like
+        The bias, a ``.pt``, ``.onnx`` or ``.pt2`` file, in any unit of length and energy.
+    system : openmm.System, optional
+        The system that the force will be added to, with its other forces in it. Number of atoms and
+        boundary conditions are checked against it at once. Without system and topology the number
+        is checked at each evaluation, which then reads the positions of all atoms.
+    topology : openmm.app.Topology, optional
+        Where given, the elements are checked as well, if the file knows its own.
+    parameters : mapping, optional
+        Other default values than the file's.
+    prefix : str
+        Goes before the names of the global parameters, so that two biases can have their own.
+    device : str
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    openmm.PythonForce
+        Its `usesPeriodicBoundaryConditions` is true if the bias takes a box.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If OpenMM 8.5 or later is not installed.
+    ValueError
+        If the file is no energy in known units, its atoms, elements or boundary conditions do not
+        fit, or a parameter is unknown.
+    """
+    python_force = _python_force()
+    n_atoms, periodic = _n_atoms(system, topology), _is_periodic(system, topology)
+    # OpenMM hands over the artifact's atoms alone where it can and is safe: it does not check their
+    # indices, OpenMM 8.5 cannot, and up to 8.6.1 it does not bring wrapped atoms back on a GPU
+    # (openmm issue 5421).
+    can_select = hasattr(python_force, "setParticles") and n_atoms is not None
+    selected = can_select and (not periodic or read_metadata(path).periodic)
+    bias = OpenMMBias(
+        path,
+        n_atoms=n_atoms,
+        elements=None if topology is None else _elements(topology),
+        periodic=periodic,
+        selected=selected,
+        parameters=dict(parameters or {}),
+        prefix=prefix,
+        device=device,
+    )
+    force = python_force(bias, bias.global_parameters())
+    force.setUsesPeriodicBoundaryConditions(bias.takes_box)
+    if selected:
+        force.setParticles(bias.atoms.tolist())
+    return force
+
+
+class OpenMMBias:
+    """What the PythonForce calls: a state in, energy and forces out.
+
+    It is pickled as its arguments, and loads the file again when it is unpickled.
+
+    Parameters
+    ----------
+    path : path-like
+        The bias.
+    n_atoms : int or None
+        Number of atoms of the system, None where it is not known before the first call.
+    elements : list of str, optional
+        Chemical symbols of the system's atoms.
+    periodic : bool or None
+        Whether the system has a box, None where it is not known.
+    selected : bool
+        Whether states hold the bias's atoms alone, in its order.
+    parameters, prefix, device
+        As in `openmm_force`.
+
+    Attributes
+    ----------
+    atoms : numpy.ndarray
+        Zero-based indices of the bias's atoms in the system, int64.
+    takes_box : bool
+        Whether states must hold the box.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        n_atoms: int | None,
+        elements: list[str] | None,
+        periodic: bool | None,
+        selected: bool,
+        parameters: dict[str, Values],
+        prefix: str,
+        device: str,
+    ) -> None:
+        self._arguments: dict[str, Any] = {
+            "path": str(Path(path).resolve()),
+            "n_atoms": n_atoms,
+            "elements": elements,
+            "periodic": periodic,
+            "selected": selected,
+            "parameters": parameters,
+            "prefix": prefix,
+            "device": device,
+        }
+        self._bias = EngineBias(
+            path,
+            length_unit="nm",
+            energy_unit="kJ/mol",
+            n_atoms=sys.maxsize if n_atoms is None else n_atoms,
+            elements=elements,
+            periodic=periodic is not False,
+            parameters=parameters,
+            device=device,
+        )
+        self.atoms = self._bias.atoms
+        self.takes_box = self._bias.takes_box
+        if self.takes_box and periodic is None:
+            raise ValueError("system: expected the System of a bias with a box, got None")
+        self._moves = self._bias.time_unit is not None
+        if self._moves and "time" in parameters:
+            raise ValueError("parameters: expected none for time, the context's own, got one")
+        self._selected = selected
+        self._names = {
+            name: _global_names(prefix + name, len(values))
+            for name, values in self._bias.parameters.items()
+            if not (self._moves and name == "time")
+        }
+        self._current = self._defaults()
+
+    def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
+        """Return the energy in kJ/mol and the forces in kJ/mol/nm of OpenMM's particles."""
+        self._follow(state)
+        # In nm. `value_in_unit` would cost as much again as everything else that OpenMM does.
+        positions = state.getPositions(asNumpy=True)._value
+        box = None
+        if self.takes_box:
+            box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value)
+        if self._selected:
+            found = self._bias.evaluate(positions, box)
+            return found.energy, found.forces
+        if self.atoms.max() >= len(positions):
+            raise ValueError(
+                f"atoms: expected indices below the system's {len(positions)} atoms, "
+                f"got {self.atoms.max()}"
+            )
+        found = self._bias.evaluate(positions[self.atoms], box)
+        forces = np.zeros_like(positions)
+        forces[self.atoms] = found.forces
+        return found.energy, forces
+
+    def __reduce__(self) -> tuple[Callable[[], OpenMMBias], tuple[()]]:
+        """Return how to load the file again, which is all that a pickle holds."""
+        return partial(OpenMMBias, **self._arguments), ()
+
+    def global_parameters(self) -> dict[str, float]:
+        """Return the context's parameters and their default values."""
+        return {
+            key: value
+            for name, keys in self._names.items()
+            for key, value in zip(keys, self._defaults()[name], strict=True)
+        }
+
+    def _defaults(self) -> dict[str, list[float]]:
+        return {name: self._bias.parameters[name].tolist() for name in self._names}
+
+    def _follow(self, state: openmm.State) -> None:
+        """Hand the context's parameters, and the time, to the bias where they have changed."""
+        if self._moves:
+            self._bias.set_parameter("time", state.getTime()._value)
+        if not self._names:
+            return
+        values = state.getParameters()
+        for name, keys in self._names.items():
+            found = [values[key] for key in keys]
+            if found != self._current[name]:
+                self._bias.set_parameter(name, found)
+                self._current[name] = found
+
+
+def _python_force() -> type[openmm.PythonForce]:
+    """Return the class, from an OpenMM that has it."""
+    try:
+        import openmm
+    except ImportError as error:
+        raise ImportError("openmm: expected OpenMM 8.5 or later, got none") from error
+    if not hasattr(openmm, "PythonForce"):
+        raise ImportError(f"openmm: expected OpenMM 8.5 or later, got {openmm.__version__}")
+    return openmm.PythonForce
+
+
+def _n_atoms(system: openmm.System | None, topology: Topology | None) -> int | None:
+    """Return the number of atoms, which system and topology must agree on."""
+    sizes = [] if system is None else [system.getNumParticles()]
+    if topology is not None:
+        sizes.append(topology.getNumAtoms())
+    if len(set(sizes)) > 1:
+        raise ValueError(f"topology: expected the system's {sizes[0]} atoms, got {sizes[1]}")
+    return sizes[0] if sizes else None
+
+
+def _is_periodic(system: openmm.System | None, topology: Topology | None) -> bool | None:
+    """Return whether there is a box, None where nothing says so."""
+    if system is not None:
+        return bool(system.usesPeriodicBoundaryConditions())
+    return None if topology is None else topology.getPeriodicBoxVectors() is not None
+
+
+def _elements(topology: Topology) -> list[str]:
+    """Return the chemical symbols of all atoms."""
+    return [atom.element.symbol if atom.element else "virtual site" for atom in topology.atoms()]
+
+
+def _global_names(name: str, size: int) -> list[str]:
+    return [name] if size == 1 else [f"{name}_{index}" for index in range(size)]

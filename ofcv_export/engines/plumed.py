@@ -1,0 +1,242 @@
+"""Input of PLUMED that evaluates an exported file.
+
+Two ways lead into PLUMED, see docs/engines/plumed.md: the action OFCV of cpp_demo/plumed, which
+takes positions, and PLUMED's own PYTORCH_MODEL, which takes descriptors from other actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from ofcv_export.artifact import Metadata
+from ofcv_export.loading import read_metadata
+from ofcv_export.units import ENERGIES, LENGTHS, length_factor
+
+CONTRACT = "plumed-pytorch"
+_ACTIONS = {"angles": "ANGLE", "torsions": "TORSION"}
+
+
+def ofcv_input(
+    path: str | PathLike[str],
+    *,
+    label: str = "cv",
+    library: str | PathLike[str] = "OFCV.so",
+    device: str = "cpu",
+    threads: int = 1,
+    nopbc: bool = False,
+    parameters: Mapping[str, float | Sequence[float]] | None = None,
+) -> str:
+    """Return the input that loads OFCV and evaluates a file; an energy is added as a bias.
+
+    Parameters
+    ----------
+    path : path-like
+        A collective variable or a bias, .pt or .pt2.
+    label : str
+        Label of the action; its values are ``<label>.node-0``, ``<label>.node-1``, ...
+    library : path-like
+        The built library.
+    device : str
+        ``cpu``, ``cuda`` or ``cuda:<index>``.
+    threads : int
+        Number of threads of LibTorch.
+    nopbc : bool
+        Takes positions as the engine gives them. By default a molecule is made whole for a file
+        that knows no box.
+    parameters : mapping, optional
+        Run-time parameters of a bias that differ from the file's own, in the file's units.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If OFCV cannot evaluate the file, or parameters do not fit.
+
+    Examples
+    --------
+    >>> print(ofcv_input("restraint.pt2", parameters={"centre": 0.4}))  # doctest: +SKIP
+    LOAD FILE=OFCV.so
+    cv: OFCV MODEL=restraint.pt2 ATOMS=5,7,9 PARAMETERS={centre=0.4}
+    BIASVALUE ARG=cv.node-0
+    """
+    metadata = read_metadata(path)
+    if metadata.kind != "collective_variable" or metadata.format == "onnx":
+        raise ValueError(
+            "path: expected a collective variable in a .pt or .pt2 file, "
+            f"got a {metadata.kind} in {metadata.format}"
+        )
+    if nopbc and metadata.periodic:
+        raise ValueError("nopbc: expected False for a periodic file, got True")
+    action = f"{label}: OFCV MODEL={_word(path)} ATOMS={_serials(metadata)}"
+    if device != "cpu":
+        action += f" DEVICE={device}"
+    if threads != 1:
+        action += f" THREADS={threads}"
+    if nopbc:
+        action += " NOPBC"
+    if parameters:
+        action += f" PARAMETERS={{{_parameters(metadata, parameters)}}}"
+    lines = [f"LOAD FILE={_word(library)}", action]
+    if metadata.output_units.get("values") in ENERGIES:
+        lines.append(f"BIASVALUE ARG={label}.node-0")
+    return "\n".join(lines) + "\n"
+
+
+def pytorch_model_input(
+    path: str | PathLike[str], *, label: str = "cv", nopbc: bool = False
+) -> str:
+    """Return the input that computes descriptors with PLUMED and hands them to PYTORCH_MODEL.
+
+    Where the file's unit of length is not nm, the input begins with UNITS, which holds for
+    everything else in the same input.
+
+    Parameters
+    ----------
+    path : path-like
+        A file written with ``contract="plumed-pytorch"``, of distances, angles or torsions, or
+        several of them.
+    label : str
+        Label of the model; its values are ``<label>.node-0``, ``<label>.node-1``, ...
+    nopbc : bool
+        Takes positions as the engine gives them. By default a molecule is made whole for
+        descriptors that know no box.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file has another contract, or PLUMED has no action for its descriptors.
+    """
+    metadata = read_metadata(path)
+    contract = metadata.details.get("contract")
+    if contract != CONTRACT:
+        raise ValueError(
+            f"path: expected a file with contract {CONTRACT}, got {contract or 'none'}"
+        )
+    specification = metadata.details.get("descriptors")
+    lines = [f"UNITS LENGTH={_length(metadata)}"] if metadata.length_unit != "nm" else []
+    if not nopbc and any(part.get("box") is None for part in _parts(specification)):
+        lines.append(f"WHOLEMOLECULES ENTITY0={_serials(metadata)}")
+    actions, arguments = descriptor_actions(specification, _atoms(metadata), label)
+    lines += actions
+    lines.append(f"{label}: PYTORCH_MODEL FILE={_word(path)} ARG={','.join(arguments)}")
+    return "\n".join(lines) + "\n"
+
+
+def descriptor_actions(
+    specification: Mapping[str, Any] | None, atoms: Sequence[int], label: str = "cv"
+) -> tuple[list[str], list[str]]:
+    """Return the actions that compute descriptors, and the labels of the descriptors in order.
+
+    Parameters
+    ----------
+    specification : mapping
+        What `Descriptor.specification` returns.
+    atoms : sequence of int
+        Zero-based indices of the descriptors' atoms in the engine.
+    label : str
+        What the labels begin with.
+
+    Raises
+    ------
+    ValueError
+        If PLUMED has no action for a descriptor, or positions are fractions of the box.
+    """
+    lines: list[str] = []
+    labels: list[str] = []
+    for part in _parts(specification):
+        flag = _boundaries(part.get("box"))
+        for group, functions in _groups(part):
+            number = len(labels) + 1
+            serials = ",".join(str(atoms[index] + 1) for index in group)
+            name = f"{label}_{number}"
+            action = _ACTIONS.get(part["type"], "DISTANCE")
+            lines.append(f"{name}: {action} ATOMS={serials}{flag}")
+            for function in functions:
+                if function is None:
+                    labels.append(name)
+                else:
+                    labels.append(f"{name}_{function}")
+                    lines.append(f"{labels[-1]}: CUSTOM ARG={name} FUNC={function}(x) PERIODIC=NO")
+    return lines, labels
+
+
+def _parts(specification: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Yield the descriptors that PLUMED can compute, in order."""
+    kind = None if specification is None else specification["type"]
+    if specification is not None and kind == "multiple_descriptors":
+        for part in specification["descriptors"]:
+            yield from _parts(part)
+    elif specification is not None and kind in ("pairwise_distances", *_ACTIONS):
+        yield specification
+    else:
+        raise ValueError(
+            "descriptors: expected distances, angles, torsions or several of them, "
+            f"got {kind or 'none that are described'}"
+        )
+
+
+def _groups(part: Mapping[str, Any]) -> Iterator[tuple[list[int], list[str | None]]]:
+    """Yield the atoms of each action and the functions of its value that are descriptors.
+
+    None stands for the value itself.
+    """
+    for group in part["pairs"] if part["type"] == "pairwise_distances" else part["atoms"]:
+        yield group, [None if mode == "angle" else mode for mode in part.get("modes", ["angle"])]
+
+
+def _boundaries(box: Mapping[str, Any] | None) -> str:
+    """Return the flag of an action for a description of boundaries."""
+    if box is not None and box["scaled"]:
+        raise ValueError("descriptors: expected positions in a unit of length, got fractions")
+    return "" if box is not None and box["periodic"] else " NOPBC"
+
+
+def _parameters(metadata: Metadata, parameters: Mapping[str, float | Sequence[float]]) -> str:
+    """Return run-time parameters as OFCV reads them, checked."""
+    defaults = dict(metadata.details.get("parameters", {}))
+    if "time_unit" in metadata.details.get("bias", {}):
+        del defaults["time"]  # PLUMED's own
+    words = []
+    for name, value in parameters.items():
+        if name not in defaults:
+            raise ValueError(f"parameters: expected {', '.join(defaults) or 'none'}, got {name}")
+        numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
+        if numbers.shape != (len(defaults[name]),):
+            raise ValueError(f"{name}: expected {len(defaults[name])} values, got {numbers.size}")
+        words.append(f"{name}={','.join(repr(float(number)) for number in numbers)}")
+    return " ".join(words)
+
+
+def _length(metadata: Metadata) -> str:
+    """Return the unit of length as UNITS reads it: A, or a number of nm."""
+    length_factor(metadata.length_unit, "nm")
+    unit = str(metadata.length_unit)
+    return "A" if unit in ("A", "angstrom") else repr(LENGTHS[unit])
+
+
+def _atoms(metadata: Metadata) -> list[int]:
+    return metadata.atoms or list(range(int(metadata.details["n_atoms"])))
+
+
+def _serials(metadata: Metadata) -> str:
+    """Return the one-based numbers of the atoms, with ranges, e.g. ``1-5,8``."""
+    ranges: list[list[int]] = []
+    for atom in _atoms(metadata):
+        if ranges and atom == ranges[-1][1]:
+            ranges[-1][1] += 1
+        else:
+            ranges.append([atom + 1, atom + 1])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+
+
+def _word(text: object) -> str:
+    """Return a value of the input, in braces where it has blanks."""
+    word = str(text)
+    return f"{{{word}}}" if " " in word else word
