@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 
 import ofcv_export as ofcv
-from export_scripts.density_statistics import WEIGHER_KEY, DensitySample
 from export_scripts.simulation import HEAVY_ATOMS
 from export_scripts.train import pair_distances
+from ofcv_export.density_labels import read_labels
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.export_graph import Exportable
 
 DTYPES = ("float32", "float64")
 S_COEFF, S_GRAD, EPSILON = 50.0, 0.05, 1e-8
+WEIGHER_KEY = "has_energy_label"
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,44 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(previous)
+
+
+@dataclass(frozen=True)
+class DensitySample:
+    """The converged density of a molecule, atomic units, float64.
+
+    Attributes
+    ----------
+    molecule : str
+        Name of the molecule.
+    atomic_numbers : numpy.ndarray
+        Shape (n_atoms,), int64.
+    basis_function_ind : numpy.ndarray
+        Position of each coefficient's (element, basis dimension) in the statistics, shape (n,),
+        int64.
+    coeffs : numpy.ndarray
+        Density coefficients p, shape (n,).
+    gradient : numpy.ndarray
+        dT_s/dp at a fixed number of electrons, shape (n,).
+    """
+
+    molecule: str
+    atomic_numbers: np.ndarray
+    basis_function_ind: np.ndarray
+    coeffs: np.ndarray
+    gradient: np.ndarray
+
+
+def converged_sample(path: Path, basis_info: ofcv.BasisInfo) -> DensitySample:
+    """Return the last SCF step of a label file."""
+    labels = read_labels(path)
+    return DensitySample(
+        labels.mol_id,
+        labels.atomic_numbers,
+        basis_info.basis_function_ind(labels.atomic_numbers),
+        labels.coeffs[-1],
+        labels.projected_gradient()[-1],
+    )
 
 
 def rescale_by_numpy(

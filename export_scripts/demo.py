@@ -5,7 +5,7 @@ Run it with ``make demo``, or from the repository's root with ``python -m export
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +26,11 @@ from export_scripts.cases import (
     DTYPES,
     Case,
     collective_variable_cases,
+    converged_sample,
     rescaling_cases,
     setup_smart_derivatives,
 )
-from export_scripts.density_statistics import compute_statistics, converged_sample
+from export_scripts.density_labels import MOLECULES, compute_all_labels, density_basis_info
 from export_scripts.replay import (
     CPP_RUNTIMES,
     Result,
@@ -39,6 +40,7 @@ from export_scripts.replay import (
 )
 from export_scripts.simulation import HEAVY_ATOMS, basin_labels, simulate, write_extended_xyz
 from export_scripts.train import pair_distances, train_committor_like
+from ofcv_export.fit_statistics import fit_statistics
 
 MOLECULE = "CH3OH"
 N_ENGINE_FRAMES = 40
@@ -88,17 +90,19 @@ def collective_variable_side(output: Path, n_frames: int, seed: int) -> list[Cas
 
 
 def density_side(output: Path, seed: int) -> list[Case]:
-    """Compute dataset statistics, build the rescaling, and return its cases."""
-    step("Compute densities and Hartree potentials of 8 molecules with PySCF")
-    store = output / "density_statistics.zarr"
-    if store.exists():
-        shutil.rmtree(store)
-    statistics, basis_info, samples = compute_statistics(store, seed=seed)
-    console.print(
-        f"  {len(samples)} densities from SCF iterations, {basis_info.n_basis} basis dimensions"
+    """Compute density labels, fit statistics, build the rescaling, and return its cases."""
+    step(f"Run Kohn-Sham calculations of {len(MOLECULES)} molecules with PySCF, and fit densities")
+    labels = compute_all_labels(
+        output / "labels", seed=seed, processes=min(4, os.cpu_count() or 1), console=console
     )
+    step("Fit dataset statistics to the density labels")
+    basis_info = density_basis_info()
+    store = output / "density_statistics.zarr"
+    statistics = fit_statistics(labels, store, basis_info, overwrite=True)
+    console.print(f"  {len(labels)} molecules, {basis_info.n_basis} basis dimensions")
     step("Build DimensionWiseRescaling from these statistics")
-    return rescaling_cases(statistics, basis_info, converged_sample(samples, MOLECULE))
+    molecule = output / "labels" / f"{MOLECULE}.zarr.zip"
+    return rescaling_cases(statistics, basis_info, converged_sample(molecule, basis_info))
 
 
 def export_all(cases: Sequence[Case], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``ofcv-export export | verify | inspect | run``."""
+"""The command line: ``ofcv-export export | verify | inspect | run | fit``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 import ofcv_export as ofcv
 from ofcv_export.artifact import Metadata
+from ofcv_export.density_labels import basis_of_irreps
 from ofcv_export.export_graph import Exportable, TensorSpec
 from ofcv_export.files import atomic_path, require_file, require_suffix
+from ofcv_export.fit_statistics import fit_statistics
+from ofcv_export.sample_weighers import parse_weigher
 from ofcv_export.trajectory import read_frames
 from ofcv_export.validation import shape_text
 from ofcv_export.verify import VerificationReport
@@ -182,6 +186,53 @@ def run(
         console.print(table)
 
 
+@app.command()
+def fit(
+    labels: Annotated[
+        list[Path], typer.Argument(help="Label files of mldft's layout (.zarr.zip, .zarr).")
+    ],
+    output: Annotated[Path, typer.Argument(help="The statistics store to write (.zarr).")],
+    weigher: Annotated[
+        list[str] | None, typer.Option(help="Weigher of the samples; may be repeated.")
+    ] = None,
+    initial_guess_weigher: Annotated[
+        list[str] | None, typer.Option(help="Weigher for the distance to the ground state.")
+    ] = None,
+    energy: Annotated[str, typer.Option(help="Energy label to fit.")] = "e_kin",
+    gradient: Annotated[str, typer.Option(help="Gradient label to fit.")] = "grad_kin",
+    basis: Annotated[
+        Path | None,
+        typer.Option(help='JSON such as {"H": "6x0e+3x1o"}, where the labels hold no basis.'),
+    ] = None,
+    min_atoms: Annotated[
+        int, typer.Option(help="Fewest atoms of each element; 0 allows elements to be absent.")
+    ] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace statistics that differ.")
+    ] = False,
+    processes: Annotated[int, typer.Option(help="Number of processes that read files.")] = 1,
+) -> None:
+    """Fit dataset statistics to density labels."""
+    with _one_line_errors(), Progress(console=errors, transient=True) as bar:
+        task = bar.add_task("Fitting", total=None)
+        statistics = fit_statistics(
+            labels,
+            output,
+            None if basis is None else basis_of_irreps(json.loads(basis.read_text())),
+            weighers=[parse_weigher(key) for key in weigher or ["has_energy_label"]],
+            initial_guess_weighers=[
+                parse_weigher(key) for key in initial_guess_weigher or ["initial_guess_only"]
+            ],
+            energy_key=energy,
+            gradient_key=gradient,
+            min_atoms_per_type=min_atoms,
+            overwrite=overwrite,
+            processes=processes,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    console.print(f"{output}: {len(labels)} files, {len(statistics.keys_recursive())} statistics")
+
+
 def _calls(artifact: ofcv.Artifact, files: dict[str, Path]) -> list[dict[str, np.ndarray]]:
     """Return the inputs of one call, or of one call a frame where each has a box of its own."""
     trajectory = files.get("positions")
@@ -293,7 +344,9 @@ def _metadata_table(path: Path, metadata: Metadata) -> Table:
 def _tensor_table(metadata: Metadata) -> Table:
     table = Table("", "name", "dtype", "shape", "range or unit")
     for spec in metadata.inputs:
-        limits = "" if spec.low is None else f"{spec.low} to {(spec.high or 0) - 1}"
+        limits = "" if spec.low is None else f"{spec.low} to {spec.high} - 1"
+        if isinstance(spec.high, int):
+            limits = f"{spec.low} to {spec.high - 1}"
         table.add_row("input", spec.name, spec.dtype, shape_text(spec.shape), limits)
     for spec in metadata.outputs:
         unit = metadata.output_units.get(spec.name, "")
