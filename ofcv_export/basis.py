@@ -9,16 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-IntArray = NDArray[np.int64]
+from ofcv_export.elements import SYMBOLS
 
-# Position is the atomic number; 0 stands for no element.
-PERIODIC_TABLE = (
-    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
-    "Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy "
-    "Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf "
-    "Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
-)
-SYMBOLS = tuple(PERIODIC_TABLE.split())
+IntArray = NDArray[np.int64]
 
 IRREP = re.compile(r"(?:(?P<multiplicity>[0-9]+)x)?(?P<l>[0-9]+)(?P<parity>[eo])")
 

@@ -37,7 +37,8 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 from zarr.storage import ZipStore
 
-from ofcv_export.basis import SYMBOLS, BasisInfo
+from ofcv_export.basis import BasisInfo
+from ofcv_export.elements import SYMBOLS
 from ofcv_export.files import atomic_path
 from ofcv_export.statistics import COMPRESSOR, ZARR_FORMAT
 from ofcv_export.validation import shape_text

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# In the order of the atomic numbers, from 1.
-_IN_ORDER = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
+# Position is the atomic number; 0 stands for no element.
+PERIODIC_TABLE = (
+    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
     "Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy "
     "Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf "
     "Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
 )
-SYMBOLS = _IN_ORDER.split()
+SYMBOLS = tuple(PERIODIC_TABLE.split())
 
 
 def atomic_numbers(elements: Sequence[str]) -> list[int]:
@@ -28,6 +28,6 @@ def atomic_numbers(elements: Sequence[str]) -> list[int]:
     [6, 8]
     """
     for symbol in elements:
-        if symbol not in SYMBOLS:
+        if symbol not in SYMBOLS[1:]:
             raise ValueError(f"elements: expected chemical symbols, got {symbol!r}")
-    return [SYMBOLS.index(symbol) + 1 for symbol in elements]
+    return [SYMBOLS.index(symbol) for symbol in elements]
