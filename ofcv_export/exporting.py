@@ -45,8 +45,9 @@ def export(
     Parameters
     ----------
     module : module
-        `SmartDerivatives` after its set-up, `SparseChainRule`, `DimensionWiseRescaling` or
-        `MoleculeRescaling`.
+        `CollectiveVariable` and its biases, `SmartDerivatives` after its set-up,
+        `SparseChainRule`, `DimensionWiseRescaling`, `MoleculeRescaling`, `EnergyFunctional` or
+        `MoleculeFunctional`.
     path : path-like
         Where to write; the suffix chooses the format. TorchScript is deprecated upstream; prefer
         ONNX where the engine leaves the choice.

@@ -1,0 +1,129 @@
+"""Throughput of the dimension-wise rescaling beside the limit that the memory sets.
+
+``python -m benchmarks.rescaling``. float32, one thread, called from Python; the best of several
+rounds, in each of which every variant has its turn. "limit" is the time of a copy that moves as
+many bytes, measured in the same rounds: 16 a coefficient, 24 with the gradient, and 28 with the
+gradient of a frozen molecule, whose scales are read instead of indices.
+
+The arrays that hold the results are made anew in each call. glibc gives large ones back to the
+system every time, and the page faults that follow cost more than everything else; the benchmark
+starts itself again with settings that make it keep them, as an engine with its own arrays would.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import ofcv_export as ofcv
+from ofcv_export.formats import format_of
+from ofcv_export.rescaling import DimensionWiseRescaling, MoleculeRescaling
+
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+N_BASIS = 361
+SIZES = (10**4, 10**5, 10**6, 10**7)
+N_SECONDS, N_ROUNDS = 2.0, 15
+Call = Callable[[], object]
+
+
+def rescaling() -> DimensionWiseRescaling:
+    """Return a rescaling of the size of H, C, N and O in an even-tempered basis."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(3, N_BASIS, generator=generator)
+    return DimensionWiseRescaling(*values)
+
+
+def plain(module: DimensionWiseRescaling, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return what the artifact does, in PyTorch's words."""
+    coeffs, index, *gradient = inputs
+    scaled = module.lambda_z[index] * (coeffs - module.coeff_biases[index])
+    return (scaled, *(g / (module.lambda_z[index] + module.epsilon) for g in gradient))
+
+
+def copy_of(n_bytes: int) -> Call:
+    """Return a call that moves this many bytes: half of them read, half written."""
+    source = torch.zeros(n_bytes // 8)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def variants(n: int, gradient: bool, folder: Path) -> dict[str, tuple[Call, int]]:
+    """Return the calls to time, with the bytes that each has to move."""
+    module = rescaling()
+    generator = torch.Generator().manual_seed(1)
+    coeffs, slope = torch.randn(2, n, generator=generator)
+    index = torch.randint(N_BASIS, (n,), generator=generator)
+    inputs = [coeffs, index, slope] if gradient else [coeffs, index]
+    frozen = MoleculeRescaling([], module.lambda_z[index], module.coeff_biases[index], 1e-8)
+    frozen_inputs = [coeffs, slope] if gradient else [coeffs]
+    n_bytes = (24 if gradient else 16) * n
+    calls = {"PyTorch expression": (lambda: plain(module, inputs), n_bytes)}
+    for suffix in (".pt", ".onnx", ".pt2"):
+        run = runner(module, folder / f"any-{gradient}{suffix}", gradient)
+        calls[f"{suffix}, any molecules"] = (lambda run=run: run(inputs), n_bytes)
+    # A package with 10^7 constants takes minutes to compile; LibTorch holds them as they are.
+    run = runner(frozen, folder / f"frozen-{n}-{gradient}.pt", gradient)
+    n_bytes = (28 if gradient else 16) * n
+    calls[".pt, frozen molecules"] = (lambda: run(frozen_inputs), n_bytes)
+    return calls
+
+
+def runner(
+    module: DimensionWiseRescaling | MoleculeRescaling, path: Path, gradient: bool
+) -> Callable[[list[Tensor]], object]:
+    """Export a module, unless the file is there, and return what runs the file."""
+    if not path.exists():
+        ofcv.export(module, path, gradient=gradient)
+    return format_of(path).load(path, "cpu")
+
+
+def best_seconds(calls: list[Call]) -> list[float]:
+    """Return the shortest wall time of each call, over rounds in which each has its turn."""
+    best = [float("inf")] * len(calls)
+    end, n_rounds = time.perf_counter() + N_SECONDS, 0
+    while time.perf_counter() < end or n_rounds < N_ROUNDS:
+        n_rounds += 1
+        for place, call in enumerate(calls):
+            start = time.perf_counter()
+            call()
+            best[place] = min(best[place], time.perf_counter() - start)
+    return best
+
+
+def main() -> None:
+    """Print one table."""
+    if any(os.environ.get(name) != value for name, value in KEEP_MEMORY.items()):
+        command = [sys.executable, "-m", "benchmarks.rescaling"]
+        os.execve(sys.executable, command, os.environ | KEEP_MEMORY)
+    torch.set_num_threads(1)
+    console = Console(width=90)
+    table = Table("coefficients", "variant", "ns / coefficient", "limit", "time / limit")
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), console.status("Timing"):
+        for gradient in (False, True):
+            for n in SIZES:
+                found = variants(n, gradient, Path(folder))
+                calls = [call for call, _ in found.values()]
+                limits = {size: copy_of(size) for _, size in found.values()}
+                seconds = best_seconds([*calls, *limits.values()])
+                limit = dict(zip(limits, seconds[len(calls) :], strict=True))
+                size = f"{n:.0e}" + (" + gradient" if gradient else "")
+                for (name, (_, n_bytes)), time_of_call in zip(found.items(), seconds, strict=False):
+                    cells = (1e9 * time_of_call / n, 1e9 * limit[n_bytes] / n)
+                    ratio = time_of_call / limit[n_bytes]
+                    table.add_row(size, name, *(f"{cell:.2f}" for cell in cells), f"{ratio:.1f}")
+                    size = ""
+                table.add_section()
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
