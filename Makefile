@@ -22,6 +22,7 @@ CONFIGURE = $(BIN)/cmake -S cpp_demo -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$
 
 demo: cpp-demo
 	$(BIN)/python -m export_scripts.demo --cpp-demo $(BUILD)/ofcv_demo --output demo_output
+	$(BIN)/python -m export_scripts.openmm_example --program $(BUILD)/openmm/ofcv_openmm --output demo_output/openmm
 
 test: cpp-tests
 	$(BIN)/python -m pytest
@@ -38,13 +39,15 @@ format: $(VENV)/test.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i $(CPP_FILES)
 
-bench: $(VENV)/test.installed
+bench: cpp-tests
 	$(BIN)/python -m benchmarks.smart_derivatives
 	$(BIN)/python -m benchmarks.mlcolvar_models
+	$(BIN)/python -m benchmarks.rescaling
+	$(BIN)/python -m benchmarks.openmm_overhead --program $(BUILD)/openmm/ofcv_openmm
 
 cpp-demo: $(VENV)/demo.installed
 	$(CONFIGURE)
-	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target ofcv_demo
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target ofcv_demo ofcv_density ofcv_openmm
 
 cpp-tests: $(VENV)/test.installed
 	$(CONFIGURE)

@@ -1,0 +1,307 @@
+// Runs OpenMM dynamics biased by an artifact, and measures what the bias costs a step.
+
+#include <ATen/Parallel.h>
+#include <openmm/Context.h>
+#include <openmm/LangevinMiddleIntegrator.h>
+#include <openmm/Platform.h>
+#include <openmm/State.h>
+#include <openmm/System.h>
+#include <openmm/VerletIntegrator.h>
+#include <openmm/serialization/XmlSerializer.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "array.hpp"
+#include "atomic_file.hpp"
+#include "npy.hpp"
+#include "ofcv_force.hpp"
+#include "openmm_arguments.hpp"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int n_turns = 20;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Reads an OpenMM object; OpenMM itself would take any other type for it.
+template <typename T>
+std::unique_ptr<T> read_xml(const std::string& option, const std::string& path,
+                            const std::string& type) {
+  std::ifstream stream(path);
+  if (!stream) throw ofcv::Error(option, "a readable file", "'" + path + "'");
+  std::stringstream content;
+  content << stream.rdbuf();
+  const std::string text = content.str();
+  const std::size_t root = text.find("type=\"");
+  if (!text.starts_with("<?xml") || root == text.npos ||
+      !std::string_view(text).substr(root + 6).starts_with(type + "\"")) {
+    throw ofcv::Error(option, "an OpenMM " + type + " as XML", "'" + path + "'");
+  }
+  return std::unique_ptr<T>(OpenMM::XmlSerializer::deserialize<T>(content));
+}
+
+/// The highest force group that no force of the system is in, for the bias alone.
+int free_group(const OpenMM::System& system) {
+  std::vector<bool> taken(32, false);
+  for (int i = 0; i < system.getNumForces(); ++i) {
+    taken[system.getForce(i).getForceGroup()] = true;
+  }
+  // The last group's flag would be the sign bit.
+  for (int group = 30; group >= 0; --group) {
+    if (!taken[group]) return group;
+  }
+  throw ofcv::Error("--system", "a force group that is free", "none");
+}
+
+std::unique_ptr<OpenMM::Integrator> make_integrator(const OpenMMArguments& arguments) {
+  const double step = arguments.timestep / 1000;  // fs to OpenMM's ps
+  if (arguments.integrator == "verlet") return std::make_unique<OpenMM::VerletIntegrator>(step);
+  auto langevin = std::make_unique<OpenMM::LangevinMiddleIntegrator>(arguments.temperature,
+                                                                     arguments.friction, step);
+  langevin->setRandomNumberSeed(arguments.seed);
+  return langevin;
+}
+
+/// A system in a context of its own, biased or not, in the state that was read.
+class Simulation {
+ public:
+  Simulation(const OpenMMArguments& arguments, bool biased)
+      : system_(read_xml<OpenMM::System>("--system", arguments.system, "System")),
+        integrator_(make_integrator(arguments)) {
+    if (biased) add_bias(arguments);
+    OpenMM::Platform& platform = OpenMM::Platform::getPlatformByName(arguments.platform);
+    if (arguments.platform == "CPU") {
+      platform.setPropertyDefaultValue("Threads", std::to_string(arguments.threads));
+    }
+    context_ = std::make_unique<OpenMM::Context>(*system_, *integrator_, platform);
+    start(arguments);
+  }
+
+  int n_atoms() const { return system_->getNumParticles(); }
+  void step(long long n_steps) { integrator_->step(static_cast<int>(n_steps)); }
+  OpenMM::State state() const {
+    return context_->getState(OpenMM::State::Positions | OpenMM::State::Energy);
+  }
+  double bias_energy() const {
+    if (!bias_group_) return 0;
+    return context_->getState(OpenMM::State::Energy, false, 1 << *bias_group_).getPotentialEnergy();
+  }
+
+ private:
+  void add_bias(const OpenMMArguments& arguments) {
+    auto force = std::make_unique<ofcv::OpenMMForce>(
+        arguments.bias,
+        ofcv::OpenMMOptions{.parameters = arguments.parameters, .device = arguments.device});
+    bias_group_ = free_group(*system_);
+    force->setForceGroup(*bias_group_);
+    system_->addForce(force.release());
+  }
+
+  void start(const OpenMMArguments& arguments) {
+    const auto state = read_xml<OpenMM::State>("--state", arguments.state, "State");
+    if ((state->getDataTypes() & OpenMM::State::Positions) == 0) {
+      throw ofcv::Error("--state", "a state with positions", "'" + arguments.state + "'");
+    }
+    const std::size_t n_positions = state->getPositions().size();
+    if (n_positions != static_cast<std::size_t>(n_atoms())) {
+      throw ofcv::Error("--state", "the system's " + std::to_string(n_atoms()) + " atoms",
+                        std::to_string(n_positions));
+    }
+    OpenMM::Vec3 a, b, c;
+    state->getPeriodicBoxVectors(a, b, c);
+    context_->setPeriodicBoxVectors(a, b, c);
+    context_->setTime(state->getTime());
+    context_->setPositions(state->getPositions());
+    if (state->getDataTypes() & OpenMM::State::Velocities) {
+      context_->setVelocities(state->getVelocities());
+    } else {
+      context_->setVelocitiesToTemperature(arguments.temperature, arguments.seed);
+    }
+  }
+
+  std::unique_ptr<OpenMM::System> system_;
+  std::unique_ptr<OpenMM::Integrator> integrator_;
+  std::unique_ptr<OpenMM::Context> context_;
+  std::optional<int> bias_group_;
+};
+
+/// Where the energies and positions of a run go.
+class Recorder {
+ public:
+  Recorder(const OpenMMArguments& arguments, const Simulation& simulation)
+      : n_values_(std::size_t{3} * simulation.n_atoms()) {
+    if (!arguments.energies.empty()) {
+      energies_file_.emplace(arguments.energies);
+      energies_file_->stream() << "step,time,potential,kinetic,bias\n";
+    }
+    if (!arguments.positions.empty()) {
+      positions_file_.emplace(arguments.positions);
+      const long long n_frames = arguments.steps / arguments.interval + 1;
+      positions_.emplace(ofcv::DType::float64, ofcv::Shape{n_frames, simulation.n_atoms(), 3});
+    }
+  }
+
+  void record(long long step, const Simulation& simulation) {
+    const OpenMM::State state = simulation.state();
+    if (energies_file_) {
+      char line[160];
+      std::snprintf(line, sizeof line, "%lld,%.9g,%.17g,%.17g,%.17g\n", step, state.getTime(),
+                    state.getPotentialEnergy(), state.getKineticEnergy(), simulation.bias_energy());
+      energies_file_->stream() << line;
+    }
+    if (positions_) {
+      double* frame = positions_->data<double>() + n_frames_ * n_values_;
+      std::memcpy(frame, state.getPositions().data(), n_values_ * sizeof(double));
+    }
+    ++n_frames_;
+  }
+
+  /// Both files are complete before the first one takes its name.
+  void finish() {
+    if (positions_file_) npy::write(positions_file_->stream(), positions_->view());
+    for (std::optional<AtomicFile>* file : {&energies_file_, &positions_file_}) {
+      if (*file) (*file)->close();
+    }
+    for (std::optional<AtomicFile>* file : {&energies_file_, &positions_file_}) {
+      if (*file) (*file)->commit();
+    }
+  }
+
+ private:
+  std::optional<AtomicFile> energies_file_;
+  std::optional<AtomicFile> positions_file_;
+  std::optional<Array> positions_;
+  std::size_t n_values_;
+  std::size_t n_frames_ = 0;
+};
+
+/// A line on the terminal that follows the run; nothing where stderr is no terminal.
+class Progress {
+ public:
+  explicit Progress(long long n_steps) : n_steps_(n_steps) {}
+  ~Progress() {
+    if (shown_) std::fprintf(stderr, "\r\033[K");
+  }
+
+  void update(long long step) {
+    if (!is_terminal_ || step == 0 || seconds_since(last_) < 1.0) return;
+    const double left = seconds_since(start_) / step * (n_steps_ - step);
+    std::fprintf(stderr, "\r\033[Kstep %lld of %lld, %.0f s left", step, n_steps_, left);
+    last_ = Clock::now();
+    shown_ = true;
+  }
+
+ private:
+  long long n_steps_;
+  bool is_terminal_ = ::isatty(STDERR_FILENO) != 0;
+  bool shown_ = false;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point last_ = start_;
+};
+
+/// Runs the dynamics; returns the wall time of a step in microseconds, reports left out.
+double run_dynamics(const OpenMMArguments& arguments, Simulation& simulation) {
+  Recorder recorder(arguments, simulation);
+  Progress progress(arguments.steps);
+  double seconds = 0;
+  recorder.record(0, simulation);
+  for (long long step = 0; step < arguments.steps;) {
+    const long long n_steps = std::min(arguments.interval, arguments.steps - step);
+    const auto start = Clock::now();
+    simulation.step(n_steps);
+    seconds += seconds_since(start);
+    step += n_steps;
+    if (step % arguments.interval == 0) recorder.record(step, simulation);
+    progress.update(step);
+  }
+  recorder.finish();
+  return 1e6 * seconds / arguments.steps;
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
+}
+
+/// Median wall times of a step without and with the bias, in microseconds, measured by turns. Each
+/// step is timed on its own: other programs on the machine disturb some, but not the median.
+std::pair<double, double> time_by_turns(const OpenMMArguments& arguments, Simulation& biased) {
+  Simulation unbiased(arguments, false);
+  const long long n_steps = std::max(1LL, arguments.timed_steps / n_turns);
+  const auto time_steps = [&](Simulation& simulation, std::vector<double>& times) {
+    for (long long step = 0; step < n_steps; ++step) {
+      const auto start = Clock::now();
+      simulation.step(1);
+      times.push_back(1e6 * seconds_since(start));
+    }
+  };
+  std::vector<double> without, with;
+  for (int turn = 0; turn < n_turns; ++turn) {
+    time_steps(unbiased, without);
+    time_steps(biased, with);
+  }
+  return {median(std::move(without)), median(std::move(with))};
+}
+
+void run(const OpenMMArguments& arguments) {
+  at::set_num_threads(arguments.threads);
+  at::set_num_interop_threads(arguments.threads);
+  const char* plugins = std::getenv("OPENMM_PLUGIN_DIR");
+  OpenMM::Platform::loadPluginsFromDirectory(plugins ? plugins : OFCV_OPENMM_PLUGINS);
+
+  Simulation simulation(arguments, !arguments.bias.empty());
+  std::printf("system   %s: %d atoms, OpenMM %s on %s\n", arguments.system.c_str(),
+              simulation.n_atoms(), OpenMM::Platform::getOpenMMVersion().c_str(),
+              arguments.platform.c_str());
+  if (!arguments.bias.empty()) {
+    std::printf("bias     %s (%s)\n", arguments.bias.c_str(),
+                ofcv::read_metadata(arguments.bias).format.c_str());
+  }
+  const double microseconds = run_dynamics(arguments, simulation);
+  std::printf("run      %lld steps of %g fs with %s, %.1f us a step\n", arguments.steps,
+              arguments.timestep, arguments.integrator.c_str(), microseconds);
+  for (const std::string& path : {arguments.energies, arguments.positions}) {
+    if (!path.empty()) std::printf("written  %s\n", path.c_str());
+  }
+  if (arguments.timed_steps > 0) {
+    const auto [without, with] = time_by_turns(arguments, simulation);
+    std::printf("timing   %.2f us a step without the bias, %.2f with it, %.2f more (%.2f times)\n",
+                without, with, with - without, with / without);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const OpenMMArguments arguments = OpenMMArguments::parse({argv + 1, argv + argc});
+    if (arguments.help) {
+      std::cout << OpenMMArguments::usage;
+    } else {
+      run(arguments);
+    }
+    return 0;
+  } catch (const ofcv::Error& error) {
+    std::cerr << "ofcv_openmm: " << error.what() << "\n";
+  } catch (const std::exception& error) {
+    std::cerr << "ofcv_openmm: " << ofcv::detail::reason(error) << "\n";
+  }
+  return 2;
+}
