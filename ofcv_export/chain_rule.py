@@ -3,7 +3,8 @@
     d(out)/d(pos)[frame, t] = sum over entries e with target[e] = t of
                               values[frame, e] * d(out)/d(desc)[frame, descriptor[e]]
 
-Two forms compute it. Each arranges the values of a frame in the order that suits it.
+Two forms compute it. Each arranges the values of a frame in the order that suits it. Either can
+be wrapped to take one vector for each pair of opposite blocks.
 """
 
 # No postponed annotations here: torch.jit.script wants the classes' own to be types.
@@ -130,12 +131,52 @@ class GatherChainRule(nn.Module):
         return out.reshape(x.shape[0], self.n_atoms, 3)
 
 
+class OppositePairs(nn.Module):
+    """A form of the chain rule for pairs of blocks -u and u, of which u alone is its input.
+
+    Parameters
+    ----------
+    rule : ScatterChainRule or GatherChainRule
+        The form, on a pattern with two blocks for each descriptor in turn, the first minus the
+        second.
+    """
+
+    source: Tensor
+
+    def __init__(self, rule: ScatterChainRule | GatherChainRule, pattern: SparsityPattern) -> None:
+        super().__init__()
+        self.rule = rule
+        self.n_values = 3 * pattern.n_descriptors
+        # Number the components of all vectors from 1, let the form arrange +-numbers, and read
+        # from them where in (values, -values, 0) each of its own values comes from.
+        numbers = torch.arange(1, self.n_values + 1).view(1, -1, 3)
+        arranged = rule.arrange(torch.stack([-numbers, numbers], dim=2).flatten(1, 2)).flatten()
+        source = torch.where(arranged > 0, arranged - 1, self.n_values - arranged - 1)
+        source = torch.where(arranged == 0, 2 * self.n_values, source)
+        self.register_buffer("source", source, persistent=False)
+
+    def arrange(self, pairs: Tensor) -> Tensor:
+        """Return the values (batch, 3 * n_descriptors) of vectors (batch, n_descriptors, 3)."""
+        return pairs.flatten(1)
+
+    def pairs(self, values: Tensor) -> Tensor:
+        """Return the vectors (batch, n_descriptors, 3) of values (batch, 3 * n_descriptors)."""
+        return values.unflatten(1, (-1, 3))
+
+    def forward(self, x: Tensor, values: Tensor) -> Tensor:
+        """Return d(out)/d(pos), see `ScatterChainRule.forward`; one vector u for each pair."""
+        zero = torch.zeros([x.shape[0], 1], dtype=values.dtype, device=values.device)
+        both = torch.cat([values, -values, zero], dim=1)
+        out: Tensor = self.rule(x, both.index_select(1, self.source))
+        return out
+
+
 class FrozenDataset(nn.Module):
     """The chain rule together with the derivatives of a dataset's frames.
 
     Parameters
     ----------
-    chain_rule : ScatterChainRule or GatherChainRule
+    chain_rule : ScatterChainRule, GatherChainRule or OppositePairs
         The chain rule.
     values : torch.Tensor
         Derivatives as the chain rule arranges them, shape (n_frames, n_values).
@@ -143,7 +184,9 @@ class FrozenDataset(nn.Module):
 
     values: Tensor
 
-    def __init__(self, chain_rule: ScatterChainRule | GatherChainRule, values: Tensor) -> None:
+    def __init__(
+        self, chain_rule: ScatterChainRule | GatherChainRule | OppositePairs, values: Tensor
+    ) -> None:
         super().__init__()
         self.chain_rule = chain_rule
         self.register_buffer("values", values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -48,8 +48,13 @@ def require_suffix(name: str, path: str | PathLike[str], *suffixes: str) -> str:
     return suffix
 
 
-def read_npz(name: str, path: str | PathLike[str], keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return some arrays of an ``.npz`` file.
+def read_npz(
+    name: str,
+    path: str | PathLike[str],
+    keys: Sequence[str],
+    defaults: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return some arrays of an ``.npz`` file, and those of `defaults` where they are there.
 
     Raises
     ------
@@ -61,7 +66,8 @@ def read_npz(name: str, path: str | PathLike[str], keys: Sequence[str]) -> dict[
     require_file(name, path)
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in keys}
+            extra = {key: archive.get(key, value) for key, value in (defaults or {}).items()}
+            return {key: archive[key] for key in keys} | extra
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, AttributeError) as error:
         raise ValueError(
             f"{name}: expected an .npz file with {', '.join(keys)}, got {str(path)!r}"

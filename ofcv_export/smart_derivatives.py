@@ -11,16 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.chain_rule import FrozenDataset, GatherChainRule, ScatterChainRule
+from ofcv_export.chain_rule import (
+    FrozenDataset,
+    GatherChainRule,
+    OppositePairs,
+    ScatterChainRule,
+)
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.recognise import recognise
 from ofcv_export.export_graph import ExportGraph, TensorSpec
 from ofcv_export.files import atomic_path, read_npz, require_suffix
+from ofcv_export.pair_chain_rule import PairChainRule
 from ofcv_export.sparse_chain_rule import (
     SparseChainRule,
     chain_rule_details,
     chain_rule_specs,
     suitable_chain_rule,
+    suitable_pair_rule,
 )
 from ofcv_export.sparse_jacobian import (
     DescriptorFunction,
@@ -47,6 +54,10 @@ _NUMBERS_PER_BATCH = 1_000_000
 # A progress bar appears when more numbers than this are to be frozen.
 _LONG_SETUP = 20_000_000
 _SAVED = ("descriptor_index", "atom_index", "sizes", "blocks", "descriptors")
+# Version of saved set-ups: 2 holds one vector for each pair of opposite blocks.
+_FULL, _PAIRS = 1, 2
+
+ChainRule = ScatterChainRule | GatherChainRule | OppositePairs | PairChainRule
 
 
 class SmartDerivatives(nn.Module):
@@ -73,6 +84,8 @@ class SmartDerivatives(nn.Module):
     values : torch.Tensor
         Derivatives of every frame in the order that the chain rule wants, shape
         (n_frames, n_values). A buffer that moves with the module and stays out of its state dict.
+        Of descriptors that are `antisymmetric` (distances and functions of them) of more than 24
+        atoms one vector per pair is stored: half the memory.
 
     Examples
     --------
@@ -91,7 +104,7 @@ class SmartDerivatives(nn.Module):
         self.force_all_atoms = force_all_atoms
         self.pattern: SparsityPattern | None = None
         self.descriptors: dict[str, Any] | None = None
-        self.chain_rule: ScatterChainRule | GatherChainRule | None = None
+        self.chain_rule: ChainRule | None = None
         self.register_buffer("values", torch.empty(0, 0), persistent=False)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -177,15 +190,16 @@ class SmartDerivatives(nn.Module):
 
     def _evaluate(
         self, jacobian: SparseJacobian, frames: Tensor, batch_size: int
-    ) -> tuple[Tensor, Tensor, ScatterChainRule | GatherChainRule]:
+    ) -> tuple[Tensor, Tensor, ChainRule]:
         """Return descriptors, arranged values and the chain rule for all frames."""
         pattern = jacobian.pattern
-        rule = suitable_chain_rule(pattern)
+        rule = (suitable_pair_rule if jacobian.antisymmetric else suitable_chain_rule)(pattern)
         descriptors = torch.empty(len(frames), pattern.n_descriptors, dtype=frames.dtype)
         values = torch.empty(len(frames), rule.n_values, dtype=frames.dtype)
         show_progress = values.numel() >= _LONG_SETUP
         for rows, d, blocks in evaluate_all(jacobian, frames, batch_size, show_progress):
             descriptors[rows] = d.cpu()
+            blocks = _second_of_pairs(blocks) if jacobian.antisymmetric else blocks
             values[rows] = rule.arrange(blocks.cpu())
         return descriptors, values, rule
 
@@ -230,11 +244,13 @@ class SmartDerivatives(nn.Module):
         values = self.values
         self._require_inputs(pattern, x, ref_idx)
         try:
-            frames = values.index_select(0, ref_idx)
+            if isinstance(chain_rule, PairChainRule):
+                out: Tensor = chain_rule(x, values, ref_idx)
+            else:
+                out = chain_rule(x, values.index_select(0, ref_idx))
         except IndexError:
             require_in_range("ref_idx", ref_idx, 0, len(values))
             raise
-        out: Tensor = chain_rule(x, frames)
         return out
 
     def _require_inputs(self, pattern: SparsityPattern, x: Tensor, ref_idx: Tensor) -> None:
@@ -263,7 +279,11 @@ class SmartDerivatives(nn.Module):
         RuntimeError
             Before `setup`.
         """
-        return self._require_setup()[0].blocks(self.values)
+        rule, _ = self._require_setup()
+        if isinstance(rule, PairChainRule | OppositePairs):
+            pairs = rule.pairs(self.values)
+            return torch.stack([-pairs, pairs], dim=2).flatten(1, 2)
+        return rule.blocks(self.values)
 
     def sparse_chain_rule(self) -> SparseChainRule:
         """Return the chain rule on this pattern with the derivatives as an input."""
@@ -283,10 +303,14 @@ class SmartDerivatives(nn.Module):
         rule, pattern = self._require_setup()
         if form not in ("scatter", "gather"):
             raise ValueError(f'form: expected "scatter" or "gather", got {form!r}')
+        wanted: ScatterChainRule | GatherChainRule | OppositePairs
         wanted = (ScatterChainRule if form == "scatter" else GatherChainRule)(pattern)
         values = self.values
-        if type(wanted) is not type(rule):
-            values = wanted.arrange(rule.blocks(self.values).cpu())
+        if isinstance(rule, PairChainRule | OppositePairs):
+            values = rule.pairs(values).flatten(1)
+            wanted = OppositePairs(wanted, pattern)
+        elif type(wanted) is not type(rule):
+            values = wanted.arrange(rule.blocks(values).cpu())
         n_frames = len(values)
         x, out = chain_rule_specs(pattern, self.values.dtype, n_outputs)
         return ExportGraph(
@@ -299,7 +323,11 @@ class SmartDerivatives(nn.Module):
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the frozen set-up to an ``.npz`` file, from which `load` makes it again."""
-        _, pattern = self._require_setup()
+        rule, pattern = self._require_setup()
+        if isinstance(rule, PairChainRule | OppositePairs):
+            blocks, version = rule.pairs(self.values), _PAIRS
+        else:
+            blocks, version = rule.blocks(self.values), _FULL
         require_suffix("path", path, ".npz")
         with atomic_path(path) as temporary:
             np.savez(
@@ -307,22 +335,27 @@ class SmartDerivatives(nn.Module):
                 descriptor_index=pattern.descriptor_index.numpy(),
                 atom_index=pattern.atom_index.numpy(),
                 sizes=np.array([pattern.n_descriptors, pattern.n_atoms]),
-                blocks=self.blocks().cpu().numpy(),
+                blocks=blocks.cpu().numpy(),
+                version=version,
                 descriptors=json.dumps(self.descriptors),
             )
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SmartDerivatives:
-        """Read a set-up that `save` wrote.
+        """Read a set-up that `save` wrote, with one vector for each pair or without.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the file is not a set-up or holds values that are not finite.
+            If the file is not a set-up, of an unknown version, or holds values that are not
+            finite.
         """
-        arrays = read_npz("path", path, _SAVED)
+        arrays = read_npz("path", path, _SAVED, {"version": np.array(_FULL)})
+        version = int(arrays["version"])
+        if version not in (_FULL, _PAIRS):
+            raise ValueError(f"path: expected a set-up of version 1 or 2, got version {version}")
         pattern = SparsityPattern(
             torch.from_numpy(arrays["descriptor_index"]),
             torch.from_numpy(arrays["atom_index"]),
@@ -330,16 +363,18 @@ class SmartDerivatives(nn.Module):
         )
         blocks = torch.from_numpy(arrays["blocks"])
         require_floating("blocks", blocks)
-        require_shape("blocks", blocks, ("n_frames", pattern.n_blocks, 3))
+        n_vectors = pattern.n_blocks if version == _FULL else pattern.n_descriptors
+        require_shape("blocks", blocks, ("n_frames", n_vectors, 3))
         require_finite("blocks", blocks)
         smart = cls(force_all_atoms=bool(pattern.unused_atoms()))
         smart.pattern = pattern
         smart.descriptors = json.loads(str(arrays["descriptors"]))
-        smart.chain_rule = suitable_chain_rule(pattern)
-        smart.values = smart.chain_rule.arrange(blocks)
+        rule = (suitable_chain_rule if version == _FULL else suitable_pair_rule)(pattern)
+        smart.chain_rule = rule
+        smart.values = rule.arrange(blocks)
         return smart
 
-    def _require_setup(self) -> tuple[ScatterChainRule | GatherChainRule, SparsityPattern]:
+    def _require_setup(self) -> tuple[ChainRule, SparsityPattern]:
         if self.chain_rule is None or self.pattern is None:
             raise RuntimeError("setup: expected to be called first, got no frozen frames")
         return self.chain_rule, self.pattern
@@ -382,6 +417,17 @@ def _pattern(function: DescriptorFunction, frames: Tensor) -> SparsityPattern:
     if isinstance(function, Descriptor):
         return function.pattern()
     return find_pattern(function, frames)
+
+
+def _second_of_pairs(blocks: Tensor) -> Tensor:
+    """Return the derivatives for the second atom of every pair, proved to be minus the first."""
+    first, second = blocks.unflatten(1, (-1, 2)).unbind(2)
+    if not torch.equal(first, -second):
+        raise ValueError(
+            "descriptor_function: expected opposite derivatives from descriptors that say they "
+            f"are antisymmetric, got a difference of {float((first + second).abs().max()):.1e}"
+        )
+    return second
 
 
 def _require_sizes(pattern: SparsityPattern, n_atoms: int) -> None:

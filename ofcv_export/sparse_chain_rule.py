@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.chain_rule import GatherChainRule, ScatterChainRule
+from ofcv_export.chain_rule import GatherChainRule, OppositePairs, ScatterChainRule
 from ofcv_export.export_graph import ExportGraph, TensorSpec
+from ofcv_export.pair_chain_rule import PairChainRule, suitable_layout
 from ofcv_export.sparsity_pattern import SparsityPattern
 from ofcv_export.validation import (
     dtype_name,
@@ -100,6 +101,14 @@ def suitable_chain_rule(pattern: SparsityPattern) -> ScatterChainRule | GatherCh
     if GatherChainRule.padding(pattern) <= _LARGEST_PADDING:
         return GatherChainRule(pattern)
     return ScatterChainRule(pattern)
+
+
+def suitable_pair_rule(pattern: SparsityPattern) -> PairChainRule | OppositePairs:
+    """Return what suits a pattern of opposite blocks best."""
+    layout = suitable_layout(pattern)
+    if layout is None:
+        return OppositePairs(suitable_chain_rule(pattern), pattern)
+    return PairChainRule(layout)
 
 
 def chain_rule_specs(

@@ -18,6 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ofcv_export.descriptors.descriptor import Descriptor, compressed_jacobian
+from ofcv_export.pair_chain_rule import takes_pairs
 from ofcv_export.sparsity_pattern import SparsityPattern
 
 DescriptorFunction = Callable[[Tensor], Tensor]
@@ -54,6 +55,9 @@ class SparseJacobian:
         self.function = function
         self.pattern = pattern
         self.analytic = function if isinstance(function, Descriptor) else None
+        self.antisymmetric = (
+            self.analytic is not None and self.analytic.antisymmetric and takes_pairs(pattern)
+        )
         self._generator = torch.Generator().manual_seed(_PROOF_SEED)
 
     def evaluate(self, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,7 @@ class Contacts(Descriptor):
         distances = PairDistances(pairs, n_atoms, box)
         super().__init__(n_atoms, distances.n_descriptors, distances.takes_box)
         self.distances = distances
+        self.antisymmetric = True
         self.switching_function = switching_module(switching_function)
 
     def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)

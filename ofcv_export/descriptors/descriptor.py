@@ -35,11 +35,16 @@ class Descriptor(nn.Module, ABC):
     ----------
     n_atoms, n_descriptors, takes_box
         As the parameters.
+    antisymmetric : bool
+        Whether each descriptor depends on the difference of two positions only: `pattern` then has
+        two blocks for each descriptor in turn, and of the derivatives the first is exactly minus
+        the second.
     """
 
     n_atoms: int
     n_descriptors: int
     takes_box: bool
+    antisymmetric: bool
 
     def __init__(self, n_atoms: int, n_descriptors: int, takes_box: bool) -> None:
         super().__init__()
@@ -48,6 +53,7 @@ class Descriptor(nn.Module, ABC):
         self.n_atoms = int(n_atoms)
         self.n_descriptors = int(n_descriptors)
         self.takes_box = takes_box
+        self.antisymmetric = False
 
     @abstractmethod
     def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)

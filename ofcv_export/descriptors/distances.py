@@ -38,6 +38,7 @@ class PairDistances(Descriptor):
         self.register_buffer("first", pairs[:, 0].contiguous(), persistent=False)
         self.register_buffer("second", pairs[:, 1].contiguous(), persistent=False)
         self.box = box
+        self.antisymmetric = True
 
     def vectors(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
         """Return the vectors from i to j, shape (batch, n_pairs, 3)."""

@@ -31,6 +31,7 @@ class InverseDistances(Descriptor):
         distances = PairDistances(pairs, n_atoms, box)
         super().__init__(n_atoms, distances.n_descriptors, distances.takes_box)
         self.distances = distances
+        self.antisymmetric = True
 
     def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
         """Return the inverse distances, shape (batch, n_pairs)."""

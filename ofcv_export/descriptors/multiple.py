@@ -40,6 +40,7 @@ class MultipleDescriptors(Descriptor):
             any(descriptor.takes_box for descriptor in descriptors),
         )
         self.descriptors = nn.ModuleList(descriptors)
+        self.antisymmetric = all(descriptor.antisymmetric for descriptor in descriptors)
 
     def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
         """Return all descriptors, shape (batch, n_descriptors)."""
