@@ -315,10 +315,11 @@ def test_a_file_has_the_layout_of_mldft(file: Path, water: Calculation) -> None:
 
 def test_a_file_holds_the_labels(file: Path, water: Calculation) -> None:
     labels = read_labels(file)
-    np.testing.assert_allclose(labels.coeffs, water.coeffs, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(labels.energy, water.energy("kin"), rtol=1e-10)
+    # The fit multiplies the last digits, which depend on the number of threads, by its condition.
+    np.testing.assert_allclose(labels.coeffs, water.coeffs, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(labels.energy, water.energy("kin"), rtol=1e-9)
     np.testing.assert_allclose(
-        labels.projected_gradient(), water.projected(water.gradient("kin")), rtol=0, atol=1e-8
+        labels.projected_gradient(), water.projected(water.gradient("kin")), rtol=0, atol=1e-6
     )
     assert repr(labels.basis_info) == repr(density_basis_info())
     assert len(density_basis_info().basis_function_ind([8, 1, 1])) == labels.coeffs.shape[1]
