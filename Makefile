@@ -1,4 +1,5 @@
 # make demo    real input to verified artifacts, in Python and C++
+# make openmm-demo   a trained CV pulls alanine dipeptide in OpenMM, from Python and from C++
 # make test    all tests, Python and C++
 # make check   formatting, lint and types
 # make bench   timings side by side with mlcolvar
@@ -18,10 +19,12 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP
 CONFIGURE = $(BIN)/cmake -S cpp_demo -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
   -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
 
-.PHONY: demo test check format bench cpp-demo cpp-tests clean
+.PHONY: demo openmm-demo test check format bench cpp-demo cpp-tests clean
 
 demo: cpp-demo
 	$(BIN)/python -m export_scripts.demo --cpp-demo $(BUILD)/ofcv_demo --output demo_output
+
+openmm-demo: cpp-demo
 	$(BIN)/python -m export_scripts.openmm_example --program $(BUILD)/openmm/ofcv_openmm --output demo_output/openmm
 
 test: cpp-tests
