@@ -11,6 +11,7 @@ from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.geometry import RuntimeBox, require_box
 from ofcv_export.export_graph import ExportGraph, TensorSpec
 from ofcv_export.gradients import ValuesAndDerivatives, write_out
+from ofcv_export.single_frame import single_frame
 from ofcv_export.validation import (
     dtype_name,
     require_dtype,
@@ -173,11 +174,19 @@ class CollectiveVariable(nn.Module):
                 "descriptors": self.descriptors.specification(),
                 "elements": self.elements,
                 "parameters": parameters,
+                "form": "general",
             },
             exact=self._by_autograd(),
             atoms=self.atoms,
             length_unit=self.length_unit,
+            one_frame=self._one_frame,
         )
+
+    def _one_frame(self, compiled: bool) -> tuple[nn.Module, str]:
+        """Return the graph for one frame and the name of its form, see `single_frame`."""
+        positions, *others = self._example()
+        examples = [positions[:1], *others]
+        return single_frame(self, self.n_outputs, examples, self.periodic, compiled)
 
     def parameter_defaults(self) -> dict[str, list[float]]:
         """Return the default values of the inputs that follow positions and box."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -99,6 +99,11 @@ class ExportGraph:
     scalar_code : bool
         Whether AOTInductor leaves out vector instructions, which is faster where every number is
         gathered.
+    one_frame : callable, optional
+        Makes another module, for a batch of 1, and the name of its form; its argument says whether
+        the module will be compiled.
+    stack_buffers : bool
+        Whether AOTInductor puts intermediate results on the stack.
     """
 
     kind: str
@@ -113,6 +118,16 @@ class ExportGraph:
     freeze: bool = True
     differentiable: bool = False
     scalar_code: bool = False
+    one_frame: Callable[[bool], tuple[nn.Module, str]] | None = None
+    stack_buffers: bool = False
+
+    def for_one_frame(self, compiled: bool) -> ExportGraph:
+        """Return the graph in its form for one frame, if it has one, named in the details."""
+        if self.one_frame is None:
+            return self
+        module, form = self.one_frame(compiled)
+        details = {**self.details, "form": form}
+        return replace(self, module=module, details=details, stack_buffers=compiled)
 
     def with_size(self, symbol: str, size: int) -> ExportGraph:
         """Return the same graph with the symbolic size `symbol` fixed to `size`."""

@@ -52,7 +52,8 @@ def export(
         Where to write; the suffix chooses the format. TorchScript is deprecated upstream; prefer
         ONNX where the engine leaves the choice.
     batch : int, optional
-        Fixes the number of frames; by default it is free.
+        Fixes the number of frames; by default it is free. With 1 a collective variable gets a
+        graph of its own for TorchScript and AOTInductor, see `ofcv_export.single_frame`.
     contract : str, optional
         An engine's own calling convention, for a ``.pt`` file that it loads as it is:
         ``gromacs-nnpot`` or ``openmm-torch`` for a `Bias`, ``plumed-pytorch`` or
@@ -97,6 +98,9 @@ def export(
             require_finite(name, buffer)
     if batch is not None:
         graph = _with_batch(graph, batch)
+    if batch == 1 and file_format.name != "onnx":
+        # ONNX Runtime has its own ways with the general form.
+        graph = graph.for_one_frame(compiled=file_format.name == "aotinductor")
     metadata = describe(
         graph,
         file_format.name,

@@ -151,7 +151,17 @@ def write_out(
     ValueError
         If the function has operations that cannot be traced.
     """
-    seeds = torch.eye(n_outputs, dtype=examples[0].dtype)
+    values_and_derivatives = differentiated(function, n_outputs, examples[0].dtype, periodic)
+    graph_module = traced(values_and_derivatives, examples, free=[(0, 0)])
+    _require_free(graph_module, [examples[0][:-1], *examples[1:]], "frames")
+    return graph_module
+
+
+def differentiated(
+    function: Callable[..., Tensor], n_outputs: int, dtype: torch.dtype, periodic: bool
+) -> Callable[..., Outputs]:
+    """Return a function that gives values and derivatives by reverse mode, see `write_out`."""
+    seeds = torch.eye(n_outputs, dtype=dtype)
 
     def values_and_derivatives(positions: Tensor, *others: Tensor) -> Outputs:
         box, parameters = _split(others, periodic)
@@ -163,9 +173,7 @@ def write_out(
         stacked = [torch.stack(entries, dim=1) for entries in zip(*gradients, strict=True)]
         return (values, *stacked)
 
-    graph_module = _traced(values_and_derivatives, examples, free=[(0, 0)])
-    _require_free(graph_module, [examples[0][:-1], *examples[1:]], "frames")
-    return graph_module
+    return values_and_derivatives
 
 
 def write_out_gradient(
@@ -201,20 +209,20 @@ def write_out_gradient(
         return energy, gradient
 
     places = [(place, 0) for place in range(len(examples))] if free else []
-    graph_module = _traced(energy_and_gradient, examples, places)
+    graph_module = traced(energy_and_gradient, examples, places)
     if free:
         _require_free(graph_module, [example[:-1] for example in examples], "coefficients")
     return graph_module
 
 
-def _traced(
+def traced(
     function: Callable[..., Outputs], examples: Sequence[Tensor], free: Sequence[tuple[int, int]]
 ) -> fx.GraphModule:
     """Return a function's graph; sizes are fixed except those of (input, axis) in `free`."""
     trace = make_fx(
         function,
         decomposition_table=get_decompositions(_WITH_NUMBERS),  # type: ignore[arg-type]
-        tracing_mode="symbolic",
+        tracing_mode="symbolic" if free else "real",
         _allow_non_fake_inputs=True,
     )
     try:
@@ -238,7 +246,9 @@ def _split(others: Sequence[Tensor], periodic: bool) -> tuple[Sequence[Tensor], 
     return others[:periodic], others[periodic:]
 
 
-def _apply(function: nn.Module, leaves: Sequence[Tensor], parameters: Sequence[Tensor]) -> Tensor:
+def _apply(
+    function: Callable[..., Tensor], leaves: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> Tensor:
     """Return the function's values at positions and perhaps a box."""
     positions, *box = leaves
     values: Tensor = function(positions, box[0] if box else None, *parameters)

@@ -174,10 +174,9 @@ void run(const Arguments& arguments) {
     std::cout << ofcv::read_metadata(arguments.model).document.dump(2) << "\n";
     return;
   }
-  at::set_num_threads(arguments.threads);
   at::set_num_interop_threads(arguments.threads);
 
-  const ofcv::Model model(arguments.model, arguments.device);
+  const ofcv::Model model(arguments.model, arguments.device, arguments.threads);
   const ofcv::Metadata& metadata = model.metadata();
   const std::vector<std::string> paths = output_paths(metadata, arguments.outputs);
   const std::vector<Input> inputs = read_inputs(metadata, arguments.inputs);

@@ -1,6 +1,6 @@
 // Optimises the electron density of a molecule with an exported energy functional.
 
-#include <ATen/Parallel.h>
+#include <ATen/ATen.h>
 
 #include <charconv>
 #include <chrono>
@@ -156,7 +156,6 @@ void write(const std::string& path, const ofcv::View& values) {
 }
 
 int run(const Options& options) {
-  at::set_num_threads(1);
   const c10::InferenceMode inference;
   const density::Settings settings{
       .step_size = options.number("--step", 0, 1e6),

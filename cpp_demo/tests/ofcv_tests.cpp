@@ -469,6 +469,18 @@ void test_raw_pointers(const fs::path& cases) {
   CHECK(floats == std::vector<float>(2 * 21, 0.5F));
 }
 
+void test_threads(const fs::path& cases) {
+  const std::string path = model_of(cases, "smart_derivatives", DType::float32);
+  at::set_num_threads(3);
+  ofcv::Model(path, "cpu", 0);
+  CHECK(at::get_num_threads() == 3);
+  ofcv::Model(path, "cpu", 2);
+  CHECK(at::get_num_threads() == 2);
+  const ofcv::Model one(path);
+  CHECK(at::get_num_threads() == 1);
+  CHECK_ERROR(ofcv::Model(path, "cpu", -1), "threads: expected 0 or more, got -1");
+}
+
 void test_tensors(const fs::path& cases) {
   const ofcv::Model model(model_of(cases, "rescaling_and_gradient", DType::float64));
   const at::Tensor coeffs = at::randn({6}, at::kDouble), gradient = at::randn({6}, at::kDouble);
@@ -809,6 +821,7 @@ int main(int argc, char** argv) {
       {"metadata", test_metadata},
       {"parity", test_parity},
       {"raw_pointers", test_raw_pointers},
+      {"threads", test_threads},
       {"tensors", test_tensors},
       {"compiled", test_compiled},
       {"bad_arguments", test_bad_arguments},

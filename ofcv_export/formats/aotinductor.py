@@ -12,7 +12,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, diges
 from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, foreign
 from ofcv_export.formats.machine import require_this_machine
+from ofcv_export.formats.stack_buffers import stack_buffers
 
 _KIND = "an AOTInductor package"
 _CODE = "data/aotinductor/model/"
@@ -66,7 +67,8 @@ class AOTInductor(Format):
             If the graph cannot be compiled.
         """
         device = _device(graph)
-        with _inductor() as folder:
+        on_stack = graph.stack_buffers and device.type == "cpu"
+        with _inductor() as folder, stack_buffers() if on_stack else nullcontext():
             package = folder / "model.pt2"
             program = torch.export.export(
                 graph.module.eval(),

@@ -1,12 +1,15 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 #include <system_error>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -17,6 +20,8 @@
 
 #if OFCV_HAS_AOTINDUCTOR
 #include <torch/csrc/inductor/aoti_runner/model_container_runner.h>
+#include <torch/csrc/inductor/aoti_runner/model_container_runner_cpu.h>
+#include <torch/csrc/inductor/aoti_torch/utils.h>
 #endif
 
 namespace ofcv {
@@ -56,28 +61,87 @@ class TemporaryFolder {
 };
 
 #if OFCV_HAS_AOTINDUCTOR
-/// LibTorch's runner of compiled code, without its own synchronisation: a lock of ours is faster.
+/// Compiled code for the CPU, called without the detours of LibTorch's runner, which cost a third
+/// of a microsecond.
+class CpuCode : public torch::inductor::AOTIModelContainerRunnerCpu {
+ public:
+  explicit CpuCode(const std::string& library) : AOTIModelContainerRunnerCpu(library, 1, true) {
+    get_num_outputs_func_(container_handle_, &n_outputs_);
+    align_weights();
+  }
+
+  std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) {
+    // A handle is a tensor on the heap. The code deletes those of the inputs; those of the outputs
+    // are ours to delete.
+    std::vector<AtenTensorHandle> handles(inputs.size() + n_outputs_);
+    std::transform(inputs.begin(), inputs.end(), handles.begin(), [](const at::Tensor& input) {
+      // Compiled code takes every input to be contiguous.
+      auto* tensor = new at::Tensor(input.is_contiguous() ? input : input.contiguous());
+      return torch::aot_inductor::tensor_pointer_to_tensor_handle(tensor);
+    });
+    AtenTensorHandle* outputs = handles.data() + inputs.size();
+    if (run_func_(container_handle_, handles.data(), inputs.size(), outputs, n_outputs_, nullptr,
+                  proxy_executor_handle_) != AOTI_RUNTIME_SUCCESS) {
+      const char* reason = "no reason given";
+      if (get_last_error_func_ != nullptr) get_last_error_func_(&reason);
+      throw std::runtime_error(reason);
+    }
+    std::vector<at::Tensor> results(n_outputs_);
+    for (std::size_t i = 0; i < n_outputs_; ++i) {
+      results[i] = *torch::aot_inductor::tensor_handle_to_tensor_pointer(outputs[i]);
+    }
+    // Two outputs may be one and the same handle.
+    std::sort(outputs, outputs + n_outputs_);
+    AtenTensorHandle* end = std::unique(outputs, outputs + n_outputs_);
+    for (AtenTensorHandle* output = outputs; output != end; ++output) {
+      delete torch::aot_inductor::tensor_handle_to_tensor_pointer(*output);
+    }
+    return results;
+  }
+
+ private:
+  // The code keeps its weights at an address that vector instructions are slow to read from.
+  // LibTorch's arrays start at a multiple of 64 bytes; a step of 50 atoms gains a tenth.
+  void align_weights() {
+    constexpr bool use_inactive = false, validate_full_update = true, user_managed = true;
+    for (const auto& [name, weights] : extract_constants_map(use_inactive)) {
+      weights_[name] = weights.clone();
+    }
+    if (!weights_.empty()) {
+      update_constant_buffer(weights_, use_inactive, validate_full_update, user_managed);
+    }
+  }
+
+  std::size_t n_outputs_ = 0;
+  std::unordered_map<std::string, at::Tensor> weights_;
+};
+
+/// Compiled code behind a lock of ours, which is faster than LibTorch's own synchronisation.
 class CompiledCode {
  public:
   CompiledCode(const std::string& library, c10::Device device) : state_(std::make_shared<State>()) {
-    const auto& runners = torch::inductor::getAOTIModelRunnerRegistry();
-    const auto create = runners.at(device.is_cpu() ? "cpu" : "cuda");
-    constexpr bool single_threaded = true;
-    state_->runner = create(library, 1, device.str(), "", single_threaded);
+    if (device.is_cpu()) {
+      state_->cpu = std::make_unique<CpuCode>(library);
+    } else {
+      constexpr bool single_threaded = true;
+      const auto create = torch::inductor::getAOTIModelRunnerRegistry().at("cuda");
+      state_->runner = create(library, 1, device.str(), "", single_threaded);
+    }
   }
 
   std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& inputs) const {
-    // Compiled code takes every input to be contiguous.
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    if (state_->cpu) return state_->cpu->run(inputs);
     std::vector<at::Tensor> tensors;
     tensors.reserve(inputs.size());
     for (const at::Tensor& input : inputs) tensors.push_back(input.contiguous());
-    const std::lock_guard<std::mutex> lock(state_->mutex);
     return state_->runner->boxed_run(std::move(tensors));
   }
 
  private:
   struct State {
     std::mutex mutex;
+    std::unique_ptr<CpuCode> cpu;
     std::unique_ptr<torch::inductor::AOTIModelContainerRunner> runner;
   };
 

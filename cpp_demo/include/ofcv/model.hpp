@@ -18,6 +18,7 @@
 /// add_subdirectory this folder and link ofcv::ofcv.
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/cuda.h>
 
@@ -77,6 +78,19 @@ inline std::string scalar_type_name(at::ScalarType type) {
   return c10::toString(type);
 }
 
+/// A tensor of the caller's memory. at::from_blob makes the same at twice the price, 0.16 us.
+inline at::Tensor borrowed(const void* data, const Shape& shape, DType dtype) {
+  const auto type = c10::scalarTypeToTypeMeta(scalar_type(dtype));
+  const std::size_t n_bytes = static_cast<std::size_t>(count(shape)) * type.itemsize();
+  // A tensor wants a pointer to non-const, though the graph never writes to its inputs.
+  c10::DataPtr memory(const_cast<void*>(data), at::kCPU);
+  c10::Storage storage(c10::Storage::use_byte_size_t(), n_bytes, std::move(memory));
+  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
+      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU), type);
+  tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shape);
+  return tensor;
+}
+
 inline std::span<const std::int64_t> sizes(const at::Tensor& tensor) {
   return {tensor.sizes().data(), tensor.sizes().size()};
 }
@@ -115,14 +129,18 @@ inline c10::Device parse_device(const std::string& text) {
 }  // namespace detail
 
 /// A loaded artifact. Calls are const and may come from several threads; those to one compiled
-/// artifact (.pt2) wait for each other. LibTorch's thread counts are left as they are (see
-/// at::set_num_threads; one thread is fastest for a single frame).
+/// artifact (.pt2) wait for each other.
 class Model {
  public:
   /// Opens the artifact at `path`, checks its digest and metadata, and only then hands it to
-  /// LibTorch. `device` is `cpu`, `cuda` or `cuda:<index>`.
-  explicit Model(const std::string& path, const std::string& device = "cpu")
-      : Model(Archive(path), path, detail::parse_device(device)) {}
+  /// LibTorch. `device` is `cpu`, `cuda` or `cuda:<index>`. `threads` is for LibTorch in the whole
+  /// process, see at::set_num_threads: one by default, since an MD engine owns the cores and one is
+  /// fastest for a single frame; 0 leaves the number as it is.
+  explicit Model(const std::string& path, const std::string& device = "cpu", int threads = 1)
+      : Model(Archive(path), path, detail::parse_device(device)) {
+    if (threads < 0) throw Error("threads", "0 or more", std::to_string(threads));
+    if (threads > 0) at::set_num_threads(threads);
+  }
 
   const Metadata& metadata() const { return metadata_; }
 
@@ -177,9 +195,7 @@ class Model {
   /// The caller's memory as the tensor that input `spec` takes, on the CPU: the memory itself
   /// where the dtype matches, a converted copy otherwise.
   static at::Tensor as_tensor(const TensorSpec& spec, const View& view) {
-    // from_blob wants a pointer to non-const, though the graph never writes to its inputs.
-    const at::Tensor tensor =
-        at::from_blob(const_cast<void*>(view.data), view.shape, detail::scalar_type(view.dtype));
+    const at::Tensor tensor = detail::borrowed(view.data, view.shape, view.dtype);
     return view.dtype == spec.dtype ? tensor : tensor.to(detail::scalar_type(spec.dtype));
   }
 

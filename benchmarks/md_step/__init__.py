@@ -1,0 +1,1 @@
+"""What one MD step costs, side by side with a function written by hand."""
