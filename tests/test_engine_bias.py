@@ -196,3 +196,26 @@ def test_calls_that_do_not_fit(exported, arguments, message):
     bias = engine(exported(box=RuntimeBox("orthorhombic")), periodic=True)
     with pytest.raises(ValueError, match=message):
         bias.evaluate(*arguments)
+
+
+@pytest.mark.parametrize(("threads", "during"), [(None, 1), (2, 2), (0, 3)])
+def test_threads_during_a_call_and_after_it(exported, monkeypatch, threads, during):
+    """An engine owns the cores: one thread unless told otherwise, and nothing is left behind."""
+    bias = engine(exported(), **({} if threads is None else {"threads": threads}))
+    run, seen = bias._artifact.run, []
+    monkeypatch.setattr(
+        bias._artifact, "run", lambda x: (seen.append(torch.get_num_threads()), run(x))[1]
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        bias.evaluate(positions())
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [during]
+
+
+def test_a_negative_number_of_threads(exported):
+    with pytest.raises(ValueError, match=r"^threads: expected 0 or more, got -1$"):
+        engine(exported(), threads=-1)

@@ -198,7 +198,7 @@ void OFCV::set_up() {
   }
 
   const ThreadCount threads(n_threads_);
-  frame_ = std::make_unique<ofcv::Frame>(model, device);
+  frame_ = std::make_unique<ofcv::Frame>(model, device, 0);
   const ofcv::Metadata& metadata = frame_->metadata();
   require_collective_variable(metadata);
   const std::vector<std::int64_t> indices = atom_indices(metadata);

@@ -470,14 +470,19 @@ void test_raw_pointers(const fs::path& cases) {
 }
 
 void test_threads(const fs::path& cases) {
-  const std::string path = model_of(cases, "smart_derivatives", DType::float32);
   at::set_num_threads(3);
-  ofcv::Model(path, "cpu", 0);
+  {
+    const ofcv::detail::ThreadCount threads(2);
+    CHECK(at::get_num_threads() == 2);
+    const ofcv::detail::ThreadCount unchanged(0);
+    CHECK(at::get_num_threads() == 2);
+  }
   CHECK(at::get_num_threads() == 3);
-  ofcv::Model(path, "cpu", 2);
-  CHECK(at::get_num_threads() == 2);
-  const ofcv::Model one(path);
-  CHECK(at::get_num_threads() == 1);
+
+  const std::string path = model_of(cases, "smart_derivatives", DType::float32);
+  const ofcv::Model model(path);
+  model({at::zeros({1, 21}), at::zeros({1}, at::kLong)});
+  CHECK(at::get_num_threads() == 3);
   CHECK_ERROR(ofcv::Model(path, "cpu", -1), "threads: expected 0 or more, got -1");
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -65,6 +66,9 @@ class EngineBias:
         Values of run-time parameters other than the artifact's defaults.
     device : str
         ``cpu`` or ``cuda``.
+    threads : int
+        Threads of LibTorch during a call of a TorchScript file: one, since the engine owns the
+        cores; 0 leaves the choice to PyTorch. The other formats always use one.
 
     Attributes
     ----------
@@ -100,9 +104,13 @@ class EngineBias:
         periodic: bool,
         parameters: Mapping[str, Values] | None = None,
         device: str = "cpu",
+        threads: int = 1,
     ) -> None:
+        if threads < 0:
+            raise ValueError(f"threads: expected 0 or more, got {threads}")
         self._artifact = load(path, device)
         self.metadata = self._artifact.metadata
+        self._threads = threads if self.metadata.format == "torchscript" else 0
         _require_energy(self.metadata)
         self._length = length_factor(length_unit, to=str(self.metadata.length_unit))
         self._energy = energy_factor(self.metadata.output_units["values"], to=energy_unit)
@@ -190,9 +198,9 @@ class EngineBias:
     ) -> Evaluation:
         tensors = [torch.from_numpy(entry.astype(self.dtype)) for entry in inputs]
         tensors[0] = tensors[0].unsqueeze(0)
-        value, *derivatives = (
-            output[0].cpu().numpy().astype(np.float64) for output in self._artifact.run(tensors)
-        )
+        with _threads(self._threads):
+            outputs = self._artifact.run(tensors)
+        value, *derivatives = (output[0].cpu().numpy().astype(np.float64) for output in outputs)
         gradient = derivatives[0][0]
         if not math.isfinite(value[0] + gradient.sum()):
             raise ValueError("values: expected a finite energy and forces, got NaN or infinity")
@@ -235,6 +243,20 @@ class EngineBias:
             return places
         steps = self._nearest_image(torch.from_numpy(steps), self._box.reduced).numpy()
         return np.concatenate([places[:1], places[:1] + np.cumsum(steps, axis=0)])
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Let LibTorch use some threads for a while; 0 leaves their number alone."""
+    before = torch.get_num_threads()
+    if number in (0, before):
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

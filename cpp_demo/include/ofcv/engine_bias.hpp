@@ -32,6 +32,7 @@ struct EngineSystem {
   bool periodic = false;       ///< whether it has a box
   Parameters parameters = {};  ///< others than the artifact's defaults
   std::string device = "cpu";  ///< cpu, cuda or cuda:<index>
+  int threads = 1;             ///< of LibTorch during a call; 0 leaves the choice to LibTorch
 };
 
 /// A bias, an artifact whose one value is an energy, in the units and on the atoms of an engine:
@@ -46,7 +47,7 @@ class EngineBias {
  public:
   /// Throws unless the artifact is an energy and fits the engine's units, atoms and box.
   EngineBias(const std::string& path, const EngineSystem& system)
-      : frame_(path, system.device), atoms_(atoms_of(metadata())) {
+      : frame_(path, system.device, system.threads), atoms_(atoms_of(metadata())) {
     const std::string unit = require_energy(metadata());
     length_ = length_factor(system.length_unit, metadata().length_unit.value_or(""));
     energy_ = energy_factor(unit, system.energy_unit);

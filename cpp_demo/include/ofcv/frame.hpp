@@ -15,7 +15,9 @@ namespace ofcv {
 /// the artifact's own dtype: converting them in LibTorch would take longer than a small network.
 class Frame {
  public:
-  Frame(const std::string& path, const std::string& device) : model_(path, device) {
+  /// Arguments as for Model.
+  Frame(const std::string& path, const std::string& device, int threads)
+      : model_(path, device, threads) {
     const Metadata& metadata = model_.metadata();
     if (metadata.inputs.at(0).dtype == DType::float64) {
       memory_.emplace<Memory<double>>(metadata);

@@ -126,6 +126,24 @@ inline c10::Device parse_device(const std::string& text) {
   return c10::Device(at::kCUDA, index);
 }
 
+/// Lets LibTorch use a number of threads for a while; 0 leaves it alone.
+class ThreadCount {
+ public:
+  explicit ThreadCount(int number)
+      : before_(at::get_num_threads()), changes_(number > 0 && number != before_) {
+    if (changes_) at::set_num_threads(number);
+  }
+  ~ThreadCount() {
+    if (changes_) at::set_num_threads(before_);
+  }
+  ThreadCount(const ThreadCount&) = delete;
+  ThreadCount& operator=(const ThreadCount&) = delete;
+
+ private:
+  int before_;
+  bool changes_;
+};
+
 }  // namespace detail
 
 /// A loaded artifact. Calls are const and may come from several threads; those to one compiled
@@ -133,14 +151,11 @@ inline c10::Device parse_device(const std::string& text) {
 class Model {
  public:
   /// Opens the artifact at `path`, checks its digest and metadata, and only then hands it to
-  /// LibTorch. `device` is `cpu`, `cuda` or `cuda:<index>`. `threads` is for LibTorch in the whole
-  /// process, see at::set_num_threads: one by default, since an MD engine owns the cores and one is
-  /// fastest for a single frame; 0 leaves the number as it is.
+  /// LibTorch. `device` is `cpu`, `cuda` or `cuda:<index>`. A call uses `threads` threads of
+  /// LibTorch: one by default, since an MD engine owns the cores and one is fastest for a single
+  /// frame; 0 leaves the choice to LibTorch (at::set_num_threads). Compiled code always uses one.
   explicit Model(const std::string& path, const std::string& device = "cpu", int threads = 1)
-      : Model(Archive(path), path, detail::parse_device(device)) {
-    if (threads < 0) throw Error("threads", "0 or more", std::to_string(threads));
-    if (threads > 0) at::set_num_threads(threads);
-  }
+      : Model(Archive(path), path, detail::parse_device(device), checked(threads)) {}
 
   const Metadata& metadata() const { return metadata_; }
 
@@ -200,12 +215,18 @@ class Model {
   }
 
  private:
-  Model(Archive archive, const std::string& path, c10::Device device)
+  Model(Archive archive, const std::string& path, c10::Device device, int threads)
       : metadata_(Metadata::parse(archive.metadata_text())),
         box_is_orthorhombic_(metadata_.details.contains("box") &&
                              metadata_.details.at("box") == "orthorhombic"),
         device_(device),
+        threads_(metadata_.format == "torchscript" ? threads : 0),
         graph_(load(archive, metadata_, path, device)) {}
+
+  static int checked(int threads) {
+    if (threads < 0) throw Error("threads", "0 or more", std::to_string(threads));
+    return threads;
+  }
 
   static Graph load(Archive& archive, const Metadata& metadata, const std::string& path,
                     c10::Device device) {
@@ -227,6 +248,7 @@ class Model {
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs, Symbols& symbols) const {
     std::vector<at::Tensor> results;
     try {
+      const detail::ThreadCount threads(threads_);
       results = graph_(inputs);
     } catch (const std::exception& error) {
       throw Error("model", "a graph that runs",
@@ -321,6 +343,7 @@ class Model {
   Metadata metadata_;
   bool box_is_orthorhombic_;
   c10::Device device_;
+  int threads_;
   Graph graph_;
 };
 
