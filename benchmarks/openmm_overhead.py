@@ -29,6 +29,7 @@ from rich.table import Table
 from torch import nn
 
 import ofcv_export as ofcv
+from benchmarks.timing import machine
 from export_scripts.openmm_example import Molecule
 from export_scripts.simulation import HEAVY_ATOMS
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
@@ -49,6 +50,7 @@ def main(
     """Print one table for each platform."""
     torch.set_num_threads(1)
     console = Console(width=110)
+    console.print(machine("openmm", "torch", "onnxruntime"))
     molecule = Molecule.equilibrated()
     rows = []
     with tempfile.TemporaryDirectory() as name:

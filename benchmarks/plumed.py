@@ -25,6 +25,7 @@ from rich.table import Table
 from torch import nn
 
 import ofcv_export as ofcv
+from benchmarks.timing import machine
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.engines.plumed import CONTRACT, ofcv_input, pytorch_model_input
 
@@ -55,7 +56,9 @@ def main(
                 ratio = f"{times[1][0] / fastest:.1f}x" if name.startswith("OFCV") else ""
                 table.add_row(network, name, f"{fastest:.0f}", f"{mean:.1f}", ratio)
             table.add_section()
-    Console(width=100).print(table)
+    console = Console(width=100)
+    console.print(machine("torch"))
+    console.print(table)
 
 
 def _plumed() -> str:

@@ -1,9 +1,9 @@
 """Throughput of the dimension-wise rescaling beside the limit that the memory sets.
 
-``python -m benchmarks.rescaling``. float32, one thread, called from Python; the best of several
-rounds, in each of which every variant has its turn. "limit" is the time of a copy that moves as
-many bytes, measured in the same rounds: 16 a coefficient, 24 with the gradient, and 28 with the
-gradient of a frozen molecule, whose scales are read instead of indices.
+``python -m benchmarks.rescaling``. float32, one thread, called from Python; medians over rounds in
+each of which every variant has its turn, with half the distance of the quartiles. "limit" is the
+time of a copy that moves as many bytes, measured in the same rounds: 16 a coefficient, 24 with the
+gradient, and 28 with the gradient of a frozen molecule, whose scales are read instead of indices.
 
 The arrays that hold the results are made anew in each call. glibc gives large ones back to the
 system every time, and the page faults that follow cost more than everything else; the benchmark
@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 import ofcv_export as ofcv
+from benchmarks.timing import Spread, in_turns, machine
 from ofcv_export.formats import format_of
 from ofcv_export.rescaling import DimensionWiseRescaling, MoleculeRescaling
 
@@ -86,40 +86,38 @@ def runner(
     return format_of(path).load(path, "cpu")
 
 
-def best_seconds(calls: list[Call]) -> list[float]:
-    """Return the shortest wall time of each call, over rounds in which each has its turn."""
-    best = [float("inf")] * len(calls)
-    end, n_rounds = time.perf_counter() + N_SECONDS, 0
-    while time.perf_counter() < end or n_rounds < N_ROUNDS:
-        n_rounds += 1
-        for place, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            best[place] = min(best[place], time.perf_counter() - start)
-    return best
+def measure(n: int, gradient: bool, folder: Path) -> dict[str, tuple[Spread, Spread]]:
+    """Return the times of every variant and of its limit."""
+    found = variants(n, gradient, folder)
+    limits = {f"{size} bytes": copy_of(size) for _, size in found.values()}
+    calls = {name: call for name, (call, _) in found.items()}
+    times = in_turns(calls | limits, N_SECONDS, N_ROUNDS)
+    return {name: (times[name], times[f"{size} bytes"]) for name, (_, size) in found.items()}
+
+
+def keep_memory(module: str) -> None:
+    """Start a benchmark again with settings that make glibc keep large arrays."""
+    if any(os.environ.get(name) != value for name, value in KEEP_MEMORY.items()):
+        command = [sys.executable, "-m", module, *sys.argv[1:]]
+        os.execve(sys.executable, command, os.environ | KEEP_MEMORY)
 
 
 def main() -> None:
     """Print one table."""
-    if any(os.environ.get(name) != value for name, value in KEEP_MEMORY.items()):
-        command = [sys.executable, "-m", "benchmarks.rescaling"]
-        os.execve(sys.executable, command, os.environ | KEEP_MEMORY)
+    keep_memory("benchmarks.rescaling")
     torch.set_num_threads(1)
     console = Console(width=90)
+    console.print(machine("torch", "onnxruntime"))
     table = Table("coefficients", "variant", "ns / coefficient", "limit", "time / limit")
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(), console.status("Timing"):
         for gradient in (False, True):
             for n in SIZES:
-                found = variants(n, gradient, Path(folder))
-                calls = [call for call, _ in found.values()]
-                limits = {size: copy_of(size) for _, size in found.values()}
-                seconds = best_seconds([*calls, *limits.values()])
-                limit = dict(zip(limits, seconds[len(calls) :], strict=True))
                 size = f"{n:.0e}" + (" + gradient" if gradient else "")
-                for (name, (_, n_bytes)), time_of_call in zip(found.items(), seconds, strict=False):
-                    cells = (1e9 * time_of_call / n, 1e9 * limit[n_bytes] / n)
-                    ratio = time_of_call / limit[n_bytes]
-                    table.add_row(size, name, *(f"{cell:.2f}" for cell in cells), f"{ratio:.1f}")
+                for name, (spread, limit) in measure(n, gradient, Path(folder)).items():
+                    cells = (
+                        f"{1e9 * each.median / n:.2f} {each.width}" for each in (spread, limit)
+                    )
+                    table.add_row(size, name, *cells, f"{spread.median / limit.median:.1f}")
                     size = ""
                 table.add_section()
     console.print(table)

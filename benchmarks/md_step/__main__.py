@@ -12,7 +12,6 @@ second table offers all cores to LibTorch (OMP_NUM_THREADS), of which the header
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -22,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import ofcv_export as ofcv
+from benchmarks.timing import machine
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 
 SOURCE = Path(__file__).parent
@@ -99,10 +98,7 @@ def main(
     program = build_program(build)
     n_cores = os.cpu_count() or 1
     console = Console(width=110)
-    console.print(
-        f"{_processor()}, {n_cores} cores, {platform.system()}; torch {torch.__version__}, "
-        f"onnxruntime {version('onnxruntime')}, Python {platform.python_version()}"
-    )
+    console.print(machine("torch", "onnxruntime"))
     table = Table("system", "way", "median, µs", "10 % to 90 %", "/ limit", "autograd / this")
     threads = Table("system", "way", "1 thread offered, µs", f"{n_cores} offered, µs", "ratio")
     with tempfile.TemporaryDirectory() as folder:
@@ -230,13 +226,6 @@ def _quantiles(step: Callable[[], object]) -> Times:
 def _positions(system: System) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     return 1.5 * torch.rand(1, system.n_atoms, 3, generator=generator)
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
