@@ -5,7 +5,7 @@ network and one CV. Every way is called in turns in one process, and several pro
 since where the weights lie in memory moves the times as well: a row is the median of the
 processes' medians, with the fastest and the slowest decile of all of them. The limit is one C++
 function for the fixed size, fused by hand. ONNX Runtime has no C++ package for pip, so it is called
-from Python, with its inputs and outputs bound. Times are the calling thread's processor time. The
+from Python, with its inputs and outputs bound. Times are the processor time of all threads. The
 second table offers all cores to LibTorch (OMP_NUM_THREADS), of which the header takes one.
 """
 
@@ -211,14 +211,14 @@ def onnx_times(system: System, folder: Path) -> Times:
 
 
 def _quantiles(step: Callable[[], object]) -> Times:
-    """Return quantiles of the time of a call, in microseconds of this thread."""
+    """Return quantiles of the time of a call, in microseconds of processor time."""
     times = []
     for _ in range(N_ROUNDS):
         step()
-        start = time.thread_time_ns()
+        start = time.process_time_ns()
         for _ in range(N_CALLS):
             step()
-        times.append((time.thread_time_ns() - start) / (1000 * N_CALLS))
+        times.append((time.process_time_ns() - start) / (1000 * N_CALLS))
     times.sort()
     return times[N_ROUNDS // 10], times[N_ROUNDS // 2], times[N_ROUNDS * 9 // 10]
 

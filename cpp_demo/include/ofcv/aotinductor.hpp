@@ -104,8 +104,11 @@ class CpuCode : public torch::inductor::AOTIModelContainerRunnerCpu {
   // LibTorch's arrays start at a multiple of 64 bytes; a step of 50 atoms gains a tenth.
   void align_weights() {
     constexpr bool use_inactive = false, validate_full_update = true, user_managed = true;
-    for (const auto& [name, weights] : extract_constants_map(use_inactive)) {
-      weights_[name] = weights.clone();
+    // Weights come out under their names in the graph, and go in under those in the code.
+    const auto weights = extract_constants_map(use_inactive);
+    for (const auto& [name, name_in_graph] : getConstantNamesToOriginalFQNs()) {
+      const auto found = weights.find(name_in_graph);
+      if (found != weights.end()) weights_[name] = found->second.clone();
     }
     if (!weights_.empty()) {
       update_constant_buffer(weights_, use_inactive, validate_full_update, user_managed);
