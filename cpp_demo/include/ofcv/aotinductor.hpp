@@ -108,7 +108,10 @@ class CpuCode : public torch::inductor::AOTIModelContainerRunnerCpu {
     const auto weights = extract_constants_map(use_inactive);
     for (const auto& [name, name_in_graph] : getConstantNamesToOriginalFQNs()) {
       const auto found = weights.find(name_in_graph);
-      if (found != weights.end()) weights_[name] = found->second.clone();
+      if (found == weights.end()) continue;
+      const at::Tensor& old = found->second;
+      // The code knows the strides: they stay what they are, which clone() does not promise.
+      weights_[name] = at::empty_strided(old.sizes(), old.strides(), old.options()).copy_(old);
     }
     if (!weights_.empty()) {
       update_constant_buffer(weights_, use_inactive, validate_full_update, user_managed);
