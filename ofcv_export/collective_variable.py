@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.geometry import RuntimeBox, require_box
 from ofcv_export.export_graph import ExportGraph, TensorSpec
+from ofcv_export.fixed_order import fixed_order
 from ofcv_export.gradients import ValuesAndDerivatives, write_out
 from ofcv_export.single_frame import single_frame
 from ofcv_export.validation import (
@@ -145,7 +146,8 @@ class CollectiveVariable(nn.Module):
             require_dtype("box", box, self.dtype)
         boxes = () if box is None else (box,)
         given = self._given(parameters)
-        outputs: tuple[Tensor, ...] = self._by_autograd()(positions, *boxes, *given)
+        with fixed_order(positions.device):
+            outputs: tuple[Tensor, ...] = self._by_autograd()(positions, *boxes, *given)
         return outputs
 
     def export_graph(self) -> ExportGraph:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ofcv_export.atomic_reference import AtomicReference
 from ofcv_export.basis import BasisLayout
 from ofcv_export.export_graph import ExportGraph, TensorSpec
+from ofcv_export.fixed_order import fixed_order
 from ofcv_export.gradients import EnergyAndGradient, write_out_gradient
 from ofcv_export.rescaling import DimensionWiseRescaling
 from ofcv_export.rescaling_graph import scale_coeffs
@@ -192,7 +193,8 @@ class EnergyFunctional(nn.Module):
             require_integer(name, index)
             require_shape(name, index, coeffs.shape)
             require_in_range(name, index, 0, high)
-        outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs, basis_function_ind, batch)
+        with fixed_order(coeffs.device):
+            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs, basis_function_ind, batch)
         return outputs
 
     def for_molecule(
@@ -373,7 +375,8 @@ class MoleculeFunctional(nn.Module):
         require_shape("coeffs", coeffs, self.basis_function_ind.shape)
         require_dtype("coeffs", coeffs, self.functional.dtype)
         require_finite("coeffs", coeffs)
-        outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)
+        with fixed_order(coeffs.device):
+            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)
         return outputs
 
     def export_graph(self) -> ExportGraph:

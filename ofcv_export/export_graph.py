@@ -104,6 +104,8 @@ class ExportGraph:
         the module will be compiled.
     stack_buffers : bool
         Whether AOTInductor puts intermediate results on the stack.
+    device : str
+        Device that AOTInductor compiles for.
     """
 
     kind: str
@@ -120,6 +122,7 @@ class ExportGraph:
     scalar_code: bool = False
     one_frame: Callable[[bool], tuple[nn.Module, str]] | None = None
     stack_buffers: bool = False
+    device: str = "cpu"
 
     def for_one_frame(self, compiled: bool) -> ExportGraph:
         """Return the graph in its form for one frame, if it has one, named in the details."""

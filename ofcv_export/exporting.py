@@ -16,6 +16,7 @@ from ofcv_export.contracts import contract_graph
 from ofcv_export.export_graph import Exportable, ExportGraph
 from ofcv_export.files import atomic_path
 from ofcv_export.formats import format_of
+from ofcv_export.formats.machine import devices
 from ofcv_export.formats.onnx import OPSET
 from ofcv_export.validation import require_finite, require_positive
 from ofcv_export.verify import VerificationReport, record_probe, verify_graph
@@ -30,6 +31,7 @@ def export(
     path: str | PathLike[str],
     batch: int | None = None,
     *,
+    device: str = "cpu",
     contract: str | None = None,
     atoms: Sequence[int] | None = None,
     length_unit: str | None = None,
@@ -54,6 +56,9 @@ def export(
     batch : int, optional
         Fixes the number of frames; by default it is free. With 1 a collective variable gets a
         graph of its own for TorchScript and AOTInductor, see `ofcv_export.single_frame`.
+    device : {"cpu", "cuda"}
+        What a ``.pt2`` file is compiled for; this machine must have it. On CUDA its sums have a
+        fixed order. Other files run on any device.
     contract : str, optional
         An engine's own calling convention, for a ``.pt`` file that it loads as it is:
         ``gromacs-nnpot`` or ``openmm-torch`` for a `Bias`, ``plumed-pytorch`` or
@@ -98,6 +103,9 @@ def export(
             require_finite(name, buffer)
     if batch is not None:
         graph = _with_batch(graph, batch)
+    if device != "cpu":
+        _require_device(device, file_format.name)
+        graph = dataclasses.replace(graph, device=device)
     if batch == 1 and file_format.name != "onnx":
         # ONNX Runtime has its own ways with the general form.
         graph = graph.for_one_frame(compiled=file_format.name == "aotinductor")
@@ -134,6 +142,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str) or not isinstance(value, Iterable):
         return value
     return [entry.item() if isinstance(entry, np.generic) else entry for entry in value]
+
+
+def _require_device(device: str, format_name: str) -> None:
+    """Raise ValueError unless a file can be compiled for a device other than the CPU."""
+    if format_name != "aotinductor":
+        raise ValueError(
+            f"device: expected cpu for a {format_name} file, which runs on any device, "
+            f"got {device!r}"
+        )
+    if device not in devices():
+        raise ValueError(f"device: expected {' or '.join(devices())} here, got {device!r}")
 
 
 def _with_batch(graph: ExportGraph, batch: int) -> ExportGraph:

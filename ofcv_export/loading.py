@@ -7,11 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ofcv_export.artifact import Metadata
 from ofcv_export.files import require_file
+from ofcv_export.fixed_order import fixed_order
 from ofcv_export.formats import format_of
+from ofcv_export.formats.captured import CapturedRunner, require_capturable
+from ofcv_export.formats.format import Runner
 from ofcv_export.inputs import bind
 
 
@@ -26,13 +30,27 @@ class Artifact:
         What the file says about itself.
     device : str
         Where it runs.
+    cuda_graph : bool
+        Whether it runs as one CUDA graph.
     """
 
-    def __init__(self, path: Path, metadata: Metadata, device: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        metadata: Metadata,
+        device: str,
+        atomics: bool = False,
+        cuda_graph: bool = False,
+    ) -> None:
         self.path = path
         self.metadata = metadata
         self.device = device
+        self.cuda_graph = cuda_graph
         self._run = format_of(path).load(path, device)
+        if torch.device(device).type == "cuda" and not atomics:
+            self._run = _in_fixed_order(self._run, device)
+        if cuda_graph:
+            self._run = CapturedRunner(self._run, metadata.inputs, device)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor, ...]:
         """Return the output, or a tuple of the outputs in the metadata's order.
@@ -49,10 +67,14 @@ class Artifact:
         """
         box_shape = self.metadata.details.get("box")
         outputs = self.run(bind(self.metadata.inputs, args, kwargs, box_shape))
+        if self.cuda_graph:
+            outputs = tuple(output.clone() for output in outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the outputs of inputs that are known to fit, in the metadata's order, unchecked.
+
+        With a CUDA graph the outputs stay where they are until the next call overwrites them.
 
         Parameters
         ----------
@@ -69,10 +91,20 @@ class Artifact:
         return f"Artifact({self.path.name!r}: {kind}, ({inputs}) -> ({outputs}))"
 
 
-def load(path: str | PathLike[str], device: str = "cpu") -> Artifact:
+def load(
+    path: str | PathLike[str],
+    device: str = "cpu",
+    *,
+    atomics: bool = False,
+    cuda_graph: bool = False,
+) -> Artifact:
     """Load an artifact, whatever its format.
 
     The content is checked against its digest before a runtime sees the file.
+
+    On CUDA a ``.pt`` file adds in a fixed order, see `ofcv_export.fixed_order`. A ``.pt2`` file is
+    compiled one way or the other. An ``.onnx`` file with a scatter-add adds with atomics, whatever
+    is asked for here; the ``gather`` form of `SmartDerivatives` has none.
 
     Parameters
     ----------
@@ -80,21 +112,31 @@ def load(path: str | PathLike[str], device: str = "cpu") -> Artifact:
         The artifact.
     device : str
         ``cpu`` or ``cuda``.
+    atomics : bool
+        Whether a ``.pt`` file may add with atomics on CUDA: the last digits then differ from call
+        to call.
+    cuda_graph : bool
+        Whether to record the artifact as one CUDA graph, which is faster for a single frame. For
+        ``.pt`` and ``.pt2`` files of fixed shapes; one call at a time.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged or foreign, or the device cannot be had.
+        If the file is damaged or foreign, the device cannot be had, or a CUDA graph is asked for
+        that cannot be made: not on CUDA, of an ONNX file, of shapes that are not fixed, or of
+        operations that cannot be recorded.
     """
     target = require_file("path", path)
     file_format = format_of(target)
     metadata = file_format.read_metadata(target)
+    if cuda_graph:
+        require_capturable(metadata, device)
     if device.split(":")[0] not in file_format.devices(metadata):
         available = " or ".join(file_format.devices(metadata))
         raise ValueError(f"device: expected {available} on this machine, got {device!r}")
-    return Artifact(target, metadata, device)
+    return Artifact(target, metadata, device, atomics, cuda_graph)
 
 
 def read_metadata(path: str | PathLike[str]) -> Metadata:
@@ -109,3 +151,13 @@ def read_metadata(path: str | PathLike[str]) -> Metadata:
     """
     target = require_file("path", path)
     return format_of(target).read_metadata(target)
+
+
+def _in_fixed_order(run: Runner, device: str) -> Runner:
+    """Return a runner whose sums have a fixed order."""
+
+    def run_in_fixed_order(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        with fixed_order(device):
+            return run(inputs)
+
+    return run_in_fixed_order

@@ -365,8 +365,7 @@ def test_compiler_that_fails(rescaling_file, tmp_path):
 def test_frozen_data_on_the_gpu(tmp_path):
     if not torch.cuda.is_available():
         pytest.skip("this machine has no CUDA")
-    smart = small_setup()
-    ofcv.export(smart.to("cuda"), tmp_path / "cv.pt2")
+    ofcv.export(small_setup(), tmp_path / "cv.pt2", device="cuda")
     assert ofcv.read_metadata(tmp_path / "cv.pt2").device == "cuda"
     x, index = torch.randn(2, 10), torch.tensor([5, 0])
     found = ofcv.load(tmp_path / "cv.pt2", device="cuda")(x.cuda(), index.cuda())

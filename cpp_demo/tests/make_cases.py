@@ -40,6 +40,7 @@ COMPILED = (
     "smart_derivatives_one_frame-float64",
     "sparse_chain_rule-float32",
     "rescaling_and_gradient-float64",
+    "collective_variable_strided-float64",
 )
 OTHER_MACHINES = {
     "instruction_set": {"instruction_set": "x86_64 avx2 avx1024 avx2048"},
@@ -186,6 +187,12 @@ def write_collective_variables(folder: Path, random: np.random.Generator) -> Non
             )
     ofcv.export(collective_variable(None, "pm"), folder / "refused" / "length_unit.pt")
 
+    cv = collective_variable(None, "nm")
+    cv.network = torch.nn.Sequential(StridedScale(cv.descriptors.n_descriptors), cv.network)
+    case = make_case(folder / "collective_variable_strided-float64")
+    export(cv, case)
+    save_collective_variable(case, cv, random.standard_normal((5, len(CV_ATOMS), 3)), None)
+
 
 def collective_variable(boundaries: Boundaries | None, unit: str) -> ofcv.CollectiveVariable:
     """Return two functions of all distances."""
@@ -196,6 +203,18 @@ def collective_variable(boundaries: Boundaries | None, unit: str) -> ofcv.Collec
     return ofcv.CollectiveVariable(
         PairDistances(pairs, len(CV_ATOMS), boundaries), network.double(), CV_ATOMS, unit
     )
+
+
+class StridedScale(torch.nn.Module):
+    """A factor for each descriptor, whose factors do not lie next to each other in memory."""
+
+    def __init__(self, n_descriptors: int) -> None:
+        super().__init__()
+        factors = torch.linspace(0.5, 1.5, 3 * n_descriptors, dtype=torch.float64)
+        self.register_buffer("factors", factors[::3])
+
+    def forward(self, descriptors: torch.Tensor) -> torch.Tensor:
+        return descriptors * self.factors
 
 
 def save_collective_variable(

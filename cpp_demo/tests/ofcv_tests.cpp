@@ -486,6 +486,18 @@ void test_threads(const fs::path& cases) {
   CHECK_ERROR(ofcv::Model(path, "cpu", -1), "threads: expected 0 or more, got -1");
 }
 
+void test_fixed_order(const fs::path&) {
+  const at::Context& context = at::globalContext();
+  {
+    const ofcv::detail::FixedOrder outer(true);
+    {
+      const ofcv::detail::FixedOrder inner(true);
+    }
+    CHECK(context.deterministicAlgorithms() && context.deterministicAlgorithmsWarnOnly());
+  }
+  CHECK(!context.deterministicAlgorithms() && context.deterministicFillUninitializedMemory());
+}
+
 void test_tensors(const fs::path& cases) {
   const ofcv::Model model(model_of(cases, "rescaling_and_gradient", DType::float64));
   const at::Tensor coeffs = at::randn({6}, at::kDouble), gradient = at::randn({6}, at::kDouble);
@@ -827,6 +839,7 @@ int main(int argc, char** argv) {
       {"parity", test_parity},
       {"raw_pointers", test_raw_pointers},
       {"threads", test_threads},
+      {"fixed_order", test_fixed_order},
       {"tensors", test_tensors},
       {"compiled", test_compiled},
       {"bad_arguments", test_bad_arguments},

@@ -13,7 +13,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from ofcv_export.artifact import Metadata
 from ofcv_export.export_graph import ExportGraph
+from ofcv_export.fixed_order import fixed_order
 from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, digest, records
 from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, foreign
@@ -52,7 +52,7 @@ class AOTInductor(Format):
     def target(self, graph: ExportGraph) -> dict[str, str | None]:
         """Return the device of the graph's data and what the code needs of the CPU."""
         with _inductor():
-            return {"device": _device(graph).type, "instruction_set": _instruction_set()}
+            return {"device": graph.device, "instruction_set": _instruction_set()}
 
     def compile(self, graph: ExportGraph) -> dict[str, bytes]:
         """Compile the graph for one thread; return the records of the package.
@@ -66,15 +66,22 @@ class AOTInductor(Format):
         ValueError
             If the graph cannot be compiled.
         """
-        device = _device(graph)
-        on_stack = graph.stack_buffers and device.type == "cpu"
-        with _inductor() as folder, stack_buffers() if on_stack else nullcontext():
+        on_stack = graph.stack_buffers and graph.device == "cpu"
+        with (
+            _inductor() as folder,
+            stack_buffers() if on_stack else nullcontext(),
+            fixed_order(graph.device),
+        ):
             package = folder / "model.pt2"
             program = torch.export.export(
                 graph.module.eval(),
-                tuple(example(spec).to(device) for spec in graph.inputs),
+                tuple(example(spec) for spec in graph.inputs),
                 dynamic_shapes=tuple(dynamic(spec) for spec in graph.inputs),
             )
+            if graph.device != "cpu":
+                from torch.export.passes import move_to_device_pass
+
+                program = move_to_device_pass(program, graph.device)
             try:
                 torch._inductor.aoti_compile_and_package(
                     program,
@@ -123,12 +130,6 @@ class AOTInductor(Format):
         """Return the device that a file was compiled for, if this is such a machine."""
         require_this_machine(metadata)
         return [metadata.device]
-
-
-def _device(graph: ExportGraph) -> torch.device:
-    """Return where the graph's data are; a graph without any is compiled for the CPU."""
-    data = next(chain(graph.module.parameters(), graph.module.buffers()), None)
-    return torch.device("cpu") if data is None else data.device
 
 
 @contextmanager
@@ -244,4 +245,20 @@ def _load(content: dict[str, bytes], device: str) -> Any:
         library = str(Path(folder) / _LIBRARY)
         if device == "cpu":
             return torch._C._aoti.AOTIModelContainerRunnerCpu(library, 1)
-        return torch._C._aoti.AOTIModelContainerRunnerCuda(library, 1, device)
+    return _load_package(content, device)
+
+
+def _load_package(content: dict[str, bytes], device: str) -> Any:
+    """Return LibTorch's runner of a whole package, for calls from one thread at a time.
+
+    Only this one can be told so. Otherwise it looks after several threads' calls with events, which
+    a CUDA graph cannot record.
+    """
+    index = torch.device(device).index
+    with tempfile.TemporaryDirectory(prefix="ofcv-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "model.pt2"
+        path.write_bytes(_package(content))
+        one_at_a_time, n_runners = True, 1
+        return torch._C._aoti.AOTIModelPackageLoader(
+            str(path), "model", one_at_a_time, n_runners, -1 if index is None else index
+        )

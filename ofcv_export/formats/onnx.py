@@ -93,9 +93,9 @@ class Onnx(Format):
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        providers = ["CPUExecutionProvider"]
+        providers: list[Any] = ["CPUExecutionProvider"]
         if device != "cpu":
-            providers.insert(0, "CUDAExecutionProvider")
+            providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
         try:
             session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # the runtime's exceptions have no common base

@@ -35,6 +35,7 @@
 #include "ofcv/archive.hpp"
 #include "ofcv/box.hpp"
 #include "ofcv/error.hpp"
+#include "ofcv/fixed_order.hpp"
 #include "ofcv/graph.hpp"
 #include "ofcv/machine.hpp"
 #include "ofcv/metadata.hpp"
@@ -154,8 +155,10 @@ class Model {
   /// LibTorch. `device` is `cpu`, `cuda` or `cuda:<index>`. A call uses `threads` threads of
   /// LibTorch: one by default, since an MD engine owns the cores and one is fastest for a single
   /// frame; 0 leaves the choice to LibTorch (at::set_num_threads). Compiled code always uses one.
-  explicit Model(const std::string& path, const std::string& device = "cpu", int threads = 1)
-      : Model(Archive(path), path, detail::parse_device(device), checked(threads)) {}
+  /// On CUDA operators add in a fixed order unless `sums` allows them atomics.
+  explicit Model(const std::string& path, const std::string& device = "cpu", int threads = 1,
+                 Sums sums = Sums::fixed_order)
+      : Model(Archive(path), path, detail::parse_device(device), checked(threads), sums) {}
 
   const Metadata& metadata() const { return metadata_; }
 
@@ -215,12 +218,13 @@ class Model {
   }
 
  private:
-  Model(Archive archive, const std::string& path, c10::Device device, int threads)
+  Model(Archive archive, const std::string& path, c10::Device device, int threads, Sums sums)
       : metadata_(Metadata::parse(archive.metadata_text())),
         box_is_orthorhombic_(metadata_.details.contains("box") &&
                              metadata_.details.at("box") == "orthorhombic"),
         device_(device),
         threads_(metadata_.format == "torchscript" ? threads : 0),
+        needs_fixed_order_(device.is_cuda() && sums == Sums::fixed_order),
         graph_(load(archive, metadata_, path, device)) {}
 
   static int checked(int threads) {
@@ -249,6 +253,7 @@ class Model {
     std::vector<at::Tensor> results;
     try {
       const detail::ThreadCount threads(threads_);
+      const detail::FixedOrder order(needs_fixed_order_);
       results = graph_(inputs);
     } catch (const std::exception& error) {
       throw Error("model", "a graph that runs",
@@ -344,6 +349,7 @@ class Model {
   bool box_is_orthorhombic_;
   c10::Device device_;
   int threads_;
+  bool needs_fixed_order_;
   Graph graph_;
 };
 
