@@ -1,24 +1,21 @@
 """SmartDerivatives in training: forward and backward against one read of the values they touch.
 
 ``python -m benchmarks.training_batch [--figure docs/training_batch.png] [--large]``. All pair
-distances of 10, 30 and 100 atoms, float32, on the CPU, with one thread and with as many as there
-are. A read is a plain sum over as many bytes as the batch's frozen values take, at a new place of
-a data set larger than the caches; it takes turns with the calls it is compared with. Printed are
-medians with half the distance of the quartiles; the ratios are what to look at. ``--large`` adds
-the memory of the set-up of 100 atoms in 10 000 frames, which takes about half a minute.
+distances of 10, 30 and 100 atoms, float32, on the CPU, with torch's operators and with the loops
+compiled by numba, with one thread and with as many as there are. A read is a plain sum over one
+vector per pair of the batch's frames, at a new place of a data set larger than the caches; it takes
+turns with the calls it is compared with. Printed are medians with half the distance of the
+quartiles; the ratios are what to look at. It takes about two minutes. ``--large`` adds the memory
+of the set-up of 100 atoms in 10 000 frames, which takes about half a minute.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
 
@@ -26,20 +23,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.smart_derivatives import text
+from benchmarks.timing import Spread, in_turns, machine
 from ofcv_export import SmartDerivatives
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 
 ATOMS = (10, 30, 100)
 BATCHES = (64, 256, 1024, 4096)
+KERNELS = ("torch", "numba")
 # Data sets of about this many numbers are larger than the caches of most processors.
 NUMBERS_IN_DATASET = 60_000_000
 # Numbers of atoms from 2 pairs to 10^6 non-zeros per frame, each batch about as many in all.
 GROWTH_ATOMS = (2, 3, 6, 14, 30, 59, 130, 270, 578)
 NUMBERS_IN_BATCH = 10_000_000
+SECONDS = 1.0
 GOAL = 2.0
 MEMORY_GOAL = 8.0
-console = Console()
+console = Console(width=100)
 
 MEMORY_OF_SETUP = """
 import resource, time, torch
@@ -53,20 +52,8 @@ print(peak / 2**20, smart.values.nbytes / 2**30, time.perf_counter() - start)
 """
 
 
-@dataclass
-class Spread:
-    """Median and quartiles of times in seconds."""
-
-    times: list[float]
-
-    @property
-    def median(self) -> float:
-        """The median."""
-        return statistics.median(self.times)
-
-    def __str__(self) -> str:
-        low, _, high = statistics.quantiles(self.times, n=4)
-        return f"{text(self.median)} ±{(high - low) / 2 / self.median:.0%}"
+# Times by kernel, then by call: "read", "forward", "both".
+Row = dict[str, dict[str, Spread]]
 
 
 def main() -> None:
@@ -76,8 +63,8 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="add the memory of a large set-up")
     arguments = parser.parse_args()
     threads = sorted({1, torch.get_num_threads()})
-    machine = platform.processor() or platform.machine()
-    console.print(f"{machine}, up to {threads[-1]} threads, torch {metadata.version('torch')}")
+    console.print(machine("torch", "numba"))
+    print_first_call()
     batches = {n: table_of_batches(n) for n in threads}
     torch.set_num_threads(1)
     growth = table_of_growth()
@@ -87,27 +74,26 @@ def main() -> None:
         draw(arguments.figure, batches[1], growth)
 
 
-Row = dict[str, Spread]
-
-
 def table_of_batches(n_threads: int) -> dict[tuple[int, int], Row]:
     """Measure all systems and batches with some threads, print the table, return the times."""
     torch.set_num_threads(n_threads)
     table = Table(
-        "atoms", "batch", "read once", "GB/s", "forward", "both", "forward / read", "both / read",
-        title=f"All pair distances, float32, {n_threads} thread(s)",
+        "atoms", "batch", "read once", "GB/s",
+        *(f"{kernel}\n{call}" for kernel in KERNELS for call in ("forward", "both")),
+        title=f"All pair distances, float32, {n_threads} thread(s); times over that of a read",
     )  # fmt: skip
     rows: dict[tuple[int, int], Row] = {}
     for n_atoms in ATOMS:
-        smart = frozen(n_atoms, max(NUMBERS_IN_DATASET // (3 * n_pairs(n_atoms)), max(BATCHES)))
+        n_frames = max(NUMBERS_IN_DATASET // (3 * n_pairs(n_atoms)), max(BATCHES))
+        smarts = {kernel: frozen(n_atoms, n_frames, kernel) for kernel in KERNELS}
         for batch in BATCHES:
-            row = rows[n_atoms, batch] = measure(smart, batch)
-            read, forward, both = row.values()
-            speed = batch * smart.values.shape[1] * smart.values.itemsize / read.median / 1e9
-            table.add_row(
-                str(n_atoms), str(batch), str(read), f"{speed:.0f}", str(forward), str(both),
-                *(f"{each.median / read.median:.1f}" for each in (forward, both)),
-            )  # fmt: skip
+            row = {kernel: measure(smart, batch) for kernel, smart in smarts.items()}
+            rows[n_atoms, batch] = row
+            read = row["numba"]["read"]
+            speed = batch * 3 * n_pairs(n_atoms) * 4 / read.median / 1e9
+            cells = [ratio(row[kernel], call) for kernel in KERNELS for call in ("forward", "both")]
+            table.add_row(str(n_atoms), str(batch), str(read), f"{speed:.0f}", *cells)
+        table.add_section()
     console.print(table)
     console.print(f"both: forward and backward. Goal: at most {GOAL:.0f} reads.")
     return rows
@@ -116,15 +102,20 @@ def table_of_batches(n_threads: int) -> dict[tuple[int, int], Row]:
 def table_of_growth() -> dict[int, Row]:
     """Measure frames of 6 to 10^6 non-zeros, print the table, return the times by non-zeros."""
     table = Table(
-        "non-zeros per frame", "batch", "read", "forward", "both",
-        title="Time per non-zero in ns, one thread",
+        "non-zeros", "batch", "read",
+        *(f"{kernel}\n{call}" for kernel in KERNELS for call in ("forward", "both")),
+        title="Time per non-zero of a frame in ns, one thread",
     )  # fmt: skip
     rows: dict[int, Row] = {}
     for n_atoms in GROWTH_ATOMS:
         nnz = 6 * n_pairs(n_atoms)
-        batch = max(NUMBERS_IN_BATCH // nnz, 1)
-        row = rows[nnz] = measure(frozen(n_atoms, 4 * batch), batch)
-        each = [f"{spread.median / (batch * nnz) * 1e9:.3g}" for spread in row.values()]
+        batch = batch_for(nnz)
+        row = rows[nnz] = {
+            kernel: measure(frozen(n_atoms, 4 * batch, kernel), batch) for kernel in KERNELS
+        }
+        spreads = [row["numba"]["read"]]
+        spreads += [row[kernel][call] for kernel in KERNELS for call in ("forward", "both")]
+        each = [f"{spread.median / (batch * nnz) * 1e9:.3g} {spread.width}" for spread in spreads]
         table.add_row(str(nnz), str(batch), *each)
     console.print(table)
     return rows
@@ -135,54 +126,60 @@ def n_pairs(n_atoms: int) -> int:
     return n_atoms * (n_atoms - 1) // 2
 
 
-def frozen(n_atoms: int, n_frames: int) -> SmartDerivatives:
+def batch_for(nnz: int) -> int:
+    """Return how many frames have about as many non-zeros as every batch of the growth table."""
+    return max(NUMBERS_IN_BATCH // nnz, 1)
+
+
+def frozen(n_atoms: int, n_frames: int, kernel: str = "torch") -> SmartDerivatives:
     """Return all pair distances set up on some frames and repeated to the number wanted."""
     generator = torch.Generator().manual_seed(0)
     distinct = min(n_frames, max(500_000 // n_pairs(n_atoms), 1))
     positions = torch.randn(distinct, n_atoms, 3, generator=generator)
-    smart = SmartDerivatives()
+    smart = SmartDerivatives(kernel=kernel)
     smart.setup({"data": positions}, PairDistances(all_pairs(n_atoms), n_atoms), n_atoms)
     smart.values = smart.values.repeat(-(-n_frames // distinct), 1)[:n_frames]
     return smart
 
 
-def measure(smart: SmartDerivatives, batch: int) -> Row:
-    """Return the times of a read, a forward pass, and a forward and a backward pass."""
-    values = smart.values
-    n_frames, pattern = len(values), smart.pattern
+def measure(smart: SmartDerivatives, batch: int, seconds: float = SECONDS) -> dict[str, Spread]:
+    """Return the times of a read, a forward pass, and a forward and a backward pass.
+
+    The read is of one vector for each descriptor, whatever the kernel stores.
+    """
+    pattern = smart.pattern
     assert pattern is not None
-    draws = 8
+    n_frames, draws = len(smart.values), 8
     frames = cycle([torch.randint(n_frames, (batch,)) for _ in range(draws)])
-    starts = cycle(torch.linspace(0, n_frames - batch, draws).long().tolist())
+    numbers, flat = batch * 3 * pattern.n_descriptors, smart.values.flatten()
+    starts = cycle(torch.linspace(0, len(flat) - numbers, draws).long().tolist())
     x = torch.randn(batch, pattern.n_descriptors)
     leaf = x.clone().requires_grad_()
     gradient = torch.randn(batch, pattern.n_atoms, 3)
 
     def read() -> None:
         start = next(starts)
-        values[start : start + batch].sum()
+        flat[start : start + numbers].sum()
 
-    return times(
-        {
-            "read": read,
-            "forward": lambda: smart(x, next(frames)),
-            "both": lambda: torch.autograd.grad(smart(leaf, next(frames)), leaf, gradient),
-        }
-    )
+    calls = {
+        "read": read,
+        "forward": lambda: smart(x, next(frames)),
+        "both": lambda: torch.autograd.grad(smart(leaf, next(frames)), leaf, gradient),
+    }
+    return in_turns(calls, seconds)
 
 
-def times(calls: Mapping[str, Callable[[], object]], seconds: float = 1.5) -> Row:
-    """Time calls in turns for some seconds in all, at least 7 times each."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(found["read"]) < 7:
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            found[name].append(time.perf_counter() - start)
-    return {name: Spread(each) for name, each in found.items()}
+def ratio(times: Mapping[str, Spread], call: str) -> str:
+    """Return the time of a call over that of the read beside it, with the call's spread."""
+    return f"{times[call].median / times['read'].median:.1f} {times[call].width}"
+
+
+def print_first_call() -> None:
+    """Print how long numba's first calls take: compiled now, or by an earlier process."""
+    smart, x = frozen(10, 64, "numba"), torch.randn(64, 45, requires_grad=True)
+    start = time.perf_counter()
+    torch.autograd.grad(smart(x).sum(), x)
+    console.print(f"First forward and backward with numba: {time.perf_counter() - start:.2f} s")
 
 
 def print_memory() -> None:
@@ -201,24 +198,24 @@ def draw(path: Path, batches: Mapping[tuple[int, int], Row], growth: Mapping[int
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    lines = [("torch", "both", ":"), ("numba", "both", "-"), ("numba", "read", "--")]
     for number, n_atoms in enumerate(ATOMS):
-        for name, style in (("both", "o-"), ("read", "x--")):
-            label = f"{n_atoms} atoms" if name == "both" else None
-            y = [batches[n_atoms, batch][name].median for batch in BATCHES]
-            left.loglog(BATCHES, y, style, color=f"C{number}", label=label)
+        for kernel, call, style in lines:
+            label = f"{n_atoms} atoms" if style == "-" else None
+            y = [batches[n_atoms, batch][kernel][call].median for batch in BATCHES]
+            left.loglog(BATCHES, y, style, marker=".", color=f"C{number}", label=label)
     left.set(xlabel="frames in a batch", ylabel="time / s")
-    left.set_title("forward + backward (solid), one read (dashed)")
-    left.legend()
-    labels = {"read": "one read", "forward": "forward", "both": "forward + backward"}
-    for name, label in labels.items():
-        each = [
-            row[name].median / (max(NUMBERS_IN_BATCH // nnz, 1) * nnz)
-            for nnz, row in growth.items()
-        ]
-        right.loglog(list(growth), [1e9 * value for value in each], "o-", label=label)
+    left.set_title("forward + backward: torch dotted, numba solid; one read dashed", fontsize=10)
+    left.legend(fontsize=8)
+    names = {"both": "forward + backward", "forward": "forward", "read": "one read"}
+    calls = [(kernel, call) for kernel in KERNELS for call in ("both", "forward")]
+    for number, (kernel, call) in enumerate([*calls, ("numba", "read")]):
+        label = names[call] if call == "read" else f"{kernel}: {names[call]}"
+        y = [1e9 * row[kernel][call].median / (batch_for(nnz) * nnz) for nnz, row in growth.items()]
+        right.loglog(list(growth), y, ".-", color=f"C{number}", label=label)
     right.set(xlabel="non-zeros per frame", ylabel="time per non-zero / ns")
-    right.set_title("all pairs of 2 to 578 atoms")
-    right.legend()
+    right.set_title("all pairs of 2 to 578 atoms", fontsize=10)
+    right.legend(fontsize=8)
     figure.savefig(path, dpi=150)
 
 

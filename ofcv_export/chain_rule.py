@@ -131,6 +131,11 @@ class GatherChainRule(nn.Module):
         return out.reshape(x.shape[0], self.n_atoms, 3)
 
 
+def blocks_of_pairs(pairs: Tensor) -> Tensor:
+    """Return the blocks -u and u (batch, 2 * n, 3) of vectors u (batch, n, 3)."""
+    return torch.stack([-pairs, pairs], dim=2).flatten(1, 2)
+
+
 class OppositePairs(nn.Module):
     """A form of the chain rule for pairs of blocks -u and u, of which u alone is its input.
 
@@ -162,6 +167,10 @@ class OppositePairs(nn.Module):
     def pairs(self, values: Tensor) -> Tensor:
         """Return the vectors (batch, n_descriptors, 3) of values (batch, 3 * n_descriptors)."""
         return values.unflatten(1, (-1, 3))
+
+    def blocks(self, values: Tensor) -> Tensor:
+        """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_descriptors)."""
+        return blocks_of_pairs(self.pairs(values))
 
     def forward(self, x: Tensor, values: Tensor) -> Tensor:
         """Return d(out)/d(pos), see `ScatterChainRule.forward`; one vector u for each pair."""

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.chain_rule import blocks_of_pairs
+from ofcv_export.frame_chain_rule import FrameChainRule
 from ofcv_export.sparsity_pattern import SparsityPattern
 
 # Vectors of a chunk of frames: this many numbers for each thread.
@@ -175,14 +176,15 @@ def circulant_rows(first: Tensor, second: Tensor, n_atoms: int) -> int:
     return int(torch.minimum(shift, n_atoms - shift).max())
 
 
-def takes_pairs(pattern: SparsityPattern) -> bool:
-    """Return whether one vector per pair pays.
-
-    The pattern must have two consecutive blocks for each descriptor in turn, and more than a few
-    atoms.
-    """
+def has_pairs(pattern: SparsityPattern) -> bool:
+    """Return whether the pattern has two consecutive blocks for each descriptor in turn."""
     expected = torch.arange(pattern.n_descriptors).repeat_interleave(2)
-    return pattern.n_atoms > _FEW_ATOMS and torch.equal(pattern.descriptor_index, expected)
+    return torch.equal(pattern.descriptor_index, expected)
+
+
+def takes_pairs(pattern: SparsityPattern) -> bool:
+    """Return whether one vector per pair pays: among more than a few atoms."""
+    return pattern.n_atoms > _FEW_ATOMS
 
 
 def suitable_layout(pattern: SparsityPattern) -> PairLayout | None:
@@ -197,7 +199,7 @@ def suitable_layout(pattern: SparsityPattern) -> PairLayout | None:
     return IncidenceLayout(first, second, n_atoms) if n_atoms <= _MANY_ATOMS else None
 
 
-class PairChainRule(nn.Module):
+class PairChainRule(FrameChainRule):
     """d(out)/d(desc) -> d(out)/d(pos) on frozen frames with one stored vector per pair.
 
     Parameters
@@ -227,69 +229,31 @@ class PairChainRule(nn.Module):
         pairs = pairs.transpose(1, 2)
         return torch.where(self.layout.flipped.unsqueeze(1), -pairs, pairs)
 
-    def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
-        """Return d(out)/d(pos) of the frames `ref_idx`.
+    def blocks(self, values: Tensor) -> Tensor:
+        """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_places)."""
+        return blocks_of_pairs(self.pairs(values))
 
-        Parameters
-        ----------
-        x : torch.Tensor
-            d(out)/d(desc), shape (batch, n_descriptors) or (batch, n_descriptors, n_outputs).
-        values : torch.Tensor
-            Vectors of all frames, shape (n_frames, 3 * n_places).
-        ref_idx : torch.Tensor
-            Frames, shape (batch,).
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (batch, n_atoms, 3) or (batch, n_atoms, 3, n_outputs).
-        """
-        by_output = x.unsqueeze(1) if x.dim() == 2 else x.transpose(1, 2)
-        out = _Product.apply(by_output, values, ref_idx, self.layout)
-        out = out.permute(0, 3, 2, 1)  # type: ignore[no-untyped-call]
-        # mlcolvar looks at the result through views, which want it contiguous.
-        return (out.squeeze(3) if x.dim() == 2 else out).contiguous()
-
-
-class _Product(torch.autograd.Function):
-    """x (batch, n_outputs, n_descriptors) -> sums by atom (batch, n_outputs, 3, n_atoms)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, ref_idx: Tensor, layout: PairLayout) -> Tensor:
-        ctx.save_for_backward(values, ref_idx)
-        ctx.layout = layout
+    def product(self, x: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
+        """Return the sums by atom, see `FrameChainRule.product`."""
+        descriptor = self.layout.descriptor
 
         def sums(x: Tensor, vectors: Tensor) -> Tensor:
-            if layout.descriptor is not None:
-                x = x.index_select(1, layout.descriptor)
-            return layout.sums(x, vectors)
+            return self.layout.sums(
+                x if descriptor is None else x.index_select(1, descriptor), vectors
+            )
 
-        return _by_chunks(sums, x, values, ref_idx)
+        return _by_chunks(sums, x, values, ref_idx).transpose(2, 3)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Projection.apply(gradient, *ctx.saved_tensors, ctx.layout), None, None, None
-
-
-class _Projection(torch.autograd.Function):
-    """The transposed map: (batch, n_outputs, 3, n_atoms) -> (batch, n_outputs, n_descriptors)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, gradient: Tensor, values: Tensor, ref_idx: Tensor, layout: PairLayout
-    ) -> Tensor:
-        ctx.save_for_backward(values, ref_idx)
-        ctx.layout = layout
+    def projection(self, gradient: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
+        """Return the transposed product, see `FrameChainRule.projection`."""
+        place = self.layout.place
 
         def projections(gradient: Tensor, vectors: Tensor) -> Tensor:
-            x = layout.projections(gradient.contiguous(), vectors)
-            return x if layout.place is None else x.index_select(1, layout.place)
+            x = self.layout.projections(gradient, vectors)
+            return x if place is None else x.index_select(1, place)
 
-        return _by_chunks(projections, gradient, values, ref_idx)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Product.apply(gradient, *ctx.saved_tensors, ctx.layout), None, None, None
+        by_component = gradient.transpose(2, 3).contiguous()
+        return _by_chunks(projections, by_component, values, ref_idx)
 
 
 def _by_chunks(

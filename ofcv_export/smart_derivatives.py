@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from os import PathLike
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,12 +17,14 @@ from ofcv_export.chain_rule import (
     GatherChainRule,
     OppositePairs,
     ScatterChainRule,
+    blocks_of_pairs,
 )
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.recognise import recognise
 from ofcv_export.export_graph import ExportGraph, TensorSpec
 from ofcv_export.files import atomic_path, read_npz, require_suffix
-from ofcv_export.pair_chain_rule import PairChainRule
+from ofcv_export.frame_chain_rule import FrameChainRule
+from ofcv_export.pair_chain_rule import has_pairs, takes_pairs
 from ofcv_export.sparse_chain_rule import (
     SparseChainRule,
     chain_rule_details,
@@ -57,7 +60,15 @@ _SAVED = ("descriptor_index", "atom_index", "sizes", "blocks", "descriptors")
 # Version of saved set-ups: 2 holds one vector for each pair of opposite blocks.
 _FULL, _PAIRS = 1, 2
 
-ChainRule = ScatterChainRule | GatherChainRule | OppositePairs | PairChainRule
+ChainRule = ScatterChainRule | GatherChainRule | OppositePairs | FrameChainRule
+
+
+@runtime_checkable
+class StoresPairs(Protocol):
+    """A chain rule that stores one vector for each pair of opposite blocks."""
+
+    def pairs(self, values: Tensor) -> Tensor:
+        """Return the vectors (batch, n_descriptors, 3) of values (batch, n_values)."""
 
 
 class SmartDerivatives(nn.Module):
@@ -74,6 +85,17 @@ class SmartDerivatives(nn.Module):
         Device on which `setup` evaluates descriptors and derivatives.
     force_all_atoms : bool
         Whether atoms that no descriptor depends on are allowed; their derivatives are zero.
+    kernel : {"torch", "numba"}
+        What computes the chain rule: torch's operators, on any device, or loops compiled with
+        numba (the extra ``fast``), on the CPU only and faster there. The first call in a process
+        compiles them, or reads what an earlier process compiled.
+
+    Raises
+    ------
+    ValueError
+        For another kernel.
+    ImportError
+        Without numba for its kernel.
 
     Attributes
     ----------
@@ -84,8 +106,8 @@ class SmartDerivatives(nn.Module):
     values : torch.Tensor
         Derivatives of every frame in the order that the chain rule wants, shape
         (n_frames, n_values). A buffer that moves with the module and stays out of its state dict.
-        Of descriptors that are `antisymmetric` (distances and functions of them) of more than 24
-        atoms one vector per pair is stored: half the memory.
+        Of descriptors that are `antisymmetric` (distances and functions of them) one vector per
+        pair is stored, half the memory; with torch's operators only for more than 24 atoms.
 
     Examples
     --------
@@ -98,8 +120,12 @@ class SmartDerivatives(nn.Module):
 
     values: Tensor
 
-    def __init__(self, setup_device: str = "cpu", force_all_atoms: bool = False) -> None:
+    def __init__(
+        self, setup_device: str = "cpu", force_all_atoms: bool = False, kernel: str = "torch"
+    ) -> None:
         super().__init__()
+        _require_kernel(kernel)
+        self.kernel = kernel
         self.setup_device = setup_device
         self.force_all_atoms = force_all_atoms
         self.pattern: SparsityPattern | None = None
@@ -163,6 +189,8 @@ class SmartDerivatives(nn.Module):
         TypeError
             For positions that are not float32 or float64.
         """
+        require_tensor("data", dataset["data"])
+        self._require_device("data", dataset["data"])
         positions = _positions(dataset["data"], n_atoms)
         varies = _variational(dataset, len(positions), separate_boundary_dataset)
         frames = positions[varies].to(self.setup_device)
@@ -193,13 +221,14 @@ class SmartDerivatives(nn.Module):
     ) -> tuple[Tensor, Tensor, ChainRule]:
         """Return descriptors, arranged values and the chain rule for all frames."""
         pattern = jacobian.pattern
-        rule = (suitable_pair_rule if jacobian.antisymmetric else suitable_chain_rule)(pattern)
+        pairs = jacobian.antisymmetric and _takes_pairs(pattern, self.kernel)
+        rule = _suitable_rule(pattern, pairs, self.kernel)
         descriptors = torch.empty(len(frames), pattern.n_descriptors, dtype=frames.dtype)
         values = torch.empty(len(frames), rule.n_values, dtype=frames.dtype)
         show_progress = values.numel() >= _LONG_SETUP
         for rows, d, blocks in evaluate_all(jacobian, frames, batch_size, show_progress):
             descriptors[rows] = d.cpu()
-            blocks = _second_of_pairs(blocks) if jacobian.antisymmetric else blocks
+            blocks = _second_of_pairs(blocks) if pairs else blocks
             values[rows] = rule.arrange(blocks.cpu())
         return descriptors, values, rule
 
@@ -244,7 +273,7 @@ class SmartDerivatives(nn.Module):
         values = self.values
         self._require_inputs(pattern, x, ref_idx)
         try:
-            if isinstance(chain_rule, PairChainRule):
+            if isinstance(chain_rule, FrameChainRule):
                 out: Tensor = chain_rule(x, values, ref_idx)
             else:
                 out = chain_rule(x, values.index_select(0, ref_idx))
@@ -257,6 +286,9 @@ class SmartDerivatives(nn.Module):
         require_tensor("ref_idx", ref_idx)
         sizes = ("batch", pattern.n_descriptors) + ("n_outputs",) * (x.dim() == 3)
         values = self.values
+        if self.kernel == "numba":
+            require_floating("values", values)
+        self._require_device("values", values)
         require_shape("x", x, sizes)
         require_dtype("x", x, values.dtype)
         require_device("x", x, values.device)
@@ -266,6 +298,12 @@ class SmartDerivatives(nn.Module):
         if not values.is_cpu:
             # On the CPU the lookup itself refuses a frame that does not exist, at no cost.
             require_in_range("ref_idx", ref_idx, 0, len(values))
+
+    def _require_device(self, name: str, tensor: Tensor) -> None:
+        if self.kernel == "numba" and not tensor.is_cpu:
+            raise ValueError(
+                f'{name}: expected a tensor on cpu for kernel="numba", got one on {tensor.device}'
+            )
 
     def move_to_cpu(self) -> None:
         """Move the frozen tensors to the CPU."""
@@ -280,9 +318,6 @@ class SmartDerivatives(nn.Module):
             Before `setup`.
         """
         rule, _ = self._require_setup()
-        if isinstance(rule, PairChainRule | OppositePairs):
-            pairs = rule.pairs(self.values)
-            return torch.stack([-pairs, pairs], dim=2).flatten(1, 2)
         return rule.blocks(self.values)
 
     def sparse_chain_rule(self) -> SparseChainRule:
@@ -306,7 +341,7 @@ class SmartDerivatives(nn.Module):
         wanted: ScatterChainRule | GatherChainRule | OppositePairs
         wanted = (ScatterChainRule if form == "scatter" else GatherChainRule)(pattern)
         values = self.values
-        if isinstance(rule, PairChainRule | OppositePairs):
+        if isinstance(rule, StoresPairs):
             values = rule.pairs(values).flatten(1)
             wanted = OppositePairs(wanted, pattern)
         elif type(wanted) is not type(rule):
@@ -324,7 +359,7 @@ class SmartDerivatives(nn.Module):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the frozen set-up to an ``.npz`` file, from which `load` makes it again."""
         rule, pattern = self._require_setup()
-        if isinstance(rule, PairChainRule | OppositePairs):
+        if isinstance(rule, StoresPairs):
             blocks, version = rule.pairs(self.values), _PAIRS
         else:
             blocks, version = rule.blocks(self.values), _FULL
@@ -341,8 +376,15 @@ class SmartDerivatives(nn.Module):
             )
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> SmartDerivatives:
+    def load(cls, path: str | PathLike[str], kernel: str = "torch") -> SmartDerivatives:
         """Read a set-up that `save` wrote, with one vector for each pair or without.
+
+        Parameters
+        ----------
+        path : path-like
+            The ``.npz`` file.
+        kernel : {"torch", "numba"}
+            What computes the chain rule, whatever it was when the file was written.
 
         Raises
         ------
@@ -366,12 +408,13 @@ class SmartDerivatives(nn.Module):
         n_vectors = pattern.n_blocks if version == _FULL else pattern.n_descriptors
         require_shape("blocks", blocks, ("n_frames", n_vectors, 3))
         require_finite("blocks", blocks)
-        smart = cls(force_all_atoms=bool(pattern.unused_atoms()))
+        smart = cls(force_all_atoms=bool(pattern.unused_atoms()), kernel=kernel)
         smart.pattern = pattern
         smart.descriptors = json.loads(str(arrays["descriptors"]))
-        rule = (suitable_chain_rule if version == _FULL else suitable_pair_rule)(pattern)
+        vectors, pairs = _as_stored(blocks, version == _PAIRS, pattern, kernel)
+        rule = _suitable_rule(pattern, pairs, kernel)
         smart.chain_rule = rule
-        smart.values = rule.arrange(blocks)
+        smart.values = rule.arrange(vectors)
         return smart
 
     def _require_setup(self) -> tuple[ChainRule, SparsityPattern]:
@@ -380,10 +423,47 @@ class SmartDerivatives(nn.Module):
         return self.chain_rule, self.pattern
 
 
+def _require_kernel(kernel: str) -> None:
+    if kernel not in ("torch", "numba"):
+        raise ValueError(f'kernel: expected "torch" or "numba", got {kernel!r}')
+    if kernel == "numba" and find_spec("numba") is None:
+        raise ImportError(
+            'kernel: expected the package numba for kernel="numba" '
+            "(pip install 'ofcv-export[fast]'), got none"
+        )
+
+
+def _suitable_rule(pattern: SparsityPattern, pairs: bool, kernel: str) -> ChainRule:
+    """Return what suits a pattern best, with one vector for each pair of opposite blocks or not."""
+    if kernel == "numba":
+        # Imported here because numba is optional.
+        from ofcv_export.compiled_chain_rule import BlockKernel, PairKernel
+
+        return PairKernel(pattern) if pairs else BlockKernel(pattern)
+    return suitable_pair_rule(pattern) if pairs else suitable_chain_rule(pattern)
+
+
+def _takes_pairs(pattern: SparsityPattern, kernel: str) -> bool:
+    """Return whether one vector per pair pays."""
+    return kernel == "numba" or takes_pairs(pattern)
+
+
+def _as_stored(
+    vectors: Tensor, pairs: bool, pattern: SparsityPattern, kernel: str
+) -> tuple[Tensor, bool]:
+    """Return vectors of a file as a kernel wants them, and whether they are one per pair."""
+    if pairs and not _takes_pairs(pattern, kernel):
+        return blocks_of_pairs(vectors), False
+    if not pairs and kernel == "numba" and has_pairs(pattern):
+        first, second = vectors.unflatten(1, (-1, 2)).unbind(2)
+        if torch.equal(first, -second):
+            return second, True
+    return vectors, pairs
+
+
 def _positions(data: Any, n_atoms: int) -> Tensor:
     """Return positions as (n_frames, n_atoms, 3), checked."""
     require_positive("n_atoms", n_atoms)
-    require_tensor("data", data)
     require_floating("data", data)
     if data.dim() == 2:
         require_shape("data", data, ("n_frames", 3 * n_atoms))

@@ -18,7 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ofcv_export.descriptors.descriptor import Descriptor, compressed_jacobian
-from ofcv_export.pair_chain_rule import takes_pairs
+from ofcv_export.pair_chain_rule import has_pairs
 from ofcv_export.sparsity_pattern import SparsityPattern
 
 DescriptorFunction = Callable[[Tensor], Tensor]
@@ -56,7 +56,7 @@ class SparseJacobian:
         self.pattern = pattern
         self.analytic = function if isinstance(function, Descriptor) else None
         self.antisymmetric = (
-            self.analytic is not None and self.analytic.antisymmetric and takes_pairs(pattern)
+            self.analytic is not None and self.analytic.antisymmetric and has_pairs(pattern)
         )
         self._generator = torch.Generator().manual_seed(_PROOF_SEED)
 

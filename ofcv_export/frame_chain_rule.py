@@ -1,0 +1,112 @@
+"""The chain rule on frozen frames that are looked up where they lie, without a copy of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class FrameChainRule(nn.Module, ABC):
+    """A linear map x -> d(out)/d(pos) for each frame, given by its product and its transpose.
+
+    The derivative of either is the other, so it is differentiable to any order, and a backward
+    pass reads the frozen values again instead of keeping a copy of them.
+
+    Attributes
+    ----------
+    n_values : int
+        Numbers stored per frame.
+    """
+
+    n_values: int
+
+    @abstractmethod
+    def arrange(self, vectors: Tensor) -> Tensor:
+        """Return the values (batch, n_values) of vectors, one per block or one per pair."""
+
+    @abstractmethod
+    def blocks(self, values: Tensor) -> Tensor:
+        """Return the blocks (batch, n_blocks, 3) of values (batch, n_values)."""
+
+    @abstractmethod
+    def product(self, x: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
+        """Return the sums by atom, (batch, n_outputs, n_atoms, 3).
+
+        From x (batch, n_outputs, n_descriptors), the values of all frames (n_frames, n_values) and
+        the frame of each row, ref_idx (batch,).
+        """
+
+    @abstractmethod
+    def projection(self, gradient: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
+        """Return the transposed product, (batch, n_outputs, n_descriptors).
+
+        From gradient (batch, n_outputs, n_atoms, 3) and the others as in `product`.
+        """
+
+    def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
+        """Return d(out)/d(pos) of the frames `ref_idx`.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            d(out)/d(desc), shape (batch, n_descriptors) or (batch, n_descriptors, n_outputs).
+        values : torch.Tensor
+            Derivatives of all frames, shape (n_frames, n_values).
+        ref_idx : torch.Tensor
+            Frames, shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (batch, n_atoms, 3) or (batch, n_atoms, 3, n_outputs).
+        """
+        out: Tensor = _Product.apply(x, values, ref_idx, self)  # type: ignore[no-untyped-call]
+        return out
+
+
+class _Product(torch.autograd.Function):
+    """x (batch, n_descriptors[, n_outputs]) -> sums (batch, n_atoms, 3[, n_outputs])."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, values: Tensor, ref_idx: Tensor, rule: FrameChainRule
+    ) -> Tensor:
+        ctx.save_for_backward(values, ref_idx)
+        ctx.rule = rule
+        out = rule.product(_outputs_first(x, 2), values, ref_idx)
+        # mlcolvar looks at the result through views, which want it contiguous.
+        return _outputs_last(out, x.dim() == 3).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Projection.apply(gradient, *ctx.saved_tensors, ctx.rule), None, None, None
+
+
+class _Projection(torch.autograd.Function):
+    """The transposed map, of a gradient (batch, n_atoms, 3[, n_outputs])."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gradient: Tensor, values: Tensor, ref_idx: Tensor, rule: FrameChainRule
+    ) -> Tensor:
+        ctx.save_for_backward(values, ref_idx)
+        ctx.rule = rule
+        x = rule.projection(_outputs_first(gradient, 3), values, ref_idx)
+        return _outputs_last(x, gradient.dim() == 4)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Product.apply(gradient, *ctx.saved_tensors, ctx.rule), None, None, None
+
+
+def _outputs_first(tensor: Tensor, n_other: int) -> Tensor:
+    """Return a tensor (batch, ...[, n_outputs]) as (batch, n_outputs, ...)."""
+    return tensor.unsqueeze(1) if tensor.dim() == n_other else tensor.movedim(-1, 1)
+
+
+def _outputs_last(tensor: Tensor, several: bool) -> Tensor:
+    """Return a tensor (batch, n_outputs, ...) as (batch, ...[, n_outputs])."""
+    return tensor.movedim(1, -1) if several else tensor.squeeze(1)
