@@ -2,7 +2,8 @@
 # make openmm-demo   a trained CV pulls alanine dipeptide in OpenMM, from Python and from C++
 # make test    all tests, Python and C++
 # make check   formatting, lint and types
-# make bench   timings side by side with mlcolvar
+# make bench   all timings, side by side with their peers and limits
+# make guard   ratios of timings that must not get worse, in a few minutes
 #
 # Each makes its own environment in .venv. Settings: PYTHON (an interpreter, 3.11 or later),
 # PIP_ARGS (e.g. an index with CPU builds of torch), JOBS.
@@ -13,13 +14,13 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build/cpp_demo
-CPP_FILES = $(shell git ls-files 'cpp_demo/*.hpp' 'cpp_demo/*.cpp')
+CPP_FILES = $(shell git ls-files '*.hpp' '*.cpp')
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 
 CONFIGURE = $(BIN)/cmake -S cpp_demo -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
   -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
 
-.PHONY: demo openmm-demo test check format bench cpp-demo cpp-tests clean
+.PHONY: demo openmm-demo test check format bench guard cpp-demo cpp-tests clean
 
 demo: cpp-demo
 	$(BIN)/python -m export_scripts.demo --cpp-demo $(BUILD)/ofcv_demo --output demo_output
@@ -43,10 +44,16 @@ format: $(VENV)/test.installed
 	$(BIN)/clang-format -i $(CPP_FILES)
 
 bench: cpp-tests
+	$(BIN)/python -m benchmarks.md_step
+	$(BIN)/python -m benchmarks.training_batch --large
 	$(BIN)/python -m benchmarks.smart_derivatives
 	$(BIN)/python -m benchmarks.mlcolvar_models
 	$(BIN)/python -m benchmarks.rescaling
 	$(BIN)/python -m benchmarks.openmm_overhead --program $(BUILD)/openmm/ofcv_openmm
+	$(BIN)/python -m benchmarks.cuda
+
+guard: cpp-tests
+	$(BIN)/python -m benchmarks.guard
 
 cpp-demo: $(VENV)/demo.installed
 	$(CONFIGURE)

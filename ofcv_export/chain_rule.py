@@ -11,8 +11,21 @@ be wrapped to take one vector for each pair of opposite blocks.
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_scripting  # type: ignore[attr-defined]
 
 from ofcv_export.sparsity_pattern import SparsityPattern
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Return x[:, index].
+
+    On CUDA the backward pass of index_select adds with atomics; that of an index sorts, and adds in
+    a fixed order. The choice falls in the forward pass, see `ofcv_export.fixed_order`.
+    """
+    if not is_scripting():  # noqa: SIM102 (TorchScript)
+        if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return x[:, index]
+    return x.index_select(1, index)
 
 
 class ScatterChainRule(nn.Module):
@@ -58,7 +71,7 @@ class ScatterChainRule(nn.Module):
         torch.Tensor
             Shape (batch, n_atoms, 3) or (batch, n_atoms, 3, n_outputs).
         """
-        right = x.index_select(1, self.descriptor_index).unsqueeze(2)
+        right = take(x, self.descriptor_index).unsqueeze(2)
         left = values.reshape(x.shape[0], -1, 3)
         if x.dim() == 3:
             left = left.unsqueeze(3)
@@ -122,7 +135,7 @@ class GatherChainRule(nn.Module):
 
     def forward(self, x: Tensor, values: Tensor) -> Tensor:
         """Return d(out)/d(pos), see `ScatterChainRule.forward`; values in this form's own order."""
-        right = x.index_select(1, self.descriptor_index)
+        right = take(x, self.descriptor_index)
         left = values.reshape(x.shape[0] * self.n_atoms, 3, self.width)
         if x.dim() == 3:
             out = torch.bmm(left, right.reshape(-1, self.width, x.shape[2]))

@@ -23,6 +23,7 @@ from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.recognise import recognise
 from ofcv_export.export_graph import ExportGraph, TensorSpec
 from ofcv_export.files import atomic_path, read_npz, require_suffix
+from ofcv_export.fixed_order import fixed_order
 from ofcv_export.frame_chain_rule import FrameChainRule
 from ofcv_export.pair_chain_rule import has_pairs, takes_pairs
 from ofcv_export.sparse_chain_rule import (
@@ -89,6 +90,9 @@ class SmartDerivatives(nn.Module):
         What computes the chain rule: torch's operators, on any device, or loops compiled with
         numba (the extra ``fast``), on the CPU only and faster there. The first call in a process
         compiles them, or reads what an earlier process compiled.
+    atomics : bool
+        Whether sums on CUDA, forward and backward, may use atomics: the last digits then differ
+        from call to call. By default they have a fixed order, see `ofcv_export.fixed_order`.
 
     Raises
     ------
@@ -121,11 +125,17 @@ class SmartDerivatives(nn.Module):
     values: Tensor
 
     def __init__(
-        self, setup_device: str = "cpu", force_all_atoms: bool = False, kernel: str = "torch"
+        self,
+        setup_device: str = "cpu",
+        force_all_atoms: bool = False,
+        kernel: str = "torch",
+        *,
+        atomics: bool = False,
     ) -> None:
         super().__init__()
         _require_kernel(kernel)
         self.kernel = kernel
+        self.atomics = atomics
         self.setup_device = setup_device
         self.force_all_atoms = force_all_atoms
         self.pattern: SparsityPattern | None = None
@@ -204,7 +214,8 @@ class SmartDerivatives(nn.Module):
             self._require_used(pattern)
             jacobian = SparseJacobian(function, pattern)
             try:
-                descriptors, values, rule = self._evaluate(jacobian, frames, batch_size)
+                with fixed_order(self.setup_device, self.atomics):
+                    descriptors, values, rule = self._evaluate(jacobian, frames, batch_size)
                 break
             except PatternTooNarrowError as error:
                 pattern = error.wider_pattern
@@ -276,7 +287,8 @@ class SmartDerivatives(nn.Module):
             if isinstance(chain_rule, FrameChainRule):
                 out: Tensor = chain_rule(x, values, ref_idx)
             else:
-                out = chain_rule(x, values.index_select(0, ref_idx))
+                with fixed_order(x.device, self.atomics):
+                    out = chain_rule(x, values.index_select(0, ref_idx))
         except IndexError:
             require_in_range("ref_idx", ref_idx, 0, len(values))
             raise
@@ -325,17 +337,20 @@ class SmartDerivatives(nn.Module):
         _, pattern = self._require_setup()
         return SparseChainRule(pattern, self.values.dtype, self.descriptors)
 
-    def export_graph(self, form: str = "scatter", n_outputs: int | None = None) -> ExportGraph:
+    def export_graph(self, form: str | None = None, n_outputs: int | None = None) -> ExportGraph:
         """Return the graph of the frozen dataset.
 
         Parameters
         ----------
-        form : {"scatter", "gather"}
-            Scatter-add, or the reproducible sum over gathered blocks.
+        form : {"scatter", "gather"}, optional
+            Scatter-add, or the sum over gathered blocks, which is reproducible everywhere. By
+            default gather for frozen values on CUDA, where a scatter-add is slow or atomic, and
+            scatter otherwise.
         n_outputs : int, optional
             Number of outputs; None for a single output without a dimension of its own.
         """
         rule, pattern = self._require_setup()
+        form = form or ("gather" if self.values.is_cuda else "scatter")
         if form not in ("scatter", "gather"):
             raise ValueError(f'form: expected "scatter" or "gather", got {form!r}')
         wanted: ScatterChainRule | GatherChainRule | OppositePairs

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ofcv_export.chain_rule import GatherChainRule, OppositePairs, ScatterChainRule
 from ofcv_export.export_graph import ExportGraph, TensorSpec
+from ofcv_export.fixed_order import fixed_order
 from ofcv_export.pair_chain_rule import PairChainRule, suitable_layout
 from ofcv_export.sparsity_pattern import SparsityPattern
 from ofcv_export.validation import (
@@ -81,7 +82,8 @@ class SparseChainRule(nn.Module):
         require_dtype("output_wrt_descriptors", x, self.dtype)
         require_shape("descriptors_wrt_positions", values, (len(x), self.pattern.nnz))
         require_dtype("descriptors_wrt_positions", values, self.dtype)
-        out: Tensor = self.chain_rule(x, values)
+        with fixed_order(x.device):
+            out: Tensor = self.chain_rule(x, values)
         return out
 
     def export_graph(self, n_outputs: int | None = None) -> ExportGraph:

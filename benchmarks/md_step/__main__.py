@@ -5,7 +5,7 @@ network and one CV. Every way is called in turns in one process, and several pro
 since where the weights lie in memory moves the times as well: a row is the median of the
 processes' medians, with the fastest and the slowest decile of all of them. The limit is one C++
 function for the fixed size, fused by hand. ONNX Runtime has no C++ package for pip, so it is called
-from Python, with its inputs and outputs bound. Times are the processor time of all threads. The
+from Python, with its inputs and outputs bound. Times are the calling thread's processor time. The
 second table offers all cores to LibTorch (OMP_NUM_THREADS), of which the header takes one.
 """
 
