@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 import ofcv_export as ofcv
+from export_scripts.energy_network import CoefficientNetwork
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.descriptors.geometry import Boundaries, OrthorhombicBox, RuntimeBox
 from ofcv_export.formats import FORMATS
@@ -60,6 +61,7 @@ def main(folder: Path) -> None:
         write_rescalings(folder, dtype, random)
     write_refused(folder / COMPILED[0] / "model.pt2", folder / "refused")
     write_collective_variables(folder, np.random.default_rng(0))
+    write_functional(folder / "functional.pt")
 
 
 def export(module: Any, case: Path, **options: Any) -> None:
@@ -203,6 +205,14 @@ def collective_variable(boundaries: Boundaries | None, unit: str) -> ofcv.Collec
     return ofcv.CollectiveVariable(
         PairDistances(pairs, len(CV_ATOMS), boundaries), network.double(), CV_ATOMS, unit
     )
+
+
+def write_functional(path: Path) -> None:
+    """Write a functional of any molecules, whose number only its output knows."""
+    torch.manual_seed(0)
+    rescaling = ofcv.DimensionWiseRescaling(*torch.rand(3, N_BASIS, dtype=torch.float64))
+    network = CoefficientNetwork(N_BASIS, 4, (8,)).double()
+    ofcv.export(ofcv.EnergyFunctional(network, rescaling), path)
 
 
 class StridedScale(torch.nn.Module):

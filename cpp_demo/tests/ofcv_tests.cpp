@@ -469,6 +469,21 @@ void test_raw_pointers(const fs::path& cases) {
   CHECK(floats == std::vector<float>(2 * 21, 0.5F));
 }
 
+void test_sizes_of_results(const fs::path& cases) {
+  const ofcv::Model model((cases / "functional.pt").string());
+  const std::vector<double> coeffs = {0.5, -0.5, 0.25};
+  const std::vector<std::int64_t> functions = {0, 1, 2}, molecules = {0, 0, 1};
+  std::vector<double> energy(3, 42.0), gradient(3, 42.0);
+  const auto evaluate = [&](std::int64_t n_molecules) {
+    model.evaluate({{coeffs.data(), {3}}, {functions.data(), {3}}, {molecules.data(), {3}}},
+                   {{energy.data(), {n_molecules}}, {gradient.data(), {3}}});
+  };
+  CHECK_ERROR(evaluate(3), "energy: expected shape (2,), got (3,)");
+  CHECK(energy == std::vector<double>(3, 42.0) && gradient == energy);
+  evaluate(2);
+  CHECK(energy[0] != 42.0 && energy[1] != 42.0 && energy[2] == 42.0 && gradient[2] != 42.0);
+}
+
 void test_threads(const fs::path& cases) {
   at::set_num_threads(3);
   {
@@ -838,6 +853,7 @@ int main(int argc, char** argv) {
       {"metadata", test_metadata},
       {"parity", test_parity},
       {"raw_pointers", test_raw_pointers},
+      {"sizes_of_results", test_sizes_of_results},
       {"threads", test_threads},
       {"fixed_order", test_fixed_order},
       {"tensors", test_tensors},

@@ -22,6 +22,7 @@
 #include <c10/core/InferenceMode.h>
 #include <torch/cuda.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <exception>
@@ -203,10 +204,15 @@ class Model {
       if (checks == Checks::all) require_values(spec, tensor);
       tensors.push_back(device_.is_cpu() ? tensor : tensor.to(device_));
     }
+    // A size that no input has comes from the results, not from the caller's views.
+    Symbols with_outputs = symbols;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
-      require_view(metadata_.outputs[i], outputs[i], symbols);
+      require_view(metadata_.outputs[i], outputs[i], with_outputs);
     }
     const std::vector<at::Tensor> results = run(tensors, symbols);
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      require_same_shape(metadata_.outputs[i], results[i], outputs[i]);
+    }
     for (std::size_t i = 0; i < outputs.size(); ++i) write(results[i], outputs[i]);
   }
 
@@ -298,6 +304,13 @@ class Model {
       throw Error(spec.name, "a pointer to " + std::to_string(count(view.shape)) + " values",
                   "a null pointer");
     }
+  }
+
+  static void require_same_shape(const TensorSpec& spec, const at::Tensor& result,
+                                 const MutableView& view) {
+    const auto sizes = detail::sizes(result);
+    if (std::ranges::equal(sizes, view.shape)) return;
+    throw Error(spec.name, "shape " + tuple_text(sizes), tuple_text(view.shape));
   }
 
   static void require_dtype(const TensorSpec& spec, const at::Tensor& tensor) {
