@@ -95,6 +95,11 @@ class CollectiveVariable(nn.Module):
         """Whether a box is an input."""
         return self.descriptors.takes_box
 
+    @property
+    def reads_positions(self) -> bool:
+        """Whether `forward` uses positions other than to make descriptors of them."""
+        return False
+
     def forward(self, positions: Tensor, box: Tensor | None = None, *parameters: Tensor) -> Tensor:
         """Return the values (batch, n_outputs) of positions (batch, n_atoms, 3).
 

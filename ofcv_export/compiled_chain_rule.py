@@ -1,8 +1,8 @@
 """The chain rule on frozen frames as loops compiled with numba, for the CPU.
 
-For each frame the stored values are read once and nothing of their size is written. The loops are
-those of the formulas; `PairKernel` holds one vector u[p] for each pair whose derivatives are
-opposite, `BlockKernel` one vector v[b] for each block of any pattern:
+For each frame and output the stored values are read once, and nothing of their size is written.
+The loops are those of the formulas; `PairKernel` holds one vector u[p] for each pair whose
+derivatives are opposite, `BlockKernel` one vector v[b] for each block of any pattern:
 
     d(out)/d(pos)[a] = sum over p with second[p] = a of x[p] u[p]
                      - sum over p with first[p] = a of x[p] u[p]
@@ -14,8 +14,8 @@ the same input gives the same bits with any number of threads.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -231,7 +231,8 @@ class _Kernel(FrameChainRule):
         vectors = values.numpy().reshape(-1, *self.vector_shape)
         frames = ref_idx.to(torch.int64).contiguous().numpy().view(np.uint64)
         outs = out.numpy()
-        # The loops don't look whether a frame exists; a negative one is a huge one here.
+        # The loops don't look whether a frame exists. A negative one is a huge one here, and this
+        # is quicker than the check that knows the words.
         if len(frames) and frames.max() >= len(values):
             require_in_range("ref_idx", ref_idx, 0, len(values))
         enough = len(frames) * self.n_values // _NUMBERS_PER_THREAD
@@ -245,13 +246,9 @@ class _Kernel(FrameChainRule):
             rows = slice(start, end)
             loop(factors[rows], vectors, frames[rows], *self.indices, outs[rows])
 
-        # Threads of this call alone: a pool would not outlive a fork.
-        threads = [threading.Thread(target=share, args=(n,)) for n in range(1, n_threads)]
-        for thread in threads:
-            thread.start()
-        share(0)
-        for thread in threads:
-            thread.join()
+        # Threads of this call alone: a pool kept for the next one would not outlive a fork.
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(share, range(n_threads)))
 
 
 class PairKernel(_Kernel):

@@ -98,6 +98,11 @@ class KolmogorovBias(Bias):
         self.register_buffer("height", torch.tensor(self.lambd / self.beta, dtype=cv.dtype))
         self.register_buffer("regularisation", torch.tensor(self.epsilon, dtype=cv.dtype))
 
+    @property
+    def reads_positions(self) -> bool:
+        """Whether the gradient is over positions."""
+        return self.over == "positions"
+
     def forward(self, positions: Tensor, box: Tensor | None = None, *parameters: Tensor) -> Tensor:
         """Return the bias (batch, 1) of positions (batch, n_atoms, 3)."""
         if self.over == "descriptors":

@@ -47,7 +47,8 @@ class Artifact:
         self.device = device
         self.cuda_graph = cuda_graph
         self._run = format_of(path).load(path, device)
-        if torch.device(device).type == "cuda" and not atomics:
+        may_use_atomics = atomics and metadata.format == "torchscript"
+        if torch.device(device).type == "cuda" and not may_use_atomics:
             self._run = _in_fixed_order(self._run, device)
         if cuda_graph:
             self._run = CapturedRunner(self._run, metadata.inputs, device)

@@ -42,10 +42,13 @@ def pair_form(function: nn.Module, n_outputs: int, dtype: torch.dtype) -> PairFo
     Returns
     -------
     PairForm or None
-        None for other descriptors, and for distances in a box.
+        None for other descriptors, for distances in a box, and for functions that read positions.
     """
     distances = function.descriptors
-    if not isinstance(distances, PairDistances) or distances.box.specification() is not None:
+    # A subclass of PairDistances may give something else.
+    if type(distances) is not PairDistances or function.reads_positions:
+        return None
+    if distances.box.specification() is not None:
         return None
     n_atoms, n_pairs = distances.n_atoms, distances.n_descriptors
     are_distinct = len({frozenset(pair) for pair in distances.pairs.tolist()}) == n_pairs
@@ -207,6 +210,10 @@ def _inverse(squared: Tensor) -> Tensor:
 
 
 def _in_memory(x: Tensor) -> Tensor:
-    """Return the same numbers, which Inductor then computes once and keeps."""
+    """Return the same numbers, which Inductor then computes once and keeps.
+
+    It has to where a view of them is taken by strides (PyTorch 2.13); otherwise it would compute
+    them anew at every use.
+    """
     x = x.contiguous()
     return x.as_strided(x.shape, x.stride())

@@ -20,6 +20,8 @@ aten = torch.ops.aten
 # A sum of so many terms is added up in registers before the next one starts, so that the processor
 # has several sums under way at a time.
 _LONGEST_SUM = 16
+# Weights may grow so many times when selections are folded into them.
+_LARGEST_GROWTH = 4
 # Matrices with fewer columns are summed along their rows, to fill vector instructions.
 _NARROW = 8
 
@@ -69,33 +71,44 @@ def fold_selection(graph_module: fx.GraphModule) -> None:
         if place.op != "get_attr":
             continue
         index = graph_module.get_buffer(str(place.target))
-        _fold_into_rows(graph_module, node, source, index)
-        _fold_into_columns(graph_module, node, source, index)
+        if not _fold_into_rows(graph_module, node, source, index):
+            _fold_into_columns(graph_module, node, source, index)
     _tidy(graph_module)
 
 
 def _fold_into_rows(
     graph_module: fx.GraphModule, node: fx.Node, source: fx.Node, index: Tensor
-) -> None:
+) -> bool:
+    """Fold into the products that use a selection; return whether it was done."""
     products: list[Any] = list(node.users)
-    if not all(_weights(product) and product.args[-2] is node for product in products):
-        return
+    if not all(_weights(product) is not None and product.args[-2] is node for product in products):
+        return False
+    if _shape(source)[1] > _LARGEST_GROWTH * len(index):
+        return False
     for product in products:
         weights = graph_module.get_buffer(str(_weights(product).target))
         rows = weights.new_zeros(_shape(source)[1], weights.shape[1])
         rows.index_add_(0, index, weights)
         folded = _constant(graph_module, product, rows)
         product.args = (*product.args[:-2], source, folded)
+    return True
 
 
 def _fold_into_columns(
     graph_module: fx.GraphModule, node: fx.Node, source: Any, index: Tensor
 ) -> None:
-    is_padded = source.target is aten.constant_pad_nd.default and list(source.args[1]) == [0, 1]
+    """Fold into the product that is selected from, perhaps filled up with one 0 before."""
+    is_padded = (
+        source.target is aten.constant_pad_nd.default
+        and list(source.args[1]) == [0, 1]
+        and (len(source.args) == 2 or source.args[2] == 0)
+    )
     product = source.args[0] if is_padded else source
-    if product.target is not aten.mm.default or not _weights(product):
+    if product.target is not aten.mm.default or _weights(product) is None:
         return
     weights = graph_module.get_buffer(str(_weights(product).target))
+    if len(index) > _LARGEST_GROWTH * weights.shape[1]:
+        return
     if is_padded:
         weights = torch.nn.functional.pad(weights, (0, 1))
     with graph_module.graph.inserting_before(node):

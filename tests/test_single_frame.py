@@ -164,3 +164,43 @@ def test_a_bias_with_parameters(tmp_path):
     restraint = ofcv.HarmonicRestraint(cv(all_pairs(5), 5).float(), centre=0.1, force_constant=2.0)
     report = ofcv.export(restraint, tmp_path / "bias.pt", batch=1)
     assert report.metadata.details["form"] == "cyclic pairs"
+
+
+@pytest.mark.parametrize(
+    ("over", "form"), [("positions", "one frame"), ("descriptors", "cyclic pairs")]
+)
+def test_a_bias_of_the_gradient_of_a_cv(over, form):
+    assert_right(ofcv.KolmogorovBias(cv(all_pairs(5), 5), beta=0.4, over=over), True, form)
+
+
+def test_descriptors_derived_from_distances_keep_the_general_graph():
+    class Squares(PairDistances):
+        def forward(self, positions, box=None):
+            return super().forward(positions, box) ** 2
+
+    module = ofcv.CollectiveVariable(Squares(all_pairs(5), 5), network(10))
+    assert_right(module, True, "one frame")
+
+
+class Selection(nn.Module):
+    """Selects among outputs of a layer that are filled up with a number."""
+
+    def __init__(self, value, index):
+        super().__init__()
+        self.layer = nn.Linear(10, 4, bias=False).double()
+        self.value = value
+        self.register_buffer("index", index)
+
+    def forward(self, x):
+        filled = nn.functional.pad(self.layer(x), (0, 1), value=self.value)
+        return filled.index_select(1, self.index)
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0])
+@pytest.mark.parametrize("index", [torch.tensor([4, 0, 0]), torch.arange(5).repeat(4)])
+def test_selections_of_outputs(value, index):
+    module = ofcv.CollectiveVariable(
+        PairDistances(all_pairs(5), 5),
+        nn.Sequential(Selection(value, index), nn.Linear(len(index), 2).double()),
+    )
+    assert_right(module, True, "cyclic pairs")

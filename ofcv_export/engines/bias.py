@@ -67,8 +67,8 @@ class EngineBias:
     device : str
         ``cpu`` or ``cuda``.
     threads : int
-        Threads of LibTorch during a call of a TorchScript file: one, since the engine owns the
-        cores; 0 leaves the choice to PyTorch. The other formats always use one.
+        Threads of LibTorch during a call: one, since the engine owns the cores; 0 leaves the choice
+        to PyTorch. ONNX Runtime always uses one.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ class EngineBias:
             raise ValueError(f"threads: expected 0 or more, got {threads}")
         self._artifact = load(path, device)
         self.metadata = self._artifact.metadata
-        self._threads = threads if self.metadata.format == "torchscript" else 0
+        self._threads = threads
         _require_energy(self.metadata)
         self._length = length_factor(length_unit, to=str(self.metadata.length_unit))
         self._energy = energy_factor(self.metadata.output_units["values"], to=energy_unit)
@@ -247,7 +247,10 @@ class EngineBias:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Let LibTorch use some threads for a while; 0 leaves their number alone."""
+    """Let LibTorch use some threads for a while; 0 leaves their number alone.
+
+    A thread that uses LibTorch for the first time meanwhile starts with this number.
+    """
     before = torch.get_num_threads()
     if number in (0, before):
         yield

@@ -22,6 +22,7 @@ class FixedOrder {
     at::Context& context = at::globalContext();
     if (n_living_++ > 0 || context.deterministicAlgorithms()) return;
     fills_ = context.deterministicFillUninitializedMemory();
+    warns_ = context.deterministicAlgorithmsWarnOnly();
     context.setDeterministicFillUninitializedMemory(false);
     context.setDeterministicAlgorithms(true, /*warn_only=*/true);
     is_ours_ = true;
@@ -30,7 +31,7 @@ class FixedOrder {
     if (!is_wanted_) return;
     const std::lock_guard<std::mutex> lock(mutex_);
     if (--n_living_ > 0 || !is_ours_) return;
-    at::globalContext().setDeterministicAlgorithms(false, false);
+    at::globalContext().setDeterministicAlgorithms(false, warns_);
     at::globalContext().setDeterministicFillUninitializedMemory(fills_);
     is_ours_ = false;
   }
@@ -42,6 +43,7 @@ class FixedOrder {
   inline static int n_living_ = 0;
   inline static bool is_ours_ = false;
   inline static bool fills_ = true;
+  inline static bool warns_ = false;
   bool is_wanted_;
 };
 

@@ -128,7 +128,8 @@ inline c10::Device parse_device(const std::string& text) {
   return c10::Device(at::kCUDA, index);
 }
 
-/// Lets LibTorch use a number of threads for a while; 0 leaves it alone.
+/// Lets LibTorch use a number of threads for a while; 0 leaves it alone. A thread that uses
+/// LibTorch for the first time meanwhile starts with this number.
 class ThreadCount {
  public:
   explicit ThreadCount(int number)
@@ -155,8 +156,8 @@ class Model {
   /// Opens the artifact at `path`, checks its digest and metadata, and only then hands it to
   /// LibTorch. `device` is `cpu`, `cuda` or `cuda:<index>`. A call uses `threads` threads of
   /// LibTorch: one by default, since an MD engine owns the cores and one is fastest for a single
-  /// frame; 0 leaves the choice to LibTorch (at::set_num_threads). Compiled code always uses one.
-  /// On CUDA operators add in a fixed order unless `sums` allows them atomics.
+  /// frame; 0 leaves the choice to LibTorch (at::set_num_threads). On CUDA the operators of a .pt
+  /// file add in a fixed order unless `sums` allows them atomics.
   explicit Model(const std::string& path, const std::string& device = "cpu", int threads = 1,
                  Sums sums = Sums::fixed_order)
       : Model(Archive(path), path, detail::parse_device(device), checked(threads), sums) {}
@@ -229,8 +230,9 @@ class Model {
         box_is_orthorhombic_(metadata_.details.contains("box") &&
                              metadata_.details.at("box") == "orthorhombic"),
         device_(device),
-        threads_(metadata_.format == "torchscript" ? threads : 0),
-        needs_fixed_order_(device.is_cuda() && sums == Sums::fixed_order),
+        threads_(threads),
+        needs_fixed_order_(device.is_cuda() &&
+                           (sums == Sums::fixed_order || metadata_.format != "torchscript")),
         graph_(load(archive, metadata_, path, device)) {}
 
   static int checked(int threads) {
