@@ -27,19 +27,16 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 import ofcv_export as ofcv
-from benchmarks.md_step.steps import SYSTEMS, System
-from ofcv_export.descriptors.distances import PairDistances, all_pairs
+from benchmarks.md_step.steps import SYSTEMS, System, value_only
+from benchmarks.training_batch import ATOMS, BATCHES, distances, frozen
+from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.export_graph import TensorSpec
 from ofcv_export.formats.captured import CapturedRunner
 from ofcv_export.formats.format import Runner
 
-ATOMS = (10, 30, 100)
-BATCHES = (64, 256, 1024, 4096)
-# Positions that a set-up evaluates; their derivatives are repeated to the number of frames wanted.
-DISTINCT_FRAMES = 256
 STEP_GOAL = 15.0
 BANDWIDTH_GOAL = 0.7
 # Bytes copied to measure the bandwidth: more than any cache holds.
@@ -176,7 +173,7 @@ def ways(system: System, device: torch.device, folder: Path) -> dict[str, Callab
 
 def by_autograd(cv: ofcv.CollectiveVariable, device: torch.device) -> Runner:
     """Return a runner that differentiates a scripted module, as engines do today."""
-    module = torch.jit.script(nn.Sequential(cv.descriptors, cv.network).eval()).to(device)
+    module = value_only(cv).to(device)
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         positions = inputs[0].detach().requires_grad_()
@@ -195,8 +192,7 @@ def print_batches(clock: Clock, atoms: Sequence[int], batches: Sequence[int]) ->
         title="SmartDerivatives, all pair distances, float32",
     )  # fmt: skip
     for n_atoms in atoms:
-        distances = PairDistances(all_pairs(n_atoms), n_atoms)
-        smart = frozen(distances, 2 * max(batches)).to(clock.device)
+        smart = frozen(distances(n_atoms), 2 * max(batches)).to(clock.device)
         for batch in batches:
             table.add_row(str(n_atoms), str(batch), *batch_row(clock, smart, batch, speed))
     console.print(table)
@@ -206,15 +202,6 @@ def print_batches(clock: Clock, atoms: Sequence[int], batches: Sequence[int]) ->
         "backward. A share counts each tensor that a pass must read or write once. "
         f"Goal: {BANDWIDTH_GOAL:.0%} for batch {max(BATCHES)}."
     )
-
-
-def frozen(descriptors: PairDistances, n_frames: int) -> ofcv.SmartDerivatives:
-    """Return a set-up of random frames."""
-    n_atoms = descriptors.n_atoms
-    smart = ofcv.SmartDerivatives()
-    smart.setup({"data": torch.randn(DISTINCT_FRAMES, n_atoms, 3)}, descriptors, n_atoms)
-    smart.values = smart.values.repeat(-(-n_frames // DISTINCT_FRAMES), 1)[:n_frames]
-    return smart
 
 
 def bandwidth(clock: Clock) -> float:
@@ -262,8 +249,8 @@ def print_orders(clock: Clock, batch: int) -> None:
     )  # fmt: skip
     star = torch.stack([torch.zeros(19, dtype=torch.int64), torch.arange(1, 20)], dim=1)
     systems = {
-        "all pairs of 10 atoms": PairDistances(all_pairs(10), 10),
-        "all pairs of 30 atoms": PairDistances(all_pairs(30), 30),
+        "all pairs of 10 atoms": distances(10),
+        "all pairs of 30 atoms": distances(30),
         "19 atoms around one": PairDistances(star, 20),
     }
     for name, descriptors in systems.items():

@@ -32,7 +32,6 @@ FUSED_LIMITS = {10: 6.5, 50: 2.6, 100: 3.0}
 AUTOGRAD_LIMITS = {10: 0.5, 50: 0.5, 100: 0.6}
 MORE_THREADS_LIMIT = 1.25
 # Forward and backward over a read, for batches in the caches.
-KERNELS = ("torch", "numba")
 N_FRAMES, TRAINING_BATCHES = 4096, ((10, 1024), (30, 256), (100, 64))
 TRAINING_LIMITS = {
     ("torch", 10): 60.0, ("torch", 30): 50.0, ("torch", 100): 40.0,
@@ -77,7 +76,7 @@ def groups(program: Path, folder: Path) -> list[Callable[[], Ratios]]:
         files = folder / str(system.n_atoms)
         files.mkdir()
         systems.append(partial(steps, program, system, files))
-    trainings = [partial(batches, kernel) for kernel in KERNELS]
+    trainings = [partial(batches, kernel) for kernel in training_batch.KERNELS]
     return [*systems, *trainings, growth, partial(rescalings, folder)]
 
 
@@ -120,7 +119,7 @@ def batches(kernel: str) -> Ratios:
     """Return the ratios of a training batch of SmartDerivatives to one read of its values."""
     ratios = {}
     for n_atoms, batch in TRAINING_BATCHES:
-        smart = training_batch.frozen(n_atoms, N_FRAMES, kernel)
+        smart = training_batch.frozen(training_batch.distances(n_atoms), N_FRAMES, kernel)
         times = training_batch.measure(smart, batch, seconds=1.0)
         name = f"{n_atoms} atoms, batch {batch}, {kernel}: forward and backward / read"
         ratio = times["both"].median / times["read"].median
@@ -134,7 +133,7 @@ def growth() -> Ratios:
     for n_atoms in GROWTH_ATOMS:
         nnz = 6 * training_batch.n_pairs(n_atoms)
         batch = training_batch.batch_for(nnz)
-        smart = training_batch.frozen(n_atoms, 2 * batch, "numba")
+        smart = training_batch.frozen(training_batch.distances(n_atoms), 2 * batch, "numba")
         times = training_batch.measure(smart, batch, seconds=1.0)
         costs.append(times["forward"].median / (batch * nnz))
     name = "time per non-zero, numba, forward: 546 / 50 310 non-zeros per frame"

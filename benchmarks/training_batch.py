@@ -85,7 +85,7 @@ def table_of_batches(n_threads: int) -> dict[tuple[int, int], Row]:
     rows: dict[tuple[int, int], Row] = {}
     for n_atoms in ATOMS:
         n_frames = max(NUMBERS_IN_DATASET // (3 * n_pairs(n_atoms)), max(BATCHES))
-        smarts = {kernel: frozen(n_atoms, n_frames, kernel) for kernel in KERNELS}
+        smarts = {kernel: frozen(distances(n_atoms), n_frames, kernel) for kernel in KERNELS}
         for batch in BATCHES:
             row = {kernel: measure(smart, batch) for kernel, smart in smarts.items()}
             rows[n_atoms, batch] = row
@@ -111,7 +111,8 @@ def table_of_growth() -> dict[int, Row]:
         nnz = 6 * n_pairs(n_atoms)
         batch = batch_for(nnz)
         row = rows[nnz] = {
-            kernel: measure(frozen(n_atoms, 4 * batch, kernel), batch) for kernel in KERNELS
+            kernel: measure(frozen(distances(n_atoms), 4 * batch, kernel), batch)
+            for kernel in KERNELS
         }
         spreads = [row["numba"]["read"]]
         spreads += [row[kernel][call] for kernel in KERNELS for call in ("forward", "both")]
@@ -131,13 +132,19 @@ def batch_for(nnz: int) -> int:
     return max(NUMBERS_IN_BATCH // nnz, 1)
 
 
-def frozen(n_atoms: int, n_frames: int, kernel: str = "torch") -> SmartDerivatives:
-    """Return all pair distances set up on some frames and repeated to the number wanted."""
+def distances(n_atoms: int) -> PairDistances:
+    """Return the distances of all pairs of atoms."""
+    return PairDistances(all_pairs(n_atoms), n_atoms)
+
+
+def frozen(descriptors: PairDistances, n_frames: int, kernel: str = "torch") -> SmartDerivatives:
+    """Return distances set up on some frames and repeated to the number wanted."""
+    n_atoms = descriptors.n_atoms
     generator = torch.Generator().manual_seed(0)
-    distinct = min(n_frames, max(500_000 // n_pairs(n_atoms), 1))
+    distinct = min(n_frames, max(500_000 // descriptors.n_descriptors, 1))
     positions = torch.randn(distinct, n_atoms, 3, generator=generator)
     smart = SmartDerivatives(kernel=kernel)
-    smart.setup({"data": positions}, PairDistances(all_pairs(n_atoms), n_atoms), n_atoms)
+    smart.setup({"data": positions}, descriptors, n_atoms)
     smart.values = smart.values.repeat(-(-n_frames // distinct), 1)[:n_frames]
     return smart
 
@@ -176,7 +183,7 @@ def ratio(times: Mapping[str, Spread], call: str) -> str:
 
 def print_first_call() -> None:
     """Print how long numba's first calls take: compiled now, or by an earlier process."""
-    smart, x = frozen(10, 64, "numba"), torch.randn(64, 45, requires_grad=True)
+    smart, x = frozen(distances(10), 64, "numba"), torch.randn(64, 45, requires_grad=True)
     start = time.perf_counter()
     torch.autograd.grad(smart(x).sum(), x)
     console.print(f"First forward and backward with numba: {time.perf_counter() - start:.2f} s")

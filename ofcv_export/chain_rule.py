@@ -149,6 +149,11 @@ def blocks_of_pairs(pairs: Tensor) -> Tensor:
     return torch.stack([-pairs, pairs], dim=2).flatten(1, 2)
 
 
+def turned(pairs: Tensor, flipped: Tensor) -> Tensor:
+    """Return vectors (batch, n, 3) with those turned round that are `flipped` (n,)."""
+    return torch.where(flipped.unsqueeze(1), -pairs, pairs)
+
+
 class OppositePairs(nn.Module):
     """A form of the chain rule for pairs of blocks -u and u, of which u alone is its input.
 
@@ -168,7 +173,7 @@ class OppositePairs(nn.Module):
         # Number the components of all vectors from 1, let the form arrange +-numbers, and read
         # from them where in (values, -values, 0) each of its own values comes from.
         numbers = torch.arange(1, self.n_values + 1).view(1, -1, 3)
-        arranged = rule.arrange(torch.stack([-numbers, numbers], dim=2).flatten(1, 2)).flatten()
+        arranged = rule.arrange(blocks_of_pairs(numbers)).flatten()
         source = torch.where(arranged > 0, arranged - 1, self.n_values - arranged - 1)
         source = torch.where(arranged == 0, 2 * self.n_values, source)
         self.register_buffer("source", source, persistent=False)

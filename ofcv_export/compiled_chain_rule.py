@@ -25,7 +25,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 from torch import Tensor
 
-from ofcv_export.chain_rule import blocks_of_pairs
+from ofcv_export.chain_rule import blocks_of_pairs, turned
 from ofcv_export.frame_chain_rule import FrameChainRule
 from ofcv_export.sparsity_pattern import SparsityPattern
 from ofcv_export.validation import require_in_range
@@ -286,12 +286,12 @@ class PairKernel(_Kernel):
 
     def arrange(self, pairs: Tensor) -> Tensor:
         """Return the values (batch, 3 * n_descriptors) of vectors (batch, n_descriptors, 3)."""
-        return torch.where(self.flipped.unsqueeze(1), -pairs, pairs).transpose(1, 2).flatten(1)
+        return turned(pairs, self.flipped).transpose(1, 2).flatten(1)
 
     def pairs(self, values: Tensor) -> Tensor:
         """Return the vectors (batch, n_descriptors, 3) of values (batch, 3 * n_descriptors)."""
         pairs = values.unflatten(1, (3, -1)).transpose(1, 2)
-        return torch.where(self.flipped.unsqueeze(1), -pairs, pairs)
+        return turned(pairs, self.flipped)
 
     def blocks(self, values: Tensor) -> Tensor:
         """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_descriptors)."""

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.chain_rule import blocks_of_pairs
+from ofcv_export.chain_rule import blocks_of_pairs, turned
 from ofcv_export.frame_chain_rule import FrameChainRule
 from ofcv_export.sparsity_pattern import SparsityPattern
 
@@ -215,7 +215,7 @@ class PairChainRule(FrameChainRule):
 
     def arrange(self, pairs: Tensor) -> Tensor:
         """Return the values (batch, 3 * n_places) of vectors (batch, n_descriptors, 3)."""
-        pairs = torch.where(self.layout.flipped.unsqueeze(1), -pairs, pairs).transpose(1, 2)
+        pairs = turned(pairs, self.layout.flipped).transpose(1, 2)
         if self.layout.place is None:
             return pairs.flatten(1)
         values = pairs.new_zeros(len(pairs), 3, self.layout.n_places)
@@ -227,7 +227,7 @@ class PairChainRule(FrameChainRule):
         if self.layout.place is not None:
             pairs = pairs.index_select(2, self.layout.place)
         pairs = pairs.transpose(1, 2)
-        return torch.where(self.layout.flipped.unsqueeze(1), -pairs, pairs)
+        return turned(pairs, self.layout.flipped)
 
     def blocks(self, values: Tensor) -> Tensor:
         """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_places)."""

@@ -53,6 +53,5 @@ def single_frame(
     with_shapes(graph_module, examples)
     fold_selection(graph_module)
     if compiled:
-        with_shapes(graph_module, examples)
         as_vectors(graph_module)
     return graph_module, form.name if form else "one frame"

@@ -101,11 +101,16 @@ def write_files(system: System, folder: Path) -> str:
     weights.numpy().tofile(folder / "weights.bin")
     _positions(system).numpy().tofile(folder / "positions.bin")
     system.pairs.to(torch.int32).numpy().tofile(folder / "pairs.bin")
-    torch.jit.script(nn.Sequential(cv.descriptors, cv.network).eval()).save(folder / "value.pt")
+    value_only(cv).save(folder / "value.pt")
     for suffix in (".onnx", ".pt", ".pt2"):
         report = ofcv.export(cv, folder / f"cv{suffix}", batch=1)
     assert report.metadata is not None
     return str(report.metadata.details["form"])
+
+
+def value_only(cv: ofcv.CollectiveVariable) -> torch.jit.ScriptModule:
+    """Return the value alone as TorchScript, for autograd, as engines do it today."""
+    return torch.jit.script(nn.Sequential(cv.descriptors, cv.network).eval())
 
 
 def measure(
