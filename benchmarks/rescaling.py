@@ -25,8 +25,8 @@ from torch import Tensor
 
 import ofcv_export as ofcv
 from benchmarks.timing import Spread, in_turns, machine
+from ofcv_export.density.rescaling import DimensionWiseRescaling, MoleculeRescaling
 from ofcv_export.formats import format_of
-from ofcv_export.rescaling import DimensionWiseRescaling, MoleculeRescaling
 
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 N_BASIS = 361

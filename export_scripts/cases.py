@@ -20,9 +20,9 @@ from torch import Tensor, nn
 import ofcv_export as ofcv
 from export_scripts.simulation import HEAVY_ATOMS
 from export_scripts.train import pair_distances
-from ofcv_export.density_labels import read_labels
+from ofcv_export.density.fitting.density_labels import read_labels
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
-from ofcv_export.export_graph import Exportable
+from ofcv_export.graph.export_graph import Exportable
 
 DTYPES = ("float32", "float64")
 S_COEFF, S_GRAD, EPSILON = 50.0, 0.05, 1e-8

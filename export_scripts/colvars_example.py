@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 import ofcv_export as ofcv
 from export_scripts.simulation import PDB_PATH, PHI, PSI
-from ofcv_export.artifact import Metadata
+from ofcv_export.base.units import length_factor
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
-from ofcv_export.units import length_factor
+from ofcv_export.graph.metadata import Metadata
 
 ATOMS = sorted({*PHI, *PSI})
 

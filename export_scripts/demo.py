@@ -40,7 +40,7 @@ from export_scripts.replay import (
 )
 from export_scripts.simulation import HEAVY_ATOMS, basin_labels, simulate, write_extended_xyz
 from export_scripts.train import pair_distances, train_committor_like
-from ofcv_export.fit_statistics import fit_statistics
+from ofcv_export.density.fitting.fit_statistics import fit_statistics
 
 MOLECULE = "CH3OH"
 N_ENGINE_FRAMES = 40

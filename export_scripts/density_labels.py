@@ -2,7 +2,7 @@ r"""Density labels of small organic molecules: Kohn-Sham calculations in mldft's
 
 The level of theory is that of the M-OFDFT paper (arXiv:2309.16578): PBE/6-31G(2df,p), densities
 expanded in an even-tempered basis with ratio 2.5, every SCF step a sample. The label files are
-described in ``ofcv_export.density_labels``.
+described in ``ofcv_export.density.fitting.density_labels``.
 
 What a sample holds. In SCF step k the orbitals minimise
 :math:`T_s + \int v^{(k)} \rho` under a fixed number of electrons, where the potential is the DIIS
@@ -64,8 +64,8 @@ from rich.console import Console
 from rich.progress import track
 from scipy.spatial.transform import Rotation
 
-from ofcv_export.basis import BasisInfo
-from ofcv_export.density_labels import FloatArray, write_labels
+from ofcv_export.density.basis import BasisInfo
+from ofcv_export.density.fitting.density_labels import FloatArray, write_labels
 
 # Names in ASE's G2 collection (MP2/6-31G* geometries): each of H, C, N, O occurs in several.
 MOLECULES = (

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ofcv_export.energy_functional import MoleculeFunctional
+from ofcv_export.density.energy_functional import MoleculeFunctional
 
 STEP_SIZE, MOMENTUM, TOLERANCE, MAX_ITERATIONS = 0.2, 0.6, 1e-9, 5000
 

@@ -37,12 +37,17 @@ import ofcv_export as ofcv
 from export_scripts.density_labels import compute_labels
 from export_scripts.density_minimiser import Optimisation, Problem, minimise, minimise_in_cpp
 from export_scripts.energy_network import CoefficientNetwork
-from ofcv_export.atomic_reference import AtomicReference
-from ofcv_export.density_labels import DensityLabels, read_array, read_labels, write_labels
-from ofcv_export.energy_functional import EnergyFunctional, MoleculeFunctional
-from ofcv_export.fit_statistics import fit_statistics
-from ofcv_export.local_frames import local_frame_transform
-from ofcv_export.natural_reparametrization import natural_transform
+from ofcv_export.density.atomic_reference import AtomicReference
+from ofcv_export.density.energy_functional import EnergyFunctional, MoleculeFunctional
+from ofcv_export.density.fitting.density_labels import (
+    DensityLabels,
+    read_array,
+    read_labels,
+    write_labels,
+)
+from ofcv_export.density.fitting.fit_statistics import fit_statistics
+from ofcv_export.density.local_frames import local_frame_transform
+from ofcv_export.density.natural_reparametrization import natural_transform
 
 MOLECULES = ("H2O", "CH4", "NH3", "H2CO", "CH3OH", "HCN")
 ENERGY, GRADIENT = "e_kin_plus_xc", "grad_kin_plus_xc"

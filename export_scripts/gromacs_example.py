@@ -18,8 +18,8 @@ from torch import nn
 
 import ofcv_export as ofcv
 from export_scripts.simulation import PDB_PATH, PSI
-from ofcv_export.artifact import Metadata
 from ofcv_export.descriptors.torsions import Torsions
+from ofcv_export.graph.metadata import Metadata
 
 GROUP = "Dipeptide"
 

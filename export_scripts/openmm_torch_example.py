@@ -15,7 +15,7 @@ from rich.console import Console
 
 import ofcv_export as ofcv
 from export_scripts.gromacs_example import psi_restraint
-from ofcv_export.artifact import Metadata
+from ofcv_export.graph.metadata import Metadata
 
 console = Console(soft_wrap=True, highlight=False)
 

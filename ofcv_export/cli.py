@@ -15,15 +15,15 @@ from rich.progress import Progress
 from rich.table import Table
 
 import ofcv_export as ofcv
-from ofcv_export.artifact import Metadata
-from ofcv_export.density_labels import basis_of_irreps
-from ofcv_export.export_graph import Exportable, TensorSpec
-from ofcv_export.files import atomic_path, require_file, require_suffix
-from ofcv_export.fit_statistics import fit_statistics
-from ofcv_export.sample_weighers import parse_weigher
-from ofcv_export.trajectory import read_frames
-from ofcv_export.validation import shape_text
-from ofcv_export.verify import VerificationReport
+from ofcv_export.artifacts.trajectory import read_frames
+from ofcv_export.artifacts.verification import VerificationReport
+from ofcv_export.base.files import atomic_path, require_file, require_suffix
+from ofcv_export.base.validation import shape_text
+from ofcv_export.density.fitting.density_labels import basis_of_irreps
+from ofcv_export.density.fitting.fit_statistics import fit_statistics
+from ofcv_export.density.fitting.sample_weighers import parse_weigher
+from ofcv_export.graph.export_graph import Exportable, TensorSpec
+from ofcv_export.graph.metadata import Metadata
 
 app = typer.Typer(
     help="Export collective variables and OF-DFT rescalings, verified.",

@@ -1,54 +1,15 @@
-"""Small systems and judges shared by the tests."""
+"""Fixtures shared by the tests."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
 from ofcv_export import SmartDerivatives, export
-from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.descriptors.geometry import OrthorhombicBox
 from ofcv_export.formats import FORMATS
-
-OPEN = OrthorhombicBox(None, periodic=False)
-
-
-def all_pairs(n_atoms: int) -> PairDistances:
-    """Return all pair distances without a box."""
-    return PairDistances(torch.triu_indices(n_atoms, n_atoms, offset=1).T, n_atoms, OPEN)
-
-
-def frames(
-    n_frames: int, n_atoms: int, dtype: torch.dtype = torch.float64, seed: int = 0
-) -> Tensor:
-    """Return random positions."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n_frames, n_atoms, 3, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def dense_jacobian(function: Callable[[Tensor], Tensor], positions: Tensor) -> Tensor:
-    """Return d(desc)/d(pos) by autograd, one descriptor at a time, (batch, D, n_atoms, 3)."""
-    positions = positions.detach().requires_grad_()
-    descriptors = function(positions)
-    rows = [
-        torch.autograd.grad(
-            descriptors[:, index].sum(), positions, retain_graph=True, materialize_grads=True
-        )[0]
-        for index in range(descriptors.shape[1])
-    ]
-    return torch.stack(rows, dim=1)
-
-
-def small_setup() -> SmartDerivatives:
-    """Return all pair distances of 5 atoms frozen in 7 frames, float32."""
-    smart = SmartDerivatives()
-    smart.setup({"data": frames(7, 5, torch.float32)}, all_pairs(5), n_atoms=5)
-    return smart
+from tests.builders.systems import small_setup
 
 
 @pytest.fixture

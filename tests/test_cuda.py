@@ -9,20 +9,20 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import all_pairs, frames
 from torch import nn
 
 import ofcv_export as ofcv
 from benchmarks import cuda as benchmark
-from ofcv_export.chain_rule import take
+from ofcv_export.artifacts.cuda_graph import CapturedRunner, require_capturable
+from ofcv_export.artifacts.inputs import sample
+from ofcv_export.base.fixed_order import fixed_order
 from ofcv_export.descriptors.angles import Angles
 from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.export_graph import TensorSpec
-from ofcv_export.fixed_order import fixed_order
 from ofcv_export.formats import aotinductor
 from ofcv_export.formats.archive import checked_records
-from ofcv_export.formats.captured import CapturedRunner, require_capturable
-from ofcv_export.inputs import sample
+from ofcv_export.graph.export_graph import TensorSpec
+from ofcv_export.jacobian.chain_rule import take
+from tests.builders.systems import all_pairs, frames
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA: no device")
 REPETITIONS = 20

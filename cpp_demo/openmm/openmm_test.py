@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import ofcv_export as ofcv
+from ofcv_export.descriptors.boundaries import RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.descriptors.geometry import RuntimeBox
 from ofcv_export.engines.openmm import openmm_force
 
 PROGRAM, TESTS = Path(sys.argv[1]), Path(sys.argv[2])

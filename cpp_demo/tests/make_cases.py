@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 import ofcv_export as ofcv
 from export_scripts.energy_network import CoefficientNetwork
+from ofcv_export.descriptors.boundaries import Boundaries, OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
-from ofcv_export.descriptors.geometry import Boundaries, OrthorhombicBox, RuntimeBox
 from ofcv_export.formats import FORMATS
 from ofcv_export.formats.archive import checked_records
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 import ofcv_export as ofcv
+from ofcv_export.descriptors.boundaries import Boundaries, OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
-from ofcv_export.descriptors.geometry import Boundaries, OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.multiple import MultipleDescriptors
 from ofcv_export.descriptors.torsions import Torsions
 

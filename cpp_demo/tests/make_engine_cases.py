@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 import ofcv_export as ofcv
+from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
-from ofcv_export.descriptors.geometry import OrthorhombicBox, RuntimeBox
 
 ATOMS = [6, 2, 3, 0]
 N_ATOMS = 8

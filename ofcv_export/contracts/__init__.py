@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ofcv_export.collective_variable import CollectiveVariable
-from ofcv_export.contracts import gromacs, network, openmm_torch
-from ofcv_export.export_graph import ExportGraph
+from ofcv_export.contracts import gromacs, network_alone, openmm_torch
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.variables.collective_variable import CollectiveVariable
 
 CONTRACTS: dict[str, Callable[..., ExportGraph]] = {
-    "colvars-torchann": network.colvars_torchann,
+    "colvars-torchann": network_alone.colvars_torchann,
     "gromacs-nnpot": gromacs.gromacs_nnpot,
     "openmm-torch": openmm_torch.openmm_torch,
-    "plumed-pytorch": network.plumed_pytorch,
+    "plumed-pytorch": network_alone.plumed_pytorch,
 }
 
 

@@ -13,7 +13,7 @@ from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript)
 import torch
 from torch import Tensor, fx, nn
 
-from ofcv_export.bias import Bias
+from ofcv_export.base.elements import atomic_numbers
 from ofcv_export.contracts.potential import (
     LENGTH_UNIT,
     OUTPUT_UNITS,
@@ -25,8 +25,8 @@ from ofcv_export.contracts.potential import (
     potential_of,
     vectors_text,
 )
-from ofcv_export.elements import atomic_numbers
-from ofcv_export.export_graph import ExportGraph, TensorSpec
+from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.variables.bias import Bias
 
 NAME = "gromacs-nnpot"
 # GROMACS's names of the inputs, and those of the arguments of `GromacsPotential`.

@@ -12,7 +12,7 @@ from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript)
 import torch
 from torch import Tensor, fx, nn
 
-from ofcv_export.bias import Bias
+from ofcv_export.base.validation import dtype_name, require_positive
 from ofcv_export.contracts.potential import (
     LENGTH_UNIT,
     OUTPUT_UNITS,
@@ -23,8 +23,8 @@ from ofcv_export.contracts.potential import (
     differentiable,
     potential_of,
 )
-from ofcv_export.export_graph import ExportGraph, TensorSpec
-from ofcv_export.validation import dtype_name, require_positive
+from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.variables.bias import Bias
 
 NAME = "openmm-torch"
 

@@ -11,18 +11,18 @@ from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript)
 import torch
 from torch import Tensor, fx, nn
 
-from ofcv_export.bias import Bias
-from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.descriptors.geometry import (
+from ofcv_export.base.units import energy_factor, length_factor
+from ofcv_export.descriptors.boundaries import (
     Boundaries,
     OrthorhombicBox,
     RuntimeBox,
     TriclinicBox,
 )
+from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.lattice import LatticeReduction, NearestImage
-from ofcv_export.export_graph import ExportGraph, TensorSpec
-from ofcv_export.gradients import scriptable
-from ofcv_export.units import energy_factor, length_factor
+from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.graph.gradients import scriptable
+from ofcv_export.variables.bias import Bias
 
 LENGTH_UNIT, ENERGY_UNIT = "nm", "kJ/mol"
 OUTPUT_UNITS = {"energy": ENERGY_UNIT, "forces": f"{ENERGY_UNIT}/{LENGTH_UNIT}"}

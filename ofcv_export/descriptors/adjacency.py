@@ -5,16 +5,16 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from ofcv_export.descriptors.boundaries import Boundaries
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
-from ofcv_export.descriptors.geometry import Boundaries
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.descriptors.switching import (
     SwitchingFunction,
     switching_module,
     value_and_slope,
 )
 from ofcv_export.descriptors.vectors import norm, reciprocal
-from ofcv_export.sparsity_pattern import SparsityPattern
 
 
 class AdjacencyEigenvalues(Descriptor):

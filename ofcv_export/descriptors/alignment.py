@@ -5,16 +5,16 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
-from ofcv_export.descriptors.geometry import Boundaries, open_boundaries
-from ofcv_export.descriptors.optimal_rotation import OptimalRotation
-from ofcv_export.sparsity_pattern import SparsityPattern
-from ofcv_export.validation import (
+from ofcv_export.base.validation import (
     require_finite,
     require_floating,
     require_shape,
     require_tensor,
 )
+from ofcv_export.descriptors.boundaries import Boundaries, open_boundaries
+from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
+from ofcv_export.descriptors.optimal_rotation import OptimalRotation
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 
 _COLLINEAR = 1e-6
 

@@ -4,15 +4,15 @@ from typing import Any, Optional
 
 from torch import Tensor
 
+from ofcv_export.descriptors.boundaries import Boundaries
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.descriptors.geometry import Boundaries
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.descriptors.switching import (
     SwitchingFunction,
     switching_module,
     value_and_slope,
 )
-from ofcv_export.sparsity_pattern import SparsityPattern
 
 
 class Contacts(Descriptor):

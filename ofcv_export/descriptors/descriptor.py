@@ -7,13 +7,13 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.sparsity_pattern import SparsityPattern
-from ofcv_export.validation import (
+from ofcv_export.base.validation import (
     require_in_range,
     require_integer,
     require_positive,
     require_shape,
 )
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 
 
 class Descriptor(nn.Module, ABC):

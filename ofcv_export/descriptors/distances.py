@@ -5,10 +5,10 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from ofcv_export.descriptors.boundaries import Boundaries, open_boundaries
 from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
-from ofcv_export.descriptors.geometry import Boundaries, open_boundaries
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.descriptors.vectors import norm, reciprocal
-from ofcv_export.sparsity_pattern import SparsityPattern
 
 
 class PairDistances(Descriptor):

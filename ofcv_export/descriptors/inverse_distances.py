@@ -5,11 +5,11 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from ofcv_export.descriptors.boundaries import Boundaries
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.descriptors.geometry import Boundaries
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.descriptors.vectors import reciprocal
-from ofcv_export.sparsity_pattern import SparsityPattern
 
 
 class InverseDistances(Descriptor):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.sparsity_pattern import SparsityPattern
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 
 
 class MultipleDescriptors(Descriptor):

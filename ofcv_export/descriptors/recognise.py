@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from ofcv_export.descriptors.adjacency import AdjacencyEigenvalues
+from ofcv_export.descriptors.boundaries import OrthorhombicBox, open_boundaries
 from ofcv_export.descriptors.contacts import Contacts
 from ofcv_export.descriptors.coordination import CoordinationNumbers
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
-from ofcv_export.descriptors.geometry import OrthorhombicBox, open_boundaries
 from ofcv_export.descriptors.histogram import ContinuousHistogram
 from ofcv_export.descriptors.multiple import MultipleDescriptors
 from ofcv_export.descriptors.switching import Fermi, Rational, Step, SwitchingFunction

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ofcv_export.descriptors.alignment import Superposition
+from ofcv_export.descriptors.boundaries import Boundaries
 from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.descriptors.geometry import Boundaries
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.descriptors.vectors import norm
-from ofcv_export.sparsity_pattern import SparsityPattern
 
 
 class RMSD(Descriptor):

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from ofcv_export.descriptors.adjacency import AdjacencyEigenvalues
 from ofcv_export.descriptors.alignment import AlignedPositions
 from ofcv_export.descriptors.angles import Angles
-from ofcv_export.descriptors.contacts import Contacts
-from ofcv_export.descriptors.coordination import CoordinationNumbers
-from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.descriptors.geometry import (
+from ofcv_export.descriptors.boundaries import (
     Boundaries,
     OrthorhombicBox,
     RuntimeBox,
     TriclinicBox,
     open_boundaries,
 )
+from ofcv_export.descriptors.contacts import Contacts
+from ofcv_export.descriptors.coordination import CoordinationNumbers
+from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.descriptors.histogram import ContinuousHistogram
 from ofcv_export.descriptors.inverse_distances import InverseDistances
 from ofcv_export.descriptors.multiple import MultipleDescriptors

@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.linalg import cross
 
 from ofcv_export.descriptors.angle_modes import AngleModes
+from ofcv_export.descriptors.boundaries import Boundaries, open_boundaries
 from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
-from ofcv_export.descriptors.geometry import Boundaries, open_boundaries
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.descriptors.vectors import norm, reciprocal
-from ofcv_export.sparsity_pattern import SparsityPattern
 
 
 class Torsions(Descriptor):

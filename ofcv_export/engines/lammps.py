@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofcv_export.engines.atomic_masses import element_of_mass
-from ofcv_export.engines.bias import EngineBias
+from ofcv_export.base.atomic_masses import element_of_mass
+from ofcv_export.engines.engine_bias import EngineBias
 from ofcv_export.engines.image_lattice import image_lattice
 
 # Energy unit and length of the time unit in ps, for each unit style with known units.

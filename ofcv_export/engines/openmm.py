@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofcv_export.engines.bias import EngineBias
-from ofcv_export.loading import read_metadata
+from ofcv_export.artifacts.loading import read_metadata
+from ofcv_export.engines.engine_bias import EngineBias
 
 if TYPE_CHECKING:
     import openmm

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ofcv_export.artifact import Metadata
-from ofcv_export.loading import read_metadata
-from ofcv_export.units import ENERGIES, LENGTHS, length_factor
+from ofcv_export.artifacts.loading import read_metadata
+from ofcv_export.base.units import ENERGIES, LENGTHS, length_factor
+from ofcv_export.graph.metadata import Metadata
 
 CONTRACT = "plumed-pytorch"
 _ACTIONS = {"angles": "ANGLE", "torsions": "TORSION"}

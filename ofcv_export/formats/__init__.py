@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 
-from ofcv_export.files import require_suffix
+from ofcv_export.base.files import require_suffix
 from ofcv_export.formats.aotinductor import AOTInductor
 from ofcv_export.formats.format import Format
 from ofcv_export.formats.onnx import Onnx

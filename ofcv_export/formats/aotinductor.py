@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofcv_export.artifact import Metadata
-from ofcv_export.export_graph import ExportGraph
-from ofcv_export.fixed_order import fixed_order
+from ofcv_export.base.fixed_order import fixed_order
 from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, digest, records
 from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, foreign
 from ofcv_export.formats.machine import require_this_machine
 from ofcv_export.formats.stack_buffers import stack_buffers
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.metadata import Metadata
 
 _KIND = "an AOTInductor package"
 _CODE = "data/aotinductor/model/"

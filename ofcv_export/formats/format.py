@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ofcv_export.artifact import Metadata
-from ofcv_export.export_graph import ExportGraph
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.metadata import Metadata
 
 Runner = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 

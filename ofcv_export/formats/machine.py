@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ofcv_export.artifact import Metadata
+from ofcv_export.graph.metadata import Metadata
 
 
 def cpu_features() -> set[str]:

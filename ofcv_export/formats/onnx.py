@@ -20,11 +20,11 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor, fx, nn
 
-from ofcv_export.artifact import Metadata
-from ofcv_export.export_graph import ExportGraph
 from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, damaged, foreign
-from ofcv_export.gradients import with_exact_numbers
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.gradients import with_exact_numbers
+from ofcv_export.graph.metadata import Metadata
 
 OPSET = 18
 _METADATA = "ofcv"

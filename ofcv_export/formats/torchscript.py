@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx
 
-from ofcv_export.artifact import Metadata
-from ofcv_export.export_graph import ExportGraph
 from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, digest, records
 from ofcv_export.formats.format import Format, Runner, foreign
 from ofcv_export.formats.machine import devices
-from ofcv_export.gradients import scriptable
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.gradients import scriptable
+from ofcv_export.graph.metadata import Metadata
 
 _KIND = "a TorchScript archive"
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.integrations.plain_modules import plain_copy
-from ofcv_export.sparsity_pattern import SparsityPattern
 
 # Number of frames that a trace is tested with.
 _TESTED_FRAMES = 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 from mlcolvar.core.loss.utils.smart_derivatives import SmartDerivatives as MlcolvarSmartDerivatives
 from torch import Tensor
 
-from ofcv_export.smart_derivatives import SmartDerivatives as OfcvSmartDerivatives
+from ofcv_export.jacobian.smart_derivatives import SmartDerivatives as OfcvSmartDerivatives
 
 
 class SmartDerivatives(OfcvSmartDerivatives, MlcolvarSmartDerivatives):

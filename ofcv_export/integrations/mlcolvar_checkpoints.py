@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ofcv_export.files import require_file
+from ofcv_export.base.files import require_file
 
 # Parts of a model that take no part in its evaluation, or come back in another way.
 _NOT_EVALUATED = ("loss_fn.", "auxiliary_loss_fns.", "preprocessing.")

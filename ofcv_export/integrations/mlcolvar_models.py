@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from ofcv_export.collective_variable import CollectiveVariable
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.recognise import recognise
 from ofcv_export.integrations.captured_descriptor import CapturedDescriptor
 from ofcv_export.integrations.mlcolvar_checkpoints import load_checkpoint
 from ofcv_export.integrations.plain_modules import Concatenated, class_name, plain_copy
+from ofcv_export.variables.collective_variable import CollectiveVariable
 
 _CVS = "mlcolvar.cvs."
 

@@ -1,0 +1,4 @@
+"""Writing a module to a file, loading it again, and proving that it gives the module's numbers.
+
+May import everything but `engines` and `integrations`.
+"""

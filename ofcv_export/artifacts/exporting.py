@@ -1,0 +1,197 @@
+"""Writing a module to a file that is checked before it takes its place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ofcv_export.artifacts.verification import VerificationReport, record_probe, verify_graph
+from ofcv_export.base.files import atomic_path
+from ofcv_export.base.validation import require_finite, require_positive
+from ofcv_export.contracts import contract_graph
+from ofcv_export.formats import format_of
+from ofcv_export.formats.machine import devices
+from ofcv_export.formats.onnx import OPSET
+from ofcv_export.graph.export_graph import Exportable, ExportGraph
+from ofcv_export.graph.metadata import Metadata, describe
+
+
+class VerificationError(ValueError):
+    """An exported file did not give the numbers of its module."""
+
+
+def export(
+    module: Exportable,
+    path: str | PathLike[str],
+    batch: int | None = None,
+    *,
+    device: str = "cpu",
+    contract: str | None = None,
+    atoms: Sequence[int] | None = None,
+    length_unit: str | None = None,
+    output_units: Mapping[str, str] | None = None,
+    **options: Any,
+) -> VerificationReport:
+    """Export a module to TorchScript (.pt), ONNX (.onnx) or AOTInductor (.pt2), verified.
+
+    The file is written beside `path`, replayed in its own runtime against the module in float64,
+    and takes its place only when every replay is within the tolerance. A failed export leaves
+    whatever was at `path` as it was.
+
+    Parameters
+    ----------
+    module : module
+        `CollectiveVariable` and its biases, `SmartDerivatives` after its set-up,
+        `SparseChainRule`, `DimensionWiseRescaling`, `MoleculeRescaling`, `EnergyFunctional` or
+        `MoleculeFunctional`.
+    path : path-like
+        Where to write; the suffix chooses the format. TorchScript is deprecated upstream; prefer
+        ONNX where the engine leaves the choice.
+    batch : int, optional
+        Fixes the number of frames; by default it is free. With 1 a collective variable gets a
+        graph of its own for TorchScript and AOTInductor, see `ofcv_export.variables.one_frame`.
+    device : {"cpu", "cuda"}
+        What a ``.pt2`` file is compiled for; this machine must have it. On CUDA its sums have a
+        fixed order. Other files run on any device.
+    contract : str, optional
+        An engine's own calling convention, for a ``.pt`` file that it loads as it is:
+        ``gromacs-nnpot`` or ``openmm-torch`` for a `Bias`, ``plumed-pytorch`` or
+        ``colvars-torchann`` for the network of a `CollectiveVariable`. See
+        `ofcv_export.contracts`.
+    atoms : sequence of int, optional
+        Zero-based indices of the module's atoms in the engine's numbering.
+    length_unit : str, optional
+        Unit of lengths, e.g. ``nm``.
+    output_units : mapping, optional
+        Unit of each output by its name.
+    **options
+        Options of the module's ``export_graph``: ``n_outputs`` and ``form`` for the chain rule,
+        ``gradient`` for the rescaling; with a contract those of the contract.
+
+    Returns
+    -------
+    VerificationReport
+        The measured differences from float64, also recorded in the metadata.
+
+    Raises
+    ------
+    ValueError
+        For an unknown suffix or contract, a size that cannot be fixed, frozen data that are not
+        finite, and `atoms` that do not fit.
+    VerificationError
+        If the file does not give the module's numbers.
+    """
+    file_format = format_of(path)
+    if not isinstance(module, Exportable):
+        raise TypeError(
+            f"module: expected one with an export_graph method, got {type(module).__name__}"
+        )
+    if contract is None:
+        graph = module.export_graph(**options)
+    else:
+        if file_format.name != "torchscript":
+            raise ValueError(f"path: expected the suffix .pt for a contract, got {str(path)!r}")
+        graph = contract_graph(contract, module, **options)
+    for name, buffer in graph.module.named_buffers():
+        if buffer.is_floating_point():
+            require_finite(name, buffer)
+    if batch is not None:
+        graph = _with_batch(graph, batch)
+    if device != "cpu":
+        _require_device(device, file_format.name)
+        graph = dataclasses.replace(graph, device=device)
+    if batch == 1 and file_format.name != "onnx":
+        # ONNX Runtime has its own ways with the general form.
+        graph = graph.for_one_frame(compiled=file_format.name == "aotinductor")
+    metadata = describe(
+        graph,
+        file_format.name,
+        **file_format.target(graph),
+        options={name: _plain(value) for name, value in options.items()},
+        atoms=_atoms(graph.atoms if atoms is None else atoms, graph),
+        length_unit=length_unit or graph.length_unit,
+        output_units=graph.output_units | _output_units(output_units, graph),
+        opset=OPSET if file_format.name == "onnx" else None,
+        parity={},
+        probe=record_probe(graph),
+    )
+    with torch.no_grad():
+        compiled = file_format.compile(graph)
+    with atomic_path(path) as temporary:
+        file_format.write(compiled, metadata, temporary)
+        report = verify_graph(temporary, metadata, graph)
+        if not report.passed:
+            raise VerificationError(
+                f"module: expected a file within {report.tolerance:.0e} of float64, "
+                f"got a relative error of {report.max_rel_error:.1e} in {report.runtime}"
+            )
+        metadata = _with_parity(metadata, report)
+        file_format.write(compiled, metadata, temporary)
+        file_format.read_metadata(temporary)
+    return dataclasses.replace(report, path=Path(path), metadata=metadata)
+
+
+def _plain(value: Any) -> Any:
+    """Return an option as JSON knows it: a range, a tuple or an array as a list."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return value
+    return [entry.item() if isinstance(entry, np.generic) else entry for entry in value]
+
+
+def _require_device(device: str, format_name: str) -> None:
+    """Raise ValueError unless a file can be compiled for a device other than the CPU."""
+    if format_name != "aotinductor":
+        raise ValueError(
+            f"device: expected cpu for a {format_name} file, which runs on any device, "
+            f"got {device!r}"
+        )
+    if device not in devices():
+        raise ValueError(f"device: expected {' or '.join(devices())} here, got {device!r}")
+
+
+def _with_batch(graph: ExportGraph, batch: int) -> ExportGraph:
+    require_positive("batch", batch)
+    if not any("batch" in spec.shape for spec in graph.inputs):
+        raise ValueError(
+            f"batch: expected None for a {graph.kind}, which has no batch of frames, got {batch}"
+        )
+    return graph.with_size("batch", batch)
+
+
+def _atoms(atoms: Sequence[int] | None, graph: ExportGraph) -> list[int] | None:
+    """Return the atoms' indices, checked against the graph's number of atoms."""
+    if atoms is None:
+        return None
+    indices = [int(atom) for atom in atoms]
+    n_atoms = graph.details.get("n_atoms")
+    if len(indices) != n_atoms or len(set(indices)) != n_atoms or min(indices, default=0) < 0:
+        raise ValueError(f"atoms: expected {n_atoms} distinct zero-based indices, got {indices}")
+    return indices
+
+
+def _output_units(units: Mapping[str, str] | None, graph: ExportGraph) -> dict[str, str]:
+    names = [spec.name for spec in graph.outputs]
+    given = dict(units or {})
+    if not set(given) <= set(names):
+        raise ValueError(
+            f"output_units: expected names among {', '.join(names)}, got {', '.join(given)}"
+        )
+    return given
+
+
+def _with_parity(metadata: Metadata, report: VerificationReport) -> Metadata:
+    parity = {
+        "reference": "float64",
+        "runtime": report.runtime,
+        "max_abs_error": report.max_abs_error,
+        "max_rel_error": report.max_rel_error,
+        "tolerance": report.tolerance,
+        "comparisons": len(report.comparisons),
+    }
+    return dataclasses.replace(metadata, parity=parity)

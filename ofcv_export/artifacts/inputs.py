@@ -1,0 +1,174 @@
+"""Inputs of an artifact: checked when a user gives them, made when an artifact is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ofcv_export.base.validation import (
+    dtype_name,
+    require_finite,
+    require_in_range,
+    require_shape,
+    shape_text,
+)
+from ofcv_export.descriptors.boundaries import require_box
+from ofcv_export.graph.export_graph import TensorSpec
+
+# Spread of positions in each component: distances are then those within a small molecule in nm.
+_SPREAD = 0.5
+STYLES = ("normal", "tiny", "huge", "wide range", "zeros", "repeated")
+
+
+def bind(
+    specs: Sequence[TensorSpec],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    box_shape: str | None = None,
+) -> list[Tensor]:
+    """Return the inputs as checked tensors, in order.
+
+    Parameters
+    ----------
+    specs : sequence of TensorSpec
+        What an artifact takes.
+    args, kwargs
+        Tensors or numpy arrays, by position or by name.
+    box_shape : str, optional
+        ``orthorhombic`` or ``triclinic``, for an input of the name ``box``.
+
+    Raises
+    ------
+    TypeError
+        For a missing, surplus or unknown input or a wrong dtype.
+    ValueError
+        For a wrong shape, sizes that disagree, or values that are not finite.
+    IndexError
+        For an index out of range.
+    """
+    names = [spec.name for spec in specs]
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    if len(args) + len(kwargs) != len(given) or set(given) != set(names):
+        got = [f"{len(args)} by position"] * bool(args) + sorted(kwargs)
+        raise TypeError(f"inputs: expected {', '.join(names)}, got {', '.join(got) or 'none'}")
+    tensors = [_checked(spec, given[spec.name]) for spec in specs]
+    sizes: dict[str, tuple[str, int]] = {}
+    for spec, tensor in zip(specs, tensors, strict=True):
+        for symbol, size in zip(spec.shape, tensor.shape, strict=True):
+            if isinstance(symbol, str):
+                first, known = sizes.setdefault(symbol, (spec.name, size))
+                if known != size:
+                    raise ValueError(
+                        f"{spec.name}: expected {symbol} = {known} as in {first}, got {size}"
+                    )
+        if spec.name == "box":
+            require_box(tensor, orthorhombic=box_shape == "orthorhombic")
+    return tensors
+
+
+def _checked(spec: TensorSpec, value: Any) -> Tensor:
+    tensor = torch.as_tensor(value)
+    widened = spec.is_integer and tensor.dtype == torch.int32
+    if tensor.dtype != spec.torch_dtype and not widened:
+        raise TypeError(f"{spec.name}: expected dtype {spec.dtype}, got {dtype_name(tensor.dtype)}")
+    if any(size == 0 for size in tensor.shape):
+        raise ValueError(
+            f"{spec.name}: expected shape {shape_text(spec.shape)}, got {tuple(tensor.shape)}"
+        )
+    require_shape(spec.name, tensor, spec.shape)
+    if spec.is_integer:
+        require_in_range(spec.name, tensor, *spec.index_range(tensor.shape))
+    else:
+        require_finite(spec.name, tensor)
+    return tensor.to(spec.torch_dtype)
+
+
+def sample(
+    specs: Sequence[TensorSpec],
+    sizes: Mapping[str, int],
+    style: str,
+    seed: int,
+    box_shape: str | None = None,
+) -> list[Tensor]:
+    """Return random or adversarial inputs.
+
+    Parameters
+    ----------
+    specs : sequence of TensorSpec
+        What an artifact takes.
+    sizes : mapping
+        Value of every symbolic size.
+    style : str
+        One of ``STYLES``: ordinary numbers; of size 1e-6 or 1e6; over twelve decades; all zero;
+        or every index the same (the last one).
+    seed : int
+        Seed of the random numbers.
+    box_shape : str, optional
+        ``orthorhombic`` or ``triclinic``, for an input of the name ``box``.
+    """
+    generator = np.random.default_rng(seed)
+    return [
+        _box(box_shape, generator).to(spec.torch_dtype)
+        if spec.name == "box" and spec.example is None
+        else _sample(spec, _shape(spec, sizes), style, generator)
+        for spec in specs
+    ]
+
+
+def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+
+
+def _sample(
+    spec: TensorSpec, shape: tuple[int, ...], style: str, generator: np.random.Generator
+) -> Tensor:
+    if spec.example is not None:
+        return torch.tensor(spec.example, dtype=spec.torch_dtype).reshape(shape)
+    if spec.is_integer:
+        low, high = spec.index_range(shape)
+        if style == "repeated":
+            return torch.full(shape, high - 1)
+        return torch.from_numpy(generator.integers(low, high, shape))
+    values = generator.standard_normal(shape)
+    if spec.name == "positions":
+        return torch.from_numpy(_SPREAD * values).to(spec.torch_dtype)
+    if style == "wide range":
+        values *= 10.0 ** generator.uniform(-6, 6, shape)
+    scale = {"tiny": 1e-6, "huge": 1e6, "zeros": 0.0}.get(style, 1.0)
+    return torch.from_numpy(values * scale).to(spec.torch_dtype)
+
+
+def _box(shape: str | None, generator: np.random.Generator) -> Tensor:
+    """Return lattice vectors as rows, of lengths about the spread of the positions."""
+    box = np.diag(generator.uniform(2.0, 4.0, 3))
+    if shape == "triclinic":
+        box[1, 0], box[2, 0], box[2, 1] = generator.uniform(-1.0, 1.0, 3)
+    return torch.from_numpy(box)
+
+
+def probe(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> list[Tensor]:
+    """Return inputs that any language can make again.
+
+    Entry k of a floating-point input, counted in row-major order, is sin(k + 1), rounded to the
+    input's dtype; of an index with the range [low, high) it is low + (7919 k mod (high - low)).
+    A box is the diagonal matrix of 3, 3.5 and 4.
+    """
+    tensors = []
+    for spec in specs:
+        shape = _shape(spec, sizes)
+        k = torch.arange(int(np.prod(shape)))
+        if spec.example is not None:
+            values = torch.tensor(spec.example, dtype=spec.torch_dtype)
+        elif spec.is_integer:
+            low, high = spec.index_range(shape)
+            values = low + (7919 * k) % (high - low)
+        elif spec.name == "box":
+            values = torch.diag(torch.tensor([3.0, 3.5, 4.0])).to(spec.torch_dtype)
+        else:
+            values = torch.sin((k + 1).double()).to(spec.torch_dtype)
+        tensors.append(values.reshape(shape))
+    return tensors

@@ -1,0 +1,164 @@
+"""Loading an artifact of any format as one callable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ofcv_export.artifacts.cuda_graph import CapturedRunner, require_capturable
+from ofcv_export.artifacts.inputs import bind
+from ofcv_export.base.files import require_file
+from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.formats import format_of
+from ofcv_export.formats.format import Runner
+from ofcv_export.graph.metadata import Metadata
+
+
+class Artifact:
+    """An artifact ready to run; call it with its inputs by position or by name.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    metadata : Metadata
+        What the file says about itself.
+    device : str
+        Where it runs.
+    cuda_graph : bool
+        Whether it runs as one CUDA graph.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        metadata: Metadata,
+        device: str,
+        atomics: bool = False,
+        cuda_graph: bool = False,
+    ) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.device = device
+        self.cuda_graph = cuda_graph
+        self._run = format_of(path).load(path, device)
+        may_use_atomics = atomics and metadata.format == "torchscript"
+        if torch.device(device).type == "cuda" and not may_use_atomics:
+            self._run = _in_fixed_order(self._run, device)
+        if cuda_graph:
+            self._run = CapturedRunner(self._run, metadata.inputs, device)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor, ...]:
+        """Return the output, or a tuple of the outputs in the metadata's order.
+
+        Parameters
+        ----------
+        *args, **kwargs : torch.Tensor or numpy.ndarray
+            The inputs named in ``metadata.inputs``, in their dtypes; int32 serves as an index too.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            For inputs that do not fit, see `ofcv_export.artifacts.inputs.bind`.
+        """
+        box_shape = self.metadata.details.get("box")
+        outputs = self.run(bind(self.metadata.inputs, args, kwargs, box_shape))
+        if self.cuda_graph:
+            outputs = tuple(output.clone() for output in outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the outputs of inputs that are known to fit, in the metadata's order, unchecked.
+
+        With a CUDA graph the outputs stay where they are until the next call overwrites them.
+
+        Parameters
+        ----------
+        inputs : sequence of torch.Tensor
+            Of the dtypes and shapes in ``metadata.inputs``.
+        """
+        return self._run(inputs)
+
+    def __repr__(self) -> str:
+        """Return kind, format, inputs and outputs in one line."""
+        inputs = ", ".join(spec.name for spec in self.metadata.inputs)
+        outputs = ", ".join(spec.name for spec in self.metadata.outputs)
+        kind = f"{self.metadata.kind}, {self.metadata.format}"
+        return f"Artifact({self.path.name!r}: {kind}, ({inputs}) -> ({outputs}))"
+
+
+def load(
+    path: str | PathLike[str],
+    device: str = "cpu",
+    *,
+    atomics: bool = False,
+    cuda_graph: bool = False,
+) -> Artifact:
+    """Load an artifact, whatever its format.
+
+    The content is checked against its digest before a runtime sees the file.
+
+    On CUDA a ``.pt`` file adds in a fixed order, see `ofcv_export.base.fixed_order`. A ``.pt2``
+    file is compiled one way or the other. An ``.onnx`` file with a scatter-add adds with atomics,
+    whatever is asked for here; the ``gather`` form of `SmartDerivatives` has none.
+
+    Parameters
+    ----------
+    path : path-like
+        The artifact.
+    device : str
+        ``cpu`` or ``cuda``.
+    atomics : bool
+        Whether a ``.pt`` file may add with atomics on CUDA: the last digits then differ from call
+        to call.
+    cuda_graph : bool
+        Whether to record the artifact as one CUDA graph, which is faster for a single frame. For
+        ``.pt`` and ``.pt2`` files of fixed shapes; one call at a time.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or foreign, the device cannot be had, or a CUDA graph is asked for
+        that cannot be made: not on CUDA, of an ONNX file, of shapes that are not fixed, or of
+        operations that cannot be recorded.
+    """
+    target = require_file("path", path)
+    file_format = format_of(target)
+    metadata = file_format.read_metadata(target)
+    if cuda_graph:
+        require_capturable(metadata, device)
+    if device.split(":")[0] not in file_format.devices(metadata):
+        available = " or ".join(file_format.devices(metadata))
+        raise ValueError(f"device: expected {available} on this machine, got {device!r}")
+    return Artifact(target, metadata, device, atomics, cuda_graph)
+
+
+def read_metadata(path: str | PathLike[str]) -> Metadata:
+    """Return an artifact's metadata without executing it; the digest is checked.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or foreign.
+    """
+    target = require_file("path", path)
+    return format_of(target).read_metadata(target)
+
+
+def _in_fixed_order(run: Runner, device: str) -> Runner:
+    """Return a runner whose sums have a fixed order."""
+
+    def run_in_fixed_order(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        with fixed_order(device):
+            return run(inputs)
+
+    return run_in_fixed_order

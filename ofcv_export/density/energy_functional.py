@@ -1,0 +1,398 @@
+"""A learned density functional: coefficients in, energies and their gradient out.
+
+The steps of M-OFDFT, https://arxiv.org/abs/2309.16578, sec. 4.3: for one molecule a frozen linear
+map (local frames, natural reparametrisation), then the dimension-wise rescaling, the network on
+scaled coefficients, and the atomic reference on unscaled ones::
+
+    p = T c        E = network(lambda (p - b))  +  g p + sum t_Z + t_global
+
+The gradient is that with respect to the coefficients c that came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.validation import (
+    dtype_name,
+    require_dtype,
+    require_finite,
+    require_in_range,
+    require_integer,
+    require_shape,
+    require_tensor,
+    to_float_tensor,
+)
+from ofcv_export.density.atomic_reference import AtomicReference
+from ofcv_export.density.basis import BasisLayout
+from ofcv_export.density.rescaling import DimensionWiseRescaling
+from ofcv_export.density.rescaling_formulas import scale_coeffs
+from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.graph.gradients import EnergyAndGradient, write_out_gradient
+
+KIND = "energy_functional"
+
+# Coefficients in each molecule of the batch that a graph is traced with.
+_TRACED_SIZES = (4, 2, 5)
+
+
+class EnergyNetwork(Protocol):
+    """A network as `EnergyFunctional` calls it.
+
+    Any `torch.nn.Module` whose operations torch.export can see. `n_molecules` is a symbol while the
+    graph is traced: it may give tensors their size, as in ``scaled_coeffs.new_zeros(n_molecules)
+    .index_add(0, batch, energy_of_coefficient)``, and decide nothing.
+    """
+
+    def __call__(
+        self, scaled_coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor, n_molecules: int
+    ) -> Tensor:
+        """Return the energy of every molecule, shape (n_molecules,).
+
+        Parameters
+        ----------
+        scaled_coeffs : torch.Tensor
+            Scaled coefficients of all molecules, shape (n,).
+        basis_function_ind : torch.Tensor of int64, shape (n,)
+            Basis function behind each coefficient.
+        batch : torch.Tensor of int64, shape (n,)
+            Molecule of each coefficient.
+        n_molecules : int
+            Number of molecules.
+        """
+        ...
+
+
+class EnergyFunctional(nn.Module):
+    """Energies of molecules, and the gradient with respect to their coefficients.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        See `EnergyNetwork`.
+    rescaling : DimensionWiseRescaling
+        From coefficients to the network's scale.
+    atomic_reference : AtomicReference, optional
+        Added to the network's energy.
+
+    Raises
+    ------
+    ValueError
+        If the parts have different numbers of basis functions, or the network does not give one
+        energy a molecule.
+    TypeError
+        If the parts have different floating dtypes.
+
+    Examples
+    --------
+    >>> class SumOfSquares(nn.Module):
+    ...     def forward(self, scaled_coeffs, basis_function_ind, batch, n_molecules):
+    ...         return scaled_coeffs.new_zeros(n_molecules).index_add(0, batch, scaled_coeffs**2)
+    >>> rescaling = DimensionWiseRescaling(
+    ...     torch.tensor([1.0, 0.0]), torch.tensor([10.0, 1.0]), torch.tensor([0.1, 0.01])
+    ... )
+    >>> functional = EnergyFunctional(SumOfSquares(), rescaling)
+    >>> functional.energy_and_gradient(
+    ...     torch.tensor([3.0, 3.0, 4.0]), torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
+    ... )
+    (tensor([25., 16.]), tensor([16.,  6.,  8.]))
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        rescaling: DimensionWiseRescaling,
+        atomic_reference: AtomicReference | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(rescaling, DimensionWiseRescaling):
+            raise TypeError(
+                f"rescaling: expected a DimensionWiseRescaling, got {type(rescaling).__name__}"
+            )
+        self.network = network.eval()
+        self.rescaling = rescaling
+        self.atomic_reference = atomic_reference
+        for tensor in [*network.parameters(), *network.buffers()]:
+            if tensor.is_floating_point():
+                require_dtype("network", tensor, self.dtype)
+        if atomic_reference is not None:
+            require_dtype("atomic_reference", atomic_reference.g_z, self.dtype)
+            require_shape("atomic_reference", atomic_reference.g_z, (self.n_basis,))
+        self._require_energies()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of coefficients and energies."""
+        return self.rescaling.lambda_z.dtype
+
+    @property
+    def n_basis(self) -> int:
+        """Number of basis functions of all elements together."""
+        return self.rescaling.n_basis
+
+    def forward(self, coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor) -> Tensor:
+        """Return the energy of every molecule, see `energy_and_gradient`; nothing is checked."""
+        n_molecules = batch.max().item() + 1
+        return self.energies(coeffs, basis_function_ind, batch, n_molecules)
+
+    def energies(
+        self, coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor, n_molecules: Any
+    ) -> Tensor:
+        """Return the energies of a known number of molecules, shape (n_molecules,)."""
+        scaled_coeffs = self._scaled(coeffs, basis_function_ind)
+        energy: Tensor = self.network(scaled_coeffs, basis_function_ind, batch, n_molecules)
+        if self.atomic_reference is None:
+            return energy
+        return energy + self.atomic_reference(coeffs, basis_function_ind, batch, n_molecules)
+
+    def energy_and_gradient(
+        self, coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return energies and gradient by autograd.
+
+        Parameters
+        ----------
+        coeffs : torch.Tensor
+            Coefficients of all molecules, shape (n,), of the dtype of the functional.
+        basis_function_ind : torch.Tensor of int64 or int32, shape (n,)
+            Basis function behind each coefficient, in [0, n_basis).
+        batch : torch.Tensor of int64 or int32, shape (n,)
+            Molecule of each coefficient, counted from 0, see `molecule_indices`.
+
+        Returns
+        -------
+        energy, gradient : torch.Tensor
+            Shapes (n_molecules,) and (n,); each coefficient's entry is the derivative of its own
+            molecule's energy.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a wrong shape or dtype, and values that are not finite.
+        IndexError
+            If an index is out of range.
+        """
+        require_tensor("coeffs", coeffs)
+        require_shape("coeffs", coeffs, ("n",))
+        require_dtype("coeffs", coeffs, self.dtype)
+        require_finite("coeffs", coeffs)
+        if not len(coeffs):
+            raise ValueError("coeffs: expected at least one coefficient, got none")
+        for name, index, high in (
+            ("basis_function_ind", basis_function_ind, self.n_basis),
+            ("batch", batch, len(coeffs)),
+        ):
+            require_tensor(name, index)
+            require_integer(name, index)
+            require_shape(name, index, coeffs.shape)
+            require_in_range(name, index, 0, high)
+        with fixed_order(coeffs.device):
+            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs, basis_function_ind, batch)
+        return outputs
+
+    def for_molecule(
+        self,
+        atomic_numbers: Sequence[int] | NDArray[Any],
+        basis_info: BasisLayout,
+        transform: Tensor | NDArray[Any] | None = None,
+    ) -> MoleculeFunctional:
+        """Freeze the functional for one molecule: only its coefficients are left to give.
+
+        Parameters
+        ----------
+        atomic_numbers : array_like of int, shape (n_atoms,)
+            Elements, atom by atom, in the order of the coefficients.
+        basis_info : BasisInfo
+            Ours or mldft's.
+        transform : torch.Tensor or array_like, shape (n_coeffs, n_coeffs), optional
+            Takes the molecule's coefficients to those that the rescaling was fitted on:
+            `natural_transform`, `local_frame_transform`, or their product.
+
+        Raises
+        ------
+        ValueError
+            If an element is absent from the basis or from the statistics, the basis has another
+            number of functions, or the transform has the wrong shape or is not finite.
+        """
+        index = self.rescaling.basis_function_ind(atomic_numbers, basis_info)
+        if transform is not None:
+            transform = to_float_tensor("transform", transform).to(self.rescaling.lambda_z)
+            require_shape("transform", transform, (len(index), len(index)))
+            require_finite("transform", transform)
+        numbers = np.asarray(atomic_numbers).tolist()
+        return MoleculeFunctional(self, numbers, index, transform)
+
+    def molecule_indices(
+        self, molecules: Iterable[Sequence[int] | NDArray[Any]], basis_info: BasisLayout
+    ) -> tuple[Tensor, Tensor]:
+        """Return the indices of a batch of molecules, whose coefficients follow one another.
+
+        Parameters
+        ----------
+        molecules : iterable of array_like of int
+            The elements of every molecule, atom by atom.
+        basis_info : BasisInfo
+            Ours or mldft's.
+
+        Returns
+        -------
+        basis_function_ind, batch : torch.Tensor of int64, shape (n,)
+            What the functional takes beside the coefficients.
+
+        Raises
+        ------
+        ValueError
+            If there is no molecule, or see `for_molecule`.
+        """
+        indices = [self.rescaling.basis_function_ind(entry, basis_info) for entry in molecules]
+        if not indices:
+            raise ValueError("molecules: expected at least one, got none")
+        batch = [torch.full_like(index, number) for number, index in enumerate(indices)]
+        return torch.cat(indices), torch.cat(batch)
+
+    def export_graph(self) -> ExportGraph:
+        """Return the graph of energies and gradient, with nothing left to differentiate."""
+        name = dtype_name(self.dtype)
+        return ExportGraph(
+            KIND,
+            write_out_gradient(self, self._example(), free=True),
+            (
+                TensorSpec("coeffs", name, ("n",)),
+                TensorSpec("basis_function_ind", "int64", ("n",), low=0, high=self.n_basis),
+                TensorSpec("batch", "int64", ("n",), low=0, high="n"),
+            ),
+            (TensorSpec("energy", name, ("n_molecules",)), TensorSpec("gradient", name, ("n",))),
+            {"n_basis": self.n_basis, "atomic_reference": self.atomic_reference is not None},
+            exact=EnergyAndGradient(self),
+        )
+
+    def _scaled(self, coeffs: Tensor, basis_function_ind: Tensor) -> Tensor:
+        scale = self.rescaling.lambda_z.index_select(0, basis_function_ind)
+        bias = self.rescaling.coeff_biases.index_select(0, basis_function_ind)
+        return scale_coeffs(coeffs, scale, bias)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.rescaling.lambda_z.device
+
+    def _example(self) -> list[Tensor]:
+        """Return coefficients, basis functions and molecules of a small batch."""
+        batch = torch.repeat_interleave(
+            torch.arange(len(_TRACED_SIZES)), torch.tensor(_TRACED_SIZES)
+        )
+        k = torch.arange(len(batch))
+        example = [torch.sin(k + 1.0).to(self.dtype), k % self.n_basis, batch]
+        return [tensor.to(self._device) for tensor in example]
+
+    def _require_energies(self) -> None:
+        """Raise ValueError unless the network gives an energy for every molecule."""
+        n_molecules = len(_TRACED_SIZES)
+        coeffs, *indices = self._example()
+        try:
+            with torch.no_grad():
+                energy = self.network(self._scaled(coeffs, indices[0]), *indices, n_molecules)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                "network: expected one that takes scaled_coeffs, basis_function_ind, batch and "
+                f"n_molecules, got: {reason}"
+            ) from error
+        require_tensor("network", energy)
+        if energy.shape != (n_molecules,):
+            raise ValueError(
+                f"network: expected shape (n_molecules,) = ({n_molecules},), "
+                f"got {tuple(energy.shape)}"
+            )
+
+
+class MoleculeFunctional(nn.Module):
+    """The functional of one molecule: a map of its coefficients alone.
+
+    Made by `EnergyFunctional.for_molecule`.
+
+    Parameters
+    ----------
+    functional : EnergyFunctional
+        Of any molecule.
+    atomic_numbers : list of int
+        Elements of the molecule.
+    basis_function_ind : torch.Tensor of int64, shape (n_coeffs,)
+        Basis function behind each coefficient.
+    transform : torch.Tensor, shape (n_coeffs, n_coeffs), optional
+        Applied to the coefficients first.
+    """
+
+    basis_function_ind: Tensor
+    batch: Tensor
+    transform: Tensor | None
+
+    def __init__(
+        self,
+        functional: EnergyFunctional,
+        atomic_numbers: list[int],
+        basis_function_ind: Tensor,
+        transform: Tensor | None,
+    ) -> None:
+        super().__init__()
+        self.functional = functional
+        self.atomic_numbers = atomic_numbers
+        self.register_buffer("basis_function_ind", basis_function_ind)
+        self.register_buffer("batch", torch.zeros_like(basis_function_ind))
+        self.register_buffer("transform", transform)
+
+    def forward(self, coeffs: Tensor) -> Tensor:
+        """Return the energy, shape (1,), see `energy_and_gradient`; nothing is checked."""
+        if self.transform is not None:
+            coeffs = torch.mv(self.transform, coeffs)
+        return self.functional.energies(coeffs, self.basis_function_ind, self.batch, 1)
+
+    def energy_and_gradient(self, coeffs: Tensor) -> tuple[Tensor, ...]:
+        """Return energy and gradient by autograd.
+
+        Parameters
+        ----------
+        coeffs : torch.Tensor
+            Shape (n_coeffs,), of the dtype of the functional.
+
+        Returns
+        -------
+        energy, gradient : torch.Tensor
+            Shapes (1,) and (n_coeffs,).
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a wrong shape or dtype, and values that are not finite.
+        """
+        require_tensor("coeffs", coeffs)
+        require_shape("coeffs", coeffs, self.basis_function_ind.shape)
+        require_dtype("coeffs", coeffs, self.functional.dtype)
+        require_finite("coeffs", coeffs)
+        with fixed_order(coeffs.device):
+            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)
+        return outputs
+
+    def export_graph(self) -> ExportGraph:
+        """Return the graph of energy and gradient, with nothing left to differentiate."""
+        size, name = len(self.basis_function_ind), dtype_name(self.functional.dtype)
+        example = torch.sin(torch.arange(1.0, size + 1)).to(self.functional.rescaling.lambda_z)
+        return ExportGraph(
+            KIND,
+            write_out_gradient(self, [example], free=False),
+            (TensorSpec("coeffs", name, (size,)),),
+            (TensorSpec("energy", name, (1,)), TensorSpec("gradient", name, (size,))),
+            {
+                "n_basis": self.functional.n_basis,
+                "atomic_reference": self.functional.atomic_reference is not None,
+                "atomic_numbers": self.atomic_numbers,
+                "transform": self.transform is not None,
+            },
+            exact=EnergyAndGradient(self),
+        )

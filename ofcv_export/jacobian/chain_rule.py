@@ -1,0 +1,226 @@
+"""The chain rule from descriptors to positions, with the sparse Jacobian's values as an input.
+
+    d(out)/d(pos)[frame, t] = sum over entries e with target[e] = t of
+                              values[frame, e] * d(out)/d(desc)[frame, descriptor[e]]
+
+Two forms compute it. Each arranges the values of a frame in the order that suits it. Either can
+be wrapped to take one vector for each pair of opposite blocks.
+"""
+
+# No postponed annotations here: torch.jit.script wants the classes' own to be types.
+
+import torch
+from torch import Tensor, nn
+from torch.jit import is_scripting  # type: ignore[attr-defined]
+
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Return x[:, index].
+
+    On CUDA the backward pass of index_select adds with atomics; that of an index sorts, and adds in
+    a fixed order. The choice falls in the forward pass, see `ofcv_export.base.fixed_order`.
+    """
+    if not is_scripting():  # noqa: SIM102 (TorchScript)
+        if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return x[:, index]
+    return x.index_select(1, index)
+
+
+class ScatterChainRule(nn.Module):
+    """Scatter-add of every non-zero to its target; values in block order.
+
+    Parameters
+    ----------
+    pattern : SparsityPattern
+        Structure of the Jacobian.
+    """
+
+    descriptor_index: Tensor
+    target_index: Tensor
+
+    def __init__(self, pattern: SparsityPattern) -> None:
+        super().__init__()
+        _, targets = pattern.entries()
+        self.n_atoms = pattern.n_atoms
+        self.n_values = pattern.nnz
+        self.register_buffer("descriptor_index", pattern.descriptor_index, persistent=False)
+        self.register_buffer("target_index", targets, persistent=False)
+
+    def arrange(self, blocks: Tensor) -> Tensor:
+        """Return the values (batch, nnz) of blocks (batch, n_blocks, 3)."""
+        return blocks.flatten(1)
+
+    def blocks(self, values: Tensor) -> Tensor:
+        """Return the blocks (batch, n_blocks, 3) of values (batch, nnz)."""
+        return values.unflatten(1, (-1, 3))
+
+    def forward(self, x: Tensor, values: Tensor) -> Tensor:
+        """Return d(out)/d(pos).
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            d(out)/d(desc), shape (batch, n_descriptors) or (batch, n_descriptors, n_outputs).
+        values : torch.Tensor
+            d(desc)/d(pos), shape (batch, nnz).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (batch, n_atoms, 3) or (batch, n_atoms, 3, n_outputs).
+        """
+        right = take(x, self.descriptor_index).unsqueeze(2)
+        left = values.reshape(x.shape[0], -1, 3)
+        if x.dim() == 3:
+            left = left.unsqueeze(3)
+        contributions = (left * right).flatten(1, 2)
+        targets = self.target_index.unsqueeze(0)
+        if x.dim() == 3:
+            targets = targets.unsqueeze(2)
+        shape = [x.shape[0], 3 * self.n_atoms] + list(x.shape[2:])  # noqa: RUF005 (TorchScript)
+        out = torch.zeros(shape, dtype=x.dtype, device=x.device)
+        out = out.scatter_add(1, targets.expand(contributions.shape), contributions)
+        return out.unflatten(1, [self.n_atoms, 3])
+
+
+class GatherChainRule(nn.Module):
+    """Sum over the blocks of each atom as a batch of small matrix products; no scatter.
+
+    Reproducible on every device, and faster where all atoms have about as many blocks. Atoms with
+    fewer are padded with zeros, so the values of a frame have shape (n_atoms, 3, width), flattened.
+
+    Parameters
+    ----------
+    pattern : SparsityPattern
+        Structure of the Jacobian.
+    """
+
+    descriptor_index: Tensor
+    place: Tensor
+
+    def __init__(self, pattern: SparsityPattern) -> None:
+        super().__init__()
+        self.n_atoms = pattern.n_atoms
+        counts = torch.bincount(pattern.atom_index, minlength=pattern.n_atoms)
+        self.width = max(int(counts.max()), 1)
+        self.n_values = pattern.n_atoms * 3 * self.width
+        by_atom = torch.argsort(pattern.atom_index, stable=True)
+        starts = (torch.cumsum(counts, dim=0) - counts).repeat_interleave(counts)
+        slot = torch.arange(pattern.n_blocks) - starts
+        place = torch.empty_like(by_atom)
+        place[by_atom] = pattern.atom_index[by_atom] * self.width + slot
+        descriptors = torch.zeros(pattern.n_atoms * self.width, dtype=torch.int64)
+        descriptors[place] = pattern.descriptor_index
+        self.register_buffer("descriptor_index", descriptors, persistent=False)
+        self.register_buffer("place", place, persistent=False)
+
+    @staticmethod
+    def padding(pattern: SparsityPattern) -> float:
+        """Return how many times more values this form stores than the pattern has."""
+        counts = torch.bincount(pattern.atom_index, minlength=pattern.n_atoms)
+        return pattern.n_atoms * int(counts.max()) / max(pattern.n_blocks, 1)
+
+    def arrange(self, blocks: Tensor) -> Tensor:
+        """Return the values (batch, n_atoms * 3 * width) of blocks (batch, n_blocks, 3)."""
+        padded = blocks.new_zeros(len(blocks), self.n_atoms * self.width, 3)
+        padded.index_copy_(1, self.place, blocks)
+        return padded.unflatten(1, (self.n_atoms, self.width)).transpose(2, 3).flatten(1)
+
+    def blocks(self, values: Tensor) -> Tensor:
+        """Return the blocks (batch, n_blocks, 3) of values (batch, n_atoms * 3 * width)."""
+        padded = values.reshape(-1, self.n_atoms, 3, self.width).transpose(2, 3).flatten(1, 2)
+        return padded.index_select(1, self.place)
+
+    def forward(self, x: Tensor, values: Tensor) -> Tensor:
+        """Return d(out)/d(pos), see `ScatterChainRule.forward`; values in this form's own order."""
+        right = take(x, self.descriptor_index)
+        left = values.reshape(x.shape[0] * self.n_atoms, 3, self.width)
+        if x.dim() == 3:
+            out = torch.bmm(left, right.reshape(-1, self.width, x.shape[2]))
+            return out.reshape(x.shape[0], self.n_atoms, 3, x.shape[2])
+        out = torch.bmm(left, right.reshape(-1, self.width, 1))
+        return out.reshape(x.shape[0], self.n_atoms, 3)
+
+
+def blocks_of_pairs(pairs: Tensor) -> Tensor:
+    """Return the blocks -u and u (batch, 2 * n, 3) of vectors u (batch, n, 3)."""
+    return torch.stack([-pairs, pairs], dim=2).flatten(1, 2)
+
+
+def turned(pairs: Tensor, flipped: Tensor) -> Tensor:
+    """Return vectors (batch, n, 3) with those turned round that are `flipped` (n,)."""
+    return torch.where(flipped.unsqueeze(1), -pairs, pairs)
+
+
+class OppositePairs(nn.Module):
+    """A form of the chain rule for pairs of blocks -u and u, of which u alone is its input.
+
+    Parameters
+    ----------
+    rule : ScatterChainRule or GatherChainRule
+        The form, on a pattern with two blocks for each descriptor in turn, the first minus the
+        second.
+    """
+
+    source: Tensor
+
+    def __init__(self, rule: ScatterChainRule | GatherChainRule, pattern: SparsityPattern) -> None:
+        super().__init__()
+        self.rule = rule
+        self.n_values = 3 * pattern.n_descriptors
+        # Number the components of all vectors from 1, let the form arrange +-numbers, and read
+        # from them where in (values, -values, 0) each of its own values comes from.
+        numbers = torch.arange(1, self.n_values + 1).view(1, -1, 3)
+        arranged = rule.arrange(blocks_of_pairs(numbers)).flatten()
+        source = torch.where(arranged > 0, arranged - 1, self.n_values - arranged - 1)
+        source = torch.where(arranged == 0, 2 * self.n_values, source)
+        self.register_buffer("source", source, persistent=False)
+
+    def arrange(self, pairs: Tensor) -> Tensor:
+        """Return the values (batch, 3 * n_descriptors) of vectors (batch, n_descriptors, 3)."""
+        return pairs.flatten(1)
+
+    def pairs(self, values: Tensor) -> Tensor:
+        """Return the vectors (batch, n_descriptors, 3) of values (batch, 3 * n_descriptors)."""
+        return values.unflatten(1, (-1, 3))
+
+    def blocks(self, values: Tensor) -> Tensor:
+        """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_descriptors)."""
+        return blocks_of_pairs(self.pairs(values))
+
+    def forward(self, x: Tensor, values: Tensor) -> Tensor:
+        """Return d(out)/d(pos), see `ScatterChainRule.forward`; one vector u for each pair."""
+        zero = torch.zeros([x.shape[0], 1], dtype=values.dtype, device=values.device)
+        both = torch.cat([values, -values, zero], dim=1)
+        out: Tensor = self.rule(x, both.index_select(1, self.source))
+        return out
+
+
+class FrozenDataset(nn.Module):
+    """The chain rule together with the derivatives of a dataset's frames.
+
+    Parameters
+    ----------
+    chain_rule : ScatterChainRule, GatherChainRule or OppositePairs
+        The chain rule.
+    values : torch.Tensor
+        Derivatives as the chain rule arranges them, shape (n_frames, n_values).
+    """
+
+    values: Tensor
+
+    def __init__(
+        self, chain_rule: ScatterChainRule | GatherChainRule | OppositePairs, values: Tensor
+    ) -> None:
+        super().__init__()
+        self.chain_rule = chain_rule
+        self.register_buffer("values", values)
+
+    def forward(self, output_wrt_descriptors: Tensor, ref_idx: Tensor) -> Tensor:
+        """Return d(out)/d(positions) of the frames `ref_idx`."""
+        # ONNX counts a negative index from the end; one past the end is an error in every runtime.
+        rows = torch.where(ref_idx < 0, self.values.shape[0], ref_idx)
+        out: Tensor = self.chain_rule(output_wrt_descriptors, self.values.index_select(0, rows))
+        return out

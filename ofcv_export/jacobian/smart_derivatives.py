@@ -1,0 +1,573 @@
+"""Derivatives of a model's output with respect to positions, through a frozen sparse Jacobian."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
+from os import PathLike
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ofcv_export.base.files import atomic_path, read_npz, require_suffix
+from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.validation import (
+    require_device,
+    require_dtype,
+    require_finite,
+    require_floating,
+    require_in_range,
+    require_integer,
+    require_positive,
+    require_shape,
+    require_tensor,
+)
+from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.descriptors.recognise import recognise
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
+from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.jacobian.chain_rule import (
+    FrozenDataset,
+    GatherChainRule,
+    OppositePairs,
+    ScatterChainRule,
+    blocks_of_pairs,
+)
+from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
+from ofcv_export.jacobian.pair_chain_rule import has_pairs, takes_pairs
+from ofcv_export.jacobian.pattern_search import find_pattern
+from ofcv_export.jacobian.sparse_chain_rule import (
+    SparseChainRule,
+    chain_rule_details,
+    chain_rule_specs,
+    suitable_chain_rule,
+    suitable_pair_rule,
+)
+from ofcv_export.jacobian.sparse_jacobian import (
+    DescriptorFunction,
+    PatternTooNarrowError,
+    SparseJacobian,
+    evaluate_all,
+)
+
+# Batches of a set-up hold about this many numbers per array of positions, pairs or derivatives.
+_NUMBERS_PER_BATCH = 1_000_000
+# A progress bar appears when more numbers than this are to be frozen.
+_LONG_SETUP = 20_000_000
+_SAVED = ("descriptor_index", "atom_index", "sizes", "blocks", "descriptors")
+# Version of saved set-ups: 2 holds one vector for each pair of opposite blocks.
+_FULL, _PAIRS = 1, 2
+
+ChainRule = ScatterChainRule | GatherChainRule | OppositePairs | FrameChainRule
+
+
+@runtime_checkable
+class StoresPairs(Protocol):
+    """A chain rule that stores one vector for each pair of opposite blocks."""
+
+    def pairs(self, values: Tensor) -> Tensor:
+        """Return the vectors (batch, n_descriptors, 3) of values (batch, n_values)."""
+
+
+class SmartDerivatives(nn.Module):
+    """d(out)/d(descriptors) -> d(out)/d(positions) on a frozen dataset of frames.
+
+    The Jacobian d(descriptors)/d(positions) of every frame is computed once, in `setup`, on one
+    sparsity pattern for all frames; `forward` applies the chain rule with it. The same interface
+    as ``mlcolvar.core.loss.SmartDerivatives`` (mlcolvar 1.3); to hand an object to mlcolvar's
+    Committor or Generator use the class of the same name in `ofcv_export.integrations.mlcolvar`.
+
+    Parameters
+    ----------
+    setup_device : str
+        Device on which `setup` evaluates descriptors and derivatives.
+    force_all_atoms : bool
+        Whether atoms that no descriptor depends on are allowed; their derivatives are zero.
+    kernel : {"torch", "numba"}
+        What computes the chain rule: torch's operators, on any device, or loops compiled with
+        numba (the extra ``fast``), on the CPU only and faster there. The first call in a process
+        compiles them, or reads what an earlier process compiled.
+    atomics : bool
+        Whether sums on CUDA, forward and backward, may use atomics: the last digits then differ
+        from call to call. By default they have a fixed order, see `ofcv_export.base.fixed_order`.
+
+    Raises
+    ------
+    ValueError
+        For another kernel.
+    ImportError
+        Without numba for its kernel.
+
+    Attributes
+    ----------
+    pattern : SparsityPattern
+        Structure of the Jacobian, after `setup`.
+    descriptors : dict or None
+        Specification of the descriptors for the metadata, where they are known.
+    values : torch.Tensor
+        Derivatives of every frame in the order that the chain rule wants, shape
+        (n_frames, n_values). A buffer that moves with the module and stays out of its state dict.
+        Of descriptors that are `antisymmetric` (distances and functions of them) one vector per
+        pair is stored, half the memory; with torch's operators only for more than 24 atoms.
+
+    Examples
+    --------
+    >>> smart = SmartDerivatives()
+    >>> frames = {"data": torch.randn(8, 3, 3)}
+    >>> dataset = smart.setup(frames, lambda r: (r[:, :2] - r[:, 1:]).norm(dim=2), n_atoms=3)
+    >>> dataset["data"].shape, smart(torch.ones(8, 2), dataset["ref_idx"]).shape
+    (torch.Size([8, 2]), torch.Size([8, 3, 3]))
+    """
+
+    values: Tensor
+
+    def __init__(
+        self,
+        setup_device: str = "cpu",
+        force_all_atoms: bool = False,
+        kernel: str = "torch",
+        *,
+        atomics: bool = False,
+    ) -> None:
+        super().__init__()
+        _require_kernel(kernel)
+        self.kernel = kernel
+        self.atomics = atomics
+        self.setup_device = setup_device
+        self.force_all_atoms = force_all_atoms
+        self.pattern: SparsityPattern | None = None
+        self.descriptors: dict[str, Any] | None = None
+        self.chain_rule: ChainRule | None = None
+        self.register_buffer("values", torch.empty(0, 0), persistent=False)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def setup(
+        self,
+        dataset: Any,
+        descriptor_function: DescriptorFunction,
+        n_atoms: int,
+        separate_boundary_dataset: bool = False,
+        descriptors_batch_size: int | None = None,
+        *,
+        pattern: SparsityPattern | None = None,
+    ) -> Any:
+        """Freeze the derivatives of the descriptors of every frame.
+
+        Analytic descriptors (ours, and mlcolvar's own classes, which are recognised) bring their
+        structure and their derivatives along. For any other function the structure is found by
+        moving one atom at a time (`ofcv_export.jacobian.pattern_search.find_pattern`) and the
+        derivatives come from one backward pass per group of descriptors that share no atom.
+
+        The guarantee, for every function: the stored Jacobian of each frame is proved against one
+        plain backward pass with a random vector. Where it differs, a dependence had been missed;
+        the pattern is widened by what the failing frames show, and the set-up starts over. So no
+        derivative of any frame is lost, and a component that is 0.0 in some frames, or in all of
+        them, stays in the pattern.
+
+        Parameters
+        ----------
+        dataset : mapping or mlcolvar.data.DictDataset
+            ``data`` holds positions, shape (n_frames, n_atoms, 3) or (n_frames, n_atoms * 3),
+            float32 or float64; ``labels`` and ``weights`` are passed on.
+        descriptor_function : callable
+            Maps positions (batch, n_atoms, 3) to descriptors (batch, n_descriptors), every frame
+            on its own.
+        n_atoms : int
+            Number of atoms in a frame.
+        separate_boundary_dataset : bool
+            Whether frames with labels 0 and 1 are boundary conditions without derivatives; their
+            ``ref_idx`` is -1.
+        descriptors_batch_size : int, optional
+            Frames evaluated at once; by default as many as keep a batch's arrays small.
+        pattern : SparsityPattern, optional
+            A known structure, for a function that is not recognised. It is proved like any other.
+
+        Returns
+        -------
+        dict or mlcolvar.data.DictDataset
+            As `dataset`, with descriptors (n_frames, n_descriptors) as ``data`` and ``ref_idx``
+            (n_frames,), int64.
+
+        Raises
+        ------
+        ValueError
+            For wrong shapes, values that are not finite, atoms without a descriptor (unless
+            `force_all_atoms`), or a function that mixes frames.
+        TypeError
+            For positions that are not float32 or float64.
+        """
+        require_tensor("data", dataset["data"])
+        self._require_device("data", dataset["data"])
+        positions = _positions(dataset["data"], n_atoms)
+        varies = _variational(dataset, len(positions), separate_boundary_dataset)
+        frames = positions[varies].to(self.setup_device)
+        function = recognise(descriptor_function) or descriptor_function
+        if pattern is None:
+            pattern = _pattern(function, frames)
+        _require_sizes(pattern, n_atoms)
+        batch_size = _batch_size(descriptors_batch_size, pattern)
+
+        while True:
+            self._require_used(pattern)
+            jacobian = SparseJacobian(function, pattern)
+            try:
+                with fixed_order(self.setup_device, self.atomics):
+                    descriptors, values, rule = self._evaluate(jacobian, frames, batch_size)
+                break
+            except PatternTooNarrowError as error:
+                pattern = error.wider_pattern
+
+        self.pattern = pattern
+        self.descriptors = function.specification() if isinstance(function, Descriptor) else None
+        self.chain_rule = rule.to(positions.device)
+        self.values = values.to(positions.device)
+        described = _all_descriptors(function, positions, varies, descriptors, batch_size)
+        return _smart_dataset(dataset, described, varies)
+
+    def _evaluate(
+        self, jacobian: SparseJacobian, frames: Tensor, batch_size: int
+    ) -> tuple[Tensor, Tensor, ChainRule]:
+        """Return descriptors, arranged values and the chain rule for all frames."""
+        pattern = jacobian.pattern
+        pairs = jacobian.antisymmetric and _takes_pairs(pattern, self.kernel)
+        rule = _suitable_rule(pattern, pairs, self.kernel)
+        descriptors = torch.empty(len(frames), pattern.n_descriptors, dtype=frames.dtype)
+        values = torch.empty(len(frames), rule.n_values, dtype=frames.dtype)
+        show_progress = values.numel() >= _LONG_SETUP
+        for rows, d, blocks in evaluate_all(jacobian, frames, batch_size, show_progress):
+            descriptors[rows] = d.cpu()
+            blocks = _second_of_pairs(blocks) if pairs else blocks
+            values[rows] = rule.arrange(blocks.cpu())
+        return descriptors, values, rule
+
+    def _require_used(self, pattern: SparsityPattern) -> None:
+        unused = pattern.unused_atoms()
+        if unused and not self.force_all_atoms:
+            raise ValueError(
+                f"descriptor_function: expected every one of the {pattern.n_atoms} atoms to be "
+                f"used by a descriptor, got none for atoms {unused} (zero-based); "
+                "force_all_atoms=True allows them"
+            )
+
+    def forward(self, x: Tensor, ref_idx: Tensor | None = None) -> Tensor:
+        """Return d(out)/d(positions) of some frames.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            d(out)/d(descriptors), shape (batch, n_descriptors) or
+            (batch, n_descriptors, n_outputs), in the dtype of the frozen values.
+        ref_idx : torch.Tensor, optional
+            Frame of each row, integers (batch,), in any order and repeated at will; by default
+            0, 1, ... batch - 1.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (batch, n_atoms, 3) or (batch, n_atoms, 3, n_outputs), differentiable with
+            respect to `x`.
+
+        Raises
+        ------
+        RuntimeError
+            Before `setup`.
+        ValueError, TypeError, IndexError
+            For a wrong shape, dtype or device, or a frame that does not exist.
+        """
+        chain_rule, pattern = self._require_setup()
+        require_tensor("x", x)
+        if ref_idx is None:
+            ref_idx = torch.arange(len(x), device=x.device)
+        values = self.values
+        self._require_inputs(pattern, x, ref_idx)
+        try:
+            if isinstance(chain_rule, FrameChainRule):
+                out: Tensor = chain_rule(x, values, ref_idx)
+            else:
+                with fixed_order(x.device, self.atomics):
+                    out = chain_rule(x, values.index_select(0, ref_idx))
+        except IndexError:
+            require_in_range("ref_idx", ref_idx, 0, len(values))
+            raise
+        return out
+
+    def _require_inputs(self, pattern: SparsityPattern, x: Tensor, ref_idx: Tensor) -> None:
+        require_tensor("ref_idx", ref_idx)
+        sizes = ("batch", pattern.n_descriptors) + ("n_outputs",) * (x.dim() == 3)
+        values = self.values
+        if self.kernel == "numba":
+            require_floating("values", values)
+        self._require_device("values", values)
+        require_shape("x", x, sizes)
+        require_dtype("x", x, values.dtype)
+        require_device("x", x, values.device)
+        require_shape("ref_idx", ref_idx, (len(x),))
+        require_integer("ref_idx", ref_idx)
+        require_device("ref_idx", ref_idx, values.device)
+        if not values.is_cpu:
+            # On the CPU the lookup itself refuses a frame that does not exist, at no cost.
+            require_in_range("ref_idx", ref_idx, 0, len(values))
+
+    def _require_device(self, name: str, tensor: Tensor) -> None:
+        if self.kernel == "numba" and not tensor.is_cpu:
+            raise ValueError(
+                f'{name}: expected a tensor on cpu for kernel="numba", got one on {tensor.device}'
+            )
+
+    def move_to_cpu(self) -> None:
+        """Move the frozen tensors to the CPU."""
+        self.to("cpu")
+
+    def blocks(self) -> Tensor:
+        """Return the frozen derivatives in block order, shape (n_frames, n_blocks, 3).
+
+        Raises
+        ------
+        RuntimeError
+            Before `setup`.
+        """
+        rule, _ = self._require_setup()
+        return rule.blocks(self.values)
+
+    def sparse_chain_rule(self) -> SparseChainRule:
+        """Return the chain rule on this pattern with the derivatives as an input."""
+        _, pattern = self._require_setup()
+        return SparseChainRule(pattern, self.values.dtype, self.descriptors)
+
+    def export_graph(self, form: str | None = None, n_outputs: int | None = None) -> ExportGraph:
+        """Return the graph of the frozen dataset.
+
+        Parameters
+        ----------
+        form : {"scatter", "gather"}, optional
+            Scatter-add, or the sum over gathered blocks, which is reproducible everywhere. By
+            default gather for frozen values on CUDA, where a scatter-add is slow or atomic, and
+            scatter otherwise.
+        n_outputs : int, optional
+            Number of outputs; None for a single output without a dimension of its own.
+        """
+        rule, pattern = self._require_setup()
+        form = form or ("gather" if self.values.is_cuda else "scatter")
+        if form not in ("scatter", "gather"):
+            raise ValueError(f'form: expected "scatter" or "gather", got {form!r}')
+        wanted: ScatterChainRule | GatherChainRule | OppositePairs
+        wanted = (ScatterChainRule if form == "scatter" else GatherChainRule)(pattern)
+        values = self.values
+        if isinstance(rule, StoresPairs):
+            values = rule.pairs(values).flatten(1)
+            wanted = OppositePairs(wanted, pattern)
+        elif type(wanted) is not type(rule):
+            values = wanted.arrange(rule.blocks(values).cpu())
+        n_frames = len(values)
+        x, out = chain_rule_specs(pattern, self.values.dtype, n_outputs)
+        return ExportGraph(
+            "smart_derivatives",
+            FrozenDataset(wanted, values.cpu()),
+            (x, TensorSpec("ref_idx", "int64", ("batch",), 0, n_frames)),
+            (out,),
+            {**chain_rule_details(pattern, self.descriptors), "n_frames": n_frames, "form": form},
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the frozen set-up to an ``.npz`` file, from which `load` makes it again."""
+        rule, pattern = self._require_setup()
+        if isinstance(rule, StoresPairs):
+            blocks, version = rule.pairs(self.values), _PAIRS
+        else:
+            blocks, version = rule.blocks(self.values), _FULL
+        require_suffix("path", path, ".npz")
+        with atomic_path(path) as temporary:
+            np.savez(
+                temporary,
+                descriptor_index=pattern.descriptor_index.numpy(),
+                atom_index=pattern.atom_index.numpy(),
+                sizes=np.array([pattern.n_descriptors, pattern.n_atoms]),
+                blocks=blocks.cpu().numpy(),
+                version=version,
+                descriptors=json.dumps(self.descriptors),
+            )
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], kernel: str = "torch") -> SmartDerivatives:
+        """Read a set-up that `save` wrote, with one vector for each pair or without.
+
+        Parameters
+        ----------
+        path : path-like
+            The ``.npz`` file.
+        kernel : {"torch", "numba"}
+            What computes the chain rule, whatever it was when the file was written.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is not a set-up, of an unknown version, or holds values that are not
+            finite.
+        """
+        arrays = read_npz("path", path, _SAVED, {"version": np.array(_FULL)})
+        version = int(arrays["version"])
+        if version not in (_FULL, _PAIRS):
+            raise ValueError(f"path: expected a set-up of version 1 or 2, got version {version}")
+        pattern = SparsityPattern(
+            torch.from_numpy(arrays["descriptor_index"]),
+            torch.from_numpy(arrays["atom_index"]),
+            *arrays["sizes"].tolist(),
+        )
+        blocks = torch.from_numpy(arrays["blocks"])
+        require_floating("blocks", blocks)
+        n_vectors = pattern.n_blocks if version == _FULL else pattern.n_descriptors
+        require_shape("blocks", blocks, ("n_frames", n_vectors, 3))
+        require_finite("blocks", blocks)
+        smart = cls(force_all_atoms=bool(pattern.unused_atoms()), kernel=kernel)
+        smart.pattern = pattern
+        smart.descriptors = json.loads(str(arrays["descriptors"]))
+        vectors, pairs = _as_stored(blocks, version == _PAIRS, pattern, kernel)
+        rule = _suitable_rule(pattern, pairs, kernel)
+        smart.chain_rule = rule
+        smart.values = rule.arrange(vectors)
+        return smart
+
+    def _require_setup(self) -> tuple[ChainRule, SparsityPattern]:
+        if self.chain_rule is None or self.pattern is None:
+            raise RuntimeError("setup: expected to be called first, got no frozen frames")
+        return self.chain_rule, self.pattern
+
+
+def _require_kernel(kernel: str) -> None:
+    if kernel not in ("torch", "numba"):
+        raise ValueError(f'kernel: expected "torch" or "numba", got {kernel!r}')
+    if kernel == "numba" and find_spec("numba") is None:
+        raise ImportError(
+            'kernel: expected the package numba for kernel="numba" '
+            "(pip install 'ofcv-export[fast]'), got none"
+        )
+
+
+def _suitable_rule(pattern: SparsityPattern, pairs: bool, kernel: str) -> ChainRule:
+    """Return what suits a pattern best, with one vector for each pair of opposite blocks or not."""
+    if kernel == "numba":
+        # Imported here because numba is optional.
+        from ofcv_export.jacobian.compiled_chain_rule import BlockKernel, PairKernel
+
+        return PairKernel(pattern) if pairs else BlockKernel(pattern)
+    return suitable_pair_rule(pattern) if pairs else suitable_chain_rule(pattern)
+
+
+def _takes_pairs(pattern: SparsityPattern, kernel: str) -> bool:
+    """Return whether one vector per pair pays."""
+    return kernel == "numba" or takes_pairs(pattern)
+
+
+def _as_stored(
+    vectors: Tensor, pairs: bool, pattern: SparsityPattern, kernel: str
+) -> tuple[Tensor, bool]:
+    """Return vectors of a file as a kernel wants them, and whether they are one per pair."""
+    if pairs and not _takes_pairs(pattern, kernel):
+        return blocks_of_pairs(vectors), False
+    if not pairs and kernel == "numba" and has_pairs(pattern):
+        first, second = vectors.unflatten(1, (-1, 2)).unbind(2)
+        if torch.equal(first, -second):
+            return second, True
+    return vectors, pairs
+
+
+def _positions(data: Any, n_atoms: int) -> Tensor:
+    """Return positions as (n_frames, n_atoms, 3), checked."""
+    require_positive("n_atoms", n_atoms)
+    require_floating("data", data)
+    if data.dim() == 2:
+        require_shape("data", data, ("n_frames", 3 * n_atoms))
+    else:
+        require_shape("data", data, ("n_frames", n_atoms, 3))
+    if len(data) == 0:
+        raise ValueError("data: expected at least one frame, got none")
+    require_finite("data", data)
+    return data.detach().reshape(-1, n_atoms, 3)
+
+
+def _variational(dataset: Any, n_frames: int, separate_boundary_dataset: bool) -> Tensor:
+    """Return which frames get derivatives, boolean (n_frames,)."""
+    if not separate_boundary_dataset:
+        return torch.ones(n_frames, dtype=torch.bool)
+    labels = torch.as_tensor(dataset["labels"] if "labels" in _keys(dataset) else []).cpu()
+    if labels.numel() != n_frames:
+        got = labels.numel() or "none"
+        raise ValueError(f"labels: expected one for each of {n_frames} frames, got {got}")
+    varies: Tensor = labels.reshape(n_frames) > 1
+    if not bool(varies.any()):
+        raise ValueError(
+            "labels: expected some frames beyond the boundaries (labels above 1), got none; "
+            "unbiased data wants separate_boundary_dataset=False"
+        )
+    return varies
+
+
+def _pattern(function: DescriptorFunction, frames: Tensor) -> SparsityPattern:
+    """Return the structure that a descriptor knows, or find that of any other function."""
+    if isinstance(function, Descriptor):
+        return function.pattern()
+    return find_pattern(function, frames)
+
+
+def _second_of_pairs(blocks: Tensor) -> Tensor:
+    """Return the derivatives for the second atom of every pair, proved to be minus the first."""
+    first, second = blocks.unflatten(1, (-1, 2)).unbind(2)
+    if not torch.equal(first, -second):
+        raise ValueError(
+            "descriptor_function: expected opposite derivatives from descriptors that say they "
+            f"are antisymmetric, got a difference of {float((first + second).abs().max()):.1e}"
+        )
+    return second
+
+
+def _require_sizes(pattern: SparsityPattern, n_atoms: int) -> None:
+    if pattern.n_atoms != n_atoms:
+        raise ValueError(
+            f"n_atoms: expected {pattern.n_atoms} as in the descriptors, got {n_atoms}"
+        )
+
+
+def _batch_size(wanted: int | None, pattern: SparsityPattern) -> int:
+    """Return the number of frames to evaluate at once."""
+    if wanted is not None and wanted != -1:
+        require_positive("descriptors_batch_size", wanted)
+        return wanted
+    per_frame = 3 * max(pattern.n_atoms**2, pattern.n_blocks)
+    return max(_NUMBERS_PER_BATCH // per_frame, 1)
+
+
+def _all_descriptors(
+    function: DescriptorFunction,
+    positions: Tensor,
+    varies: Tensor,
+    descriptors: Tensor,
+    batch_size: int,
+) -> Tensor:
+    """Return the descriptors of all frames, of which those that vary are known."""
+    everything = descriptors.new_empty(len(positions), descriptors.shape[1])
+    everything[varies] = descriptors
+    boundary = torch.nonzero(~varies).flatten()
+    for start in range(0, len(boundary), batch_size):
+        rows = boundary[start : start + batch_size]
+        everything[rows] = function(positions[rows]).to(everything)
+    return everything.to(positions.device)
+
+
+def _keys(dataset: Any) -> Collection[str]:
+    """Return the keys of a mapping, or of mlcolvar's DictDataset, whose `keys` is a property."""
+    return dataset.keys() if callable(dataset.keys) else dataset.keys
+
+
+def _smart_dataset(dataset: Any, descriptors: Tensor, varies: Tensor) -> Any:
+    """Return a dataset of the same class with descriptors and frame numbers."""
+    ref_idx = torch.full((len(varies),), -1)
+    ref_idx[varies] = torch.arange(int(varies.sum()))
+    known = [key for key in ("labels", "weights") if key in _keys(dataset)]
+    passed_on = {key: torch.clone(dataset[key]) for key in known}
+    smart = {"data": descriptors, **passed_on, "ref_idx": ref_idx.to(descriptors.device)}
+    return smart if isinstance(dataset, Mapping) else type(dataset)(smart)

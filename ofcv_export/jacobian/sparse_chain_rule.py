@@ -1,0 +1,142 @@
+"""The chain rule for an engine that supplies its own derivatives of the descriptors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.validation import (
+    dtype_name,
+    require_dtype,
+    require_positive,
+    require_shape,
+    require_tensor,
+)
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
+from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.jacobian.chain_rule import GatherChainRule, OppositePairs, ScatterChainRule
+from ofcv_export.jacobian.pair_chain_rule import PairChainRule, suitable_layout
+
+# The gather form is faster and reproducible, and padded with zeros where atoms have unequal shares.
+_LARGEST_PADDING = 1.5
+
+
+class SparseChainRule(nn.Module):
+    """d(out)/d(desc) and d(desc)/d(pos) -> d(out)/d(pos) on a fixed sparsity pattern.
+
+    Parameters
+    ----------
+    pattern : SparsityPattern
+        Structure of d(desc)/d(pos); an engine gives its values in this order of blocks.
+    dtype : torch.dtype
+        float32 or float64.
+    descriptors : dict, optional
+        Specification of the descriptors, where they are known, for an artifact's metadata.
+
+    Examples
+    --------
+    >>> pattern = SparsityPattern([0, 0], [0, 1], n_descriptors=1, n_atoms=2)
+    >>> rule = SparseChainRule(pattern, dtype=torch.float64)
+    >>> x, derivatives = torch.ones(5, 1).double(), torch.randn(5, 6).double()
+    >>> rule(x, derivatives).shape
+    torch.Size([5, 2, 3])
+    """
+
+    def __init__(
+        self,
+        pattern: SparsityPattern,
+        dtype: torch.dtype = torch.float32,
+        descriptors: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"dtype: expected float32 or float64, got {dtype_name(dtype)}")
+        self.pattern = pattern
+        self.dtype = dtype
+        self.descriptors = descriptors
+        self.chain_rule = ScatterChainRule(pattern)
+
+    def forward(self, output_wrt_descriptors: Tensor, descriptors_wrt_positions: Tensor) -> Tensor:
+        """Return d(out)/d(pos).
+
+        Parameters
+        ----------
+        output_wrt_descriptors : torch.Tensor
+            Shape (batch, n_descriptors) or (batch, n_descriptors, n_outputs).
+        descriptors_wrt_positions : torch.Tensor
+            Shape (batch, nnz), three components for each block of the pattern in turn.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (batch, n_atoms, 3) or (batch, n_atoms, 3, n_outputs).
+        """
+        x, values = output_wrt_descriptors, descriptors_wrt_positions
+        require_tensor("output_wrt_descriptors", x)
+        require_tensor("descriptors_wrt_positions", values)
+        sizes = ("batch", self.pattern.n_descriptors) + ("n_outputs",) * (x.dim() == 3)
+        require_shape("output_wrt_descriptors", x, sizes)
+        require_dtype("output_wrt_descriptors", x, self.dtype)
+        require_shape("descriptors_wrt_positions", values, (len(x), self.pattern.nnz))
+        require_dtype("descriptors_wrt_positions", values, self.dtype)
+        with fixed_order(x.device):
+            out: Tensor = self.chain_rule(x, values)
+        return out
+
+    def export_graph(self, n_outputs: int | None = None) -> ExportGraph:
+        """Return the graph; `n_outputs` is None for a single output without its own dimension."""
+        x, out = chain_rule_specs(self.pattern, self.dtype, n_outputs)
+        values = TensorSpec("descriptors_wrt_positions", x.dtype, ("batch", self.pattern.nnz))
+        details = chain_rule_details(self.pattern, self.descriptors)
+        details["pattern"] = {
+            "descriptor_index": self.pattern.descriptor_index.tolist(),
+            "atom_index": self.pattern.atom_index.tolist(),
+        }
+        return ExportGraph("sparse_chain_rule", self.chain_rule, (x, values), (out,), details)
+
+
+def suitable_chain_rule(pattern: SparsityPattern) -> ScatterChainRule | GatherChainRule:
+    """Return the form of the chain rule that suits a pattern best."""
+    if GatherChainRule.padding(pattern) <= _LARGEST_PADDING:
+        return GatherChainRule(pattern)
+    return ScatterChainRule(pattern)
+
+
+def suitable_pair_rule(pattern: SparsityPattern) -> PairChainRule | OppositePairs:
+    """Return what suits a pattern of opposite blocks best."""
+    layout = suitable_layout(pattern)
+    if layout is None:
+        return OppositePairs(suitable_chain_rule(pattern), pattern)
+    return PairChainRule(layout)
+
+
+def chain_rule_specs(
+    pattern: SparsityPattern, dtype: torch.dtype, n_outputs: int | None
+) -> tuple[TensorSpec, TensorSpec]:
+    """Return the specs of d(out)/d(desc) and d(out)/d(pos)."""
+    if n_outputs is not None:
+        require_positive("n_outputs", n_outputs)
+    outputs = () if n_outputs is None else (n_outputs,)
+    name = dtype_name(dtype)
+    return (
+        TensorSpec("output_wrt_descriptors", name, ("batch", pattern.n_descriptors, *outputs)),
+        TensorSpec("output_wrt_positions", name, ("batch", pattern.n_atoms, 3, *outputs)),
+    )
+
+
+def chain_rule_details(
+    pattern: SparsityPattern, descriptors: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what the metadata says about a pattern and its descriptors."""
+    details: dict[str, Any] = {
+        "n_atoms": pattern.n_atoms,
+        "n_descriptors": pattern.n_descriptors,
+        "nnz": pattern.nnz,
+        "pattern_sha256": pattern.digest(),
+    }
+    if descriptors is not None:
+        details["descriptors"] = descriptors
+    return details

@@ -1,0 +1,4 @@
+"""Collective variables and biases: positions in, values and their derivatives out.
+
+May import `base`, `descriptors` and `graph`.
+"""

@@ -1,0 +1,219 @@
+"""Values and derivatives of a network of pair distances, for one frame and without a box.
+
+``cyclic pairs``
+    For most pairs of the atoms. Pairs are visited by cyclic shifts: the shift s pairs every atom i
+    with the atom i + s, wrapped around, for s = 1 to n_atoms / 2. Then neighbours in the list are
+    neighbours in memory; nothing is gathered, and no pair force is scattered.
+``gathered pairs``
+    For chosen pairs. A position is a row that fills a vector register: fetching one, and adding a
+    force to one, is one instruction instead of three.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ofcv_export.descriptors.distances import PairDistances
+from ofcv_export.graph.gradients import Outputs
+
+# Rows of numbers are filled up to whole vector instructions, of float32 with AVX2.
+_VECTOR = 8
+# With fewer of all pairs than this share, cyclic shifts visit too many that nobody asked for.
+_SMALLEST_SHARE = 0.5
+
+
+def pair_form(function: nn.Module, n_outputs: int, dtype: torch.dtype) -> PairForm | None:
+    """Return the form that suits a collective variable of pair distances.
+
+    Parameters
+    ----------
+    function : CollectiveVariable
+        Any one.
+    n_outputs : int
+        Number of its values.
+    dtype : torch.dtype
+        Of positions and values.
+
+    Returns
+    -------
+    PairForm or None
+        None for other descriptors, for distances in a box, and for functions that read positions.
+    """
+    distances = function.descriptors
+    # A subclass of PairDistances may give something else.
+    if type(distances) is not PairDistances or function.reads_positions:
+        return None
+    if distances.box.specification() is not None:
+        return None
+    n_atoms, n_pairs = distances.n_atoms, distances.n_descriptors
+    are_distinct = len({frozenset(pair) for pair in distances.pairs.tolist()}) == n_pairs
+    are_most = 2 * n_pairs >= _SMALLEST_SHARE * n_atoms * (n_atoms - 1)
+    form = CyclicPairs if are_distinct and are_most else GatheredPairs
+    return form(distances, function, n_outputs, dtype)
+
+
+class PairForm(ABC):
+    """Maps positions (1, n_atoms, 3) and parameters to values and derivatives.
+
+    Parameters
+    ----------
+    distances : PairDistances
+        The descriptors, without a box.
+    function : CollectiveVariable
+        What they are the descriptors of.
+    n_outputs : int
+        Number of its values.
+    dtype : torch.dtype
+        Of positions and values.
+
+    Attributes
+    ----------
+    name : str
+        What metadata call the form.
+    """
+
+    name: str
+
+    def __init__(
+        self, distances: PairDistances, function: nn.Module, n_outputs: int, dtype: torch.dtype
+    ) -> None:
+        self.n_atoms = distances.n_atoms
+        self.n_pairs = distances.n_descriptors
+        self.first, self.second = distances.first, distances.second
+        self.seeds = torch.eye(n_outputs, dtype=dtype)
+        self.network = copy.deepcopy(function)
+        self.network.descriptors = _GivenDescriptors()
+
+    @abstractmethod
+    def __call__(self, positions: Tensor, *parameters: Tensor) -> Outputs:
+        """Return values (1, n_outputs) and derivatives (1, n_outputs, n_atoms, 3)."""
+
+    def _derivatives(
+        self,
+        distances: Tensor,
+        parameters: tuple[Tensor, ...],
+        from_slopes: Callable[[Tensor], Tensor],
+    ) -> Outputs:
+        """Return values and derivatives.
+
+        From distances (1, n_pairs), and a function that takes the derivatives of a value with
+        respect to them to those with respect to positions (n_atoms, 3).
+        """
+        values, pullback = torch.func.vjp(  # type: ignore[misc]
+            lambda descriptors: self.network(descriptors, None, *parameters), distances
+        )
+        derivatives = [from_slopes(pullback(seed.expand_as(values))[0]) for seed in self.seeds]
+        stacked = torch.stack(derivatives).unsqueeze(0)
+        # Inductor would return transposed rows as they lie in memory, to be copied once more.
+        return values, stacked.clone(memory_format=torch.contiguous_format)
+
+
+class CyclicPairs(PairForm):
+    """Distances of all pairs by cyclic shifts.
+
+    Row s - 1 and column i of the arrays of pairs are those of the atoms i and i + s. Columns from
+    n_atoms on only fill the rows up; their numbers, and pairs that nobody asked for, get no weight.
+    """
+
+    name = "cyclic pairs"
+
+    def __init__(
+        self, distances: PairDistances, function: nn.Module, n_outputs: int, dtype: torch.dtype
+    ) -> None:
+        super().__init__(distances, function, n_outputs, dtype)
+        self.n_shifts = self.n_atoms // 2
+        self.width = -(-self.n_atoms // _VECTOR) * _VECTOR
+        self.place = self._places()
+        # The pair at a place; the number of pairs where there is none.
+        self.pair = torch.full((self.n_shifts * self.width,), self.n_pairs)
+        self.pair[self.place] = torch.arange(self.n_pairs)
+
+    def __call__(self, positions: Tensor, *parameters: Tensor) -> Outputs:
+        """Return values and derivatives, see `PairForm`."""
+        shape = (self.n_shifts, self.width)
+        columns = self.width + 2 * self.n_shifts
+        # Every atom that a row reaches by a shift in either direction, wrapped around.
+        atoms = positions[0].t()
+        copies = [atoms] * (-(-columns // self.n_atoms) - 1)
+        x = torch.cat([atoms[:, self.n_atoms - self.n_shifts :], *copies, atoms], dim=1)
+        x = _in_memory(x[:, :columns])
+        here = x.as_strided((3, *shape), (columns, 0, 1), self.n_shifts)
+        after = x.as_strided((3, *shape), (columns, 1, 1), self.n_shifts + 1)
+        before = x.as_strided((3, *shape), (columns, 1, 1), 0).flip(1)
+        to_after = after - here
+        from_before = here - before
+
+        squared = to_after[0] * to_after[0] + to_after[1] * to_after[1] + to_after[2] * to_after[2]
+        inverse = _in_memory(_inverse(squared))
+        distances = _in_memory(squared * inverse).view(1, -1)
+
+        def from_slopes(slopes: Tensor) -> Tensor:
+            slopes = torch.constant_pad_nd(slopes, [0, 1]).index_select(1, self.pair)
+            forces = slopes.view(shape) * inverse
+            # The same numbers again from the left, for atoms reached from the pair's other end.
+            tail = forces[:, self.n_atoms - self.n_shifts : self.n_atoms]
+            forces = _in_memory(torch.cat([tail, forces], dim=1))
+            row = self.n_shifts + self.width
+            leaving = forces.as_strided(shape, (row, 1), self.n_shifts)
+            arriving = forces.as_strided(shape, (row - 1, 1), self.n_shifts - 1)
+            total = (arriving * from_before - leaving * to_after).sum(1)
+            return total[:, : self.n_atoms].t()
+
+        return self._derivatives(distances.index_select(1, self.place), parameters, from_slopes)
+
+    def _places(self) -> Tensor:
+        """Return the place of every pair among the rows of shifts, flattened."""
+        shift = (self.second - self.first) % self.n_atoms
+        other = self.n_atoms - shift
+        is_forward = (shift < other) | ((shift == other) & (self.first < self.second))
+        start = torch.where(is_forward, self.first, self.second)
+        return (torch.minimum(shift, other) - 1) * self.width + start
+
+
+class GatheredPairs(PairForm):
+    """Distances of chosen pairs, from positions as rows of a vector's length."""
+
+    name = "gathered pairs"
+
+    def __call__(self, positions: Tensor, *parameters: Tensor) -> Outputs:
+        """Return values and derivatives, see `PairForm`."""
+        rows = _in_memory(torch.constant_pad_nd(positions[0], [0, _VECTOR - 3]))
+        vectors = rows.index_select(0, self.second) - rows.index_select(0, self.first)
+        vectors = _in_memory(vectors)
+        squared = (vectors * vectors).sum(1)
+        inverse = _in_memory(_inverse(squared))
+        distances = _in_memory(squared * inverse)
+
+        def from_slopes(slopes: Tensor) -> Tensor:
+            forces = _in_memory(slopes[0] * inverse).unsqueeze(1) * vectors
+            total = torch.zeros_like(rows).index_add(0, self.second, forces)
+            return total.index_add(0, self.first, -forces)[:, :3]
+
+        return self._derivatives(distances.unsqueeze(0), parameters, from_slopes)
+
+
+class _GivenDescriptors(nn.Module):
+    """Takes descriptors for positions, so that a collective variable becomes its network."""
+
+    def forward(self, descriptors: Tensor, box: Tensor | None = None) -> Tensor:
+        return descriptors
+
+
+def _inverse(squared: Tensor) -> Tensor:
+    """Return the inverse of distances, and 0 for coincident atoms."""
+    return torch.rsqrt(squared).masked_fill(squared == 0, 0.0)
+
+
+def _in_memory(x: Tensor) -> Tensor:
+    """Return the same numbers, which Inductor then computes once and keeps.
+
+    It has to where a view of them is taken by strides (PyTorch 2.13); otherwise it would compute
+    them anew at every use.
+    """
+    x = x.contiguous()
+    return x.as_strided(x.shape, x.stride())

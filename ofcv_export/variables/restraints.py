@@ -1,0 +1,195 @@
+"""Harmonic restraints of collective variables: at rest, and moving in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ofcv_export.variables.bias import Bias, numbers
+from ofcv_export.variables.collective_variable import CollectiveVariable
+
+Numbers = float | Sequence[Any] | Tensor
+
+
+class HarmonicRestraint(Bias):
+    r"""Harmonic restraint of the collective variables s.
+
+    .. math:: V = \sum_k \tfrac{1}{2} \kappa_k (s_k - c_k)^2
+
+    Centre c and force constant :math:`\kappa` are inputs of the exported file, after positions and
+    box, so that one file serves all windows of an umbrella sampling.
+
+    Parameters
+    ----------
+    cv : CollectiveVariable
+        The collective variables, n_outputs values.
+    centre, force_constant : float or sequence of float
+        Default values, one for each collective variable or one for all. The unit of the force
+        constant is `energy_unit` over that of the collective variable squared.
+    energy_unit : str
+        Unit of the energy: kJ/mol, kcal/mol, eV or Hartree.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `cv` is no collective variable, or the numbers do not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import ofcv_export as ofcv
+    >>> from ofcv_export.descriptors.distances import PairDistances
+    >>> cv = ofcv.CollectiveVariable(PairDistances(torch.tensor([[0, 1]]), 2), torch.nn.Identity())
+    >>> restraint = ofcv.HarmonicRestraint(cv, centre=1.0, force_constant=200.0)
+    >>> restraint(torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]]]))
+    tensor([[25.]])
+    """
+
+    def __init__(
+        self,
+        cv: CollectiveVariable,
+        centre: Numbers,
+        force_constant: Numbers,
+        energy_unit: str = "kJ/mol",
+    ) -> None:
+        super().__init__(cv, energy_unit)
+        shape = (cv.n_outputs,)
+        self._defaults = {
+            "centre": numbers("centre", centre, shape).tolist(),
+            "force_constant": numbers("force_constant", force_constant, shape).tolist(),
+        }
+
+    def parameter_defaults(self) -> dict[str, list[float]]:
+        """Return the default centre and force constant."""
+        return self._defaults
+
+    def specification(self) -> dict[str, Any]:
+        """Return the JSON-able description of the energy, written to the metadata."""
+        return {"type": "harmonic_restraint"}
+
+    def forward(self, positions: Tensor, box: Tensor | None = None, *parameters: Tensor) -> Tensor:
+        """Return the energy (batch, 1) of positions (batch, n_atoms, 3).
+
+        Parameters
+        ----------
+        positions, box : torch.Tensor
+            See `CollectiveVariable.values_and_derivatives`.
+        *parameters : torch.Tensor
+            Centre and force constant, each (n_outputs,), by default those of the constructor.
+        """
+        centre, force_constant = parameters or self._default_tensors()
+        return harmonic(super().forward(positions, box), centre, force_constant)
+
+
+class MovingRestraint(Bias):
+    r"""Harmonic restraint whose centre and force constant change with time.
+
+    Both are linear between the given times, and constant before the first and after the last, as
+    in PLUMED's MOVINGRESTRAINT. The time is an input of the exported file, after positions and box.
+
+    Parameters
+    ----------
+    cv : CollectiveVariable
+        The collective variables, n_outputs values.
+    times : sequence of float
+        Increasing times in ps, shape (n_times,).
+    centres, force_constants : sequence
+        Values at those times, (n_times,) for one collective variable, (n_times, n_outputs) for
+        more.
+    energy_unit : str
+        Unit of the energy: kJ/mol, kcal/mol, eV or Hartree.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `cv` is no collective variable, times do not increase, or the numbers do not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import ofcv_export as ofcv
+    >>> from ofcv_export.descriptors.distances import PairDistances
+    >>> cv = ofcv.CollectiveVariable(PairDistances(torch.tensor([[0, 1]]), 2), torch.nn.Identity())
+    >>> pull = ofcv.MovingRestraint(cv, [0.0, 100.0], [1.0, 2.0], [200.0, 200.0])
+    >>> positions = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]]])
+    >>> pull(positions, None, torch.tensor([100.0]))
+    tensor([[25.]])
+    """
+
+    starts: Tensor
+    durations: Tensor
+    centres: Tensor
+    force_constants: Tensor
+
+    def __init__(
+        self,
+        cv: CollectiveVariable,
+        times: Sequence[float] | Tensor,
+        centres: Sequence[Any] | Tensor,
+        force_constants: Sequence[Any] | Tensor,
+        energy_unit: str = "kJ/mol",
+    ) -> None:
+        super().__init__(cv, energy_unit)
+        instants = numbers("times", times, ("n_times",))
+        durations = instants.diff()
+        if bool((durations <= 0).any()):
+            raise ValueError(f"times: expected increasing numbers, got {instants.tolist()}")
+        self._schedule = {
+            "times": instants,
+            "centres": _knots("centres", centres, len(instants), cv.n_outputs),
+            "force_constants": _knots(
+                "force_constants", force_constants, len(instants), cv.n_outputs
+            ),
+        }
+        self.register_buffer("starts", instants[:-1].to(cv.dtype))
+        self.register_buffer("durations", durations.to(cv.dtype))
+        self.register_buffer("centres", self._schedule["centres"].to(cv.dtype))
+        self.register_buffer("force_constants", self._schedule["force_constants"].to(cv.dtype))
+
+    def parameter_defaults(self) -> dict[str, list[float]]:
+        """Return the first time, in ps."""
+        return {"time": self._schedule["times"][:1].tolist()}
+
+    def specification(self) -> dict[str, Any]:
+        """Return the JSON-able description of the energy, written to the metadata."""
+        schedule = {name: values.tolist() for name, values in self._schedule.items()}
+        return {"type": "moving_restraint", "time_unit": "ps", **schedule}
+
+    def forward(self, positions: Tensor, box: Tensor | None = None, *parameters: Tensor) -> Tensor:
+        """Return the energy (batch, 1) of positions (batch, n_atoms, 3).
+
+        Parameters
+        ----------
+        positions, box : torch.Tensor
+            See `CollectiveVariable.values_and_derivatives`.
+        *parameters : torch.Tensor
+            The time (1,) in ps, by default the first.
+        """
+        (time,) = parameters or self._default_tensors()
+        centre, force_constant = self.at(time)
+        return harmonic(super().forward(positions, box), centre, force_constant)
+
+    def at(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Return centre and force constant, each (n_outputs,), at a time (1,) in ps."""
+        # The finished part of each interval, from 0 before it to 1 after it.
+        finished = ((time - self.starts) / self.durations).clamp(0, 1).unsqueeze(1)
+        centre, force_constant = (
+            knots[0] + (finished * (knots[1:] - knots[:-1])).sum(0)
+            for knots in (self.centres, self.force_constants)
+        )
+        return centre, force_constant
+
+
+def harmonic(values: Tensor, centre: Tensor, force_constant: Tensor) -> Tensor:
+    """Return the sum of harmonic energies (batch, 1) of values (batch, n_outputs)."""
+    return (0.5 * force_constant * (values - centre).square()).sum(1, keepdim=True)
+
+
+def _knots(name: str, values: Sequence[Any] | Tensor, n_times: int, n_outputs: int) -> Tensor:
+    """Return values at the given times, shape (n_times, n_outputs)."""
+    if np.ndim(values) == 1 and n_outputs == 1:
+        return numbers(name, values, (n_times,)).unsqueeze(1)
+    return numbers(name, values, (n_times, n_outputs))

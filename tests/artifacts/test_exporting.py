@@ -1,0 +1,289 @@
+"""Every artifact in every format: written, replayed against float64, and refused when wrong."""
+
+import json
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import ofcv_export as ofcv
+from ofcv_export.descriptors.distances import PairDistances
+from ofcv_export.formats import FORMATS
+from ofcv_export.formats import onnx as onnx_format
+from ofcv_export.graph.export_graph import TensorSpec
+from tests.builders.systems import OPEN, all_pairs, dense_jacobian, frames
+
+FORMS = ["scatter", "gather"]
+# A .pt2 takes seconds to compile; see test_aotinductor.py.
+SUFFIXES = [suffix for suffix in FORMATS if suffix != ".pt2"]
+
+
+def frozen(dtype=torch.float32, n_frames=7, n_atoms=5):
+    smart = ofcv.SmartDerivatives()
+    smart.setup({"data": frames(n_frames, n_atoms, dtype)}, all_pairs(n_atoms), n_atoms)
+    return smart
+
+
+def rescaling(dtype=torch.float32):
+    basis = ofcv.BasisInfo([1, 6], ["2x0e+1x1o", "3x0e+2x1o"])
+    generator = torch.Generator().manual_seed(0)
+    draw = [torch.rand(basis.n_basis, generator=generator).to(dtype) for _ in range(3)]
+    return ofcv.DimensionWiseRescaling(*draw), basis
+
+
+def modules(dtype):
+    scaled, basis = rescaling(dtype)
+    smart = frozen(dtype)
+    molecule = scaled.for_molecule([6, 1, 1, 1, 1], basis)
+    return {
+        "smart derivatives": (smart, {}),
+        "gathered": (smart, {"form": "gather"}),
+        "several outputs": (smart, {"n_outputs": 3}),
+        "sparse chain rule": (smart.sparse_chain_rule(), {}),
+        "sparse chain rule, several outputs": (smart.sparse_chain_rule(), {"n_outputs": 2}),
+        "coefficients": (scaled, {}),
+        "coefficients and gradient": (scaled, {"gradient": True}),
+        "molecule": (molecule, {}),
+        "molecule and gradient": (molecule, {"gradient": True}),
+    }
+
+
+@pytest.mark.parametrize("name", list(modules(torch.float32)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_artifact_agrees_with_float64(tmp_path, suffix, dtype, name):
+    module, options = modules(dtype)[name]
+    path = tmp_path / f"artifact{suffix}"
+    report = ofcv.export(module, path, **options)
+    assert report.passed
+    assert report.path == path
+    assert ofcv.verify(path, reference=module).passed
+    assert ofcv.verify(path).passed
+    metadata = ofcv.read_metadata(path)
+    assert metadata.parity["max_rel_error"] == report.max_rel_error
+    assert {spec.dtype for spec in metadata.outputs} == {str(dtype).removeprefix("torch.")}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("form", FORMS)
+def test_file_equals_autograd(tmp_path, suffix, form):
+    """The judge here is autograd through the descriptors, not the module that was exported."""
+    positions = frames(7, 5)
+    ofcv.export(frozen(torch.float64), tmp_path / f"cv{suffix}", form=form)
+    artifact = ofcv.load(tmp_path / f"cv{suffix}")
+    jacobian = dense_jacobian(all_pairs(5), positions)
+    for index in (torch.tensor([3]), torch.tensor([6, 0, 6, 2])):
+        x = torch.randn(len(index), 10, dtype=torch.float64)
+        expected = torch.einsum("bd,bdax->bax", x, jacobian[index])
+        torch.testing.assert_close(artifact(x, index), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_scaled_coefficients_equal_the_formula(tmp_path, suffix):
+    module, _ = rescaling(torch.float64)
+    ofcv.export(module, tmp_path / f"r{suffix}", gradient=True)
+    artifact = ofcv.load(tmp_path / f"r{suffix}")
+    index = torch.tensor([0, 3, 3, 7, 1])
+    coeffs, gradient = torch.randn(2, 5, dtype=torch.float64)
+    scaled_coeffs, scaled_gradient = artifact(
+        basis_function_ind=index, coeffs=coeffs, gradient=gradient
+    )
+    stds, grads, biases = (
+        b[index] for b in (module.coeff_stds, module.max_grads, module.coeff_biases)
+    )
+    scale = torch.where(grads > 0.05, torch.minimum(grads / 0.05, 50 / stds), 1.0)
+    torch.testing.assert_close(scaled_coeffs, scale * (coeffs - biases), rtol=1e-13, atol=0)
+    torch.testing.assert_close(scaled_gradient, gradient / (scale + 1e-8), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_onnx_graph_scatters_in_the_default_domain(tmp_path, dtype):
+    for name, (module, options) in modules(dtype).items():
+        ofcv.export(module, tmp_path / "a.onnx", **options)
+        model = onnx.load(tmp_path / "a.onnx")
+        onnx.checker.check_model(model, full_check=True)
+        assert {node.domain for node in model.graph.node} <= {""}
+        assert [entry.domain for entry in model.opset_import] == [""]
+        assert model.opset_import[0].version >= 18
+        assert not model.functions
+        scatters = [node for node in model.graph.node if node.op_type.startswith("Scatter")]
+        if "chain rule" in name or name == "smart derivatives":
+            assert len(scatters) == 1
+            attributes = {attribute.name: attribute for attribute in scatters[0].attribute}
+            assert attributes["reduction"].s == b"add"
+        else:
+            assert len(scatters) == (name == "several outputs")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_names_and_shapes_are_those_of_the_design(tmp_path, suffix):
+    smart = frozen()
+    ofcv.export(smart, tmp_path / f"dynamic{suffix}", atoms=range(5), length_unit="nm")
+    metadata = ofcv.read_metadata(tmp_path / f"dynamic{suffix}")
+    assert metadata.inputs == (
+        TensorSpec("output_wrt_descriptors", "float32", ("batch", 10)),
+        TensorSpec("ref_idx", "int64", ("batch",), 0, 7),
+    )
+    assert metadata.outputs == (TensorSpec("output_wrt_positions", "float32", ("batch", 5, 3)),)
+    assert metadata.atoms == [0, 1, 2, 3, 4]
+    assert metadata.length_unit == "nm"
+    assert metadata.sha256["pattern"] == smart.pattern.digest()
+    ofcv.export(smart, tmp_path / f"fixed{suffix}", batch=1, n_outputs=2)
+    metadata = ofcv.read_metadata(tmp_path / f"fixed{suffix}")
+    assert metadata.inputs[0].shape == (1, 10, 2)
+    assert metadata.outputs[0].shape == (1, 5, 3, 2)
+    assert ofcv.verify(tmp_path / f"fixed{suffix}", reference=smart).passed
+    with pytest.raises(ValueError, match="output_wrt_descriptors: expected shape .1, 10, 2."):
+        ofcv.load(tmp_path / f"fixed{suffix}")(torch.zeros(2, 10, 2), torch.zeros(2).long())
+
+
+def test_onnx_file_names_its_sizes_for_any_reader(tmp_path):
+    ofcv.export(frozen(), tmp_path / "a.onnx")
+    model = onnx.load(tmp_path / "a.onnx")
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in [*model.graph.input, *model.graph.output]
+    }
+    assert shapes == {
+        "output_wrt_descriptors": ["batch", 10],
+        "ref_idx": ["batch"],
+        "output_wrt_positions": ["batch", 5, 3],
+    }
+
+
+def test_onnx_file_holds_no_path_of_the_exporting_machine(tmp_path):
+    ofcv.export(frozen(), tmp_path / "a.onnx")
+    content = (tmp_path / "a.onnx").read_bytes()
+    assert b".py" not in content
+    assert str(tmp_path).encode() not in content
+
+
+def test_torchscript_runs_in_plain_libtorch_calls(tmp_path):
+    ofcv.export(frozen(), tmp_path / "a.pt")
+    extra = {"ofcv.json": ""}
+    module = torch.jit.load(tmp_path / "a.pt", _extra_files=extra)
+    assert json.loads(extra["ofcv.json"])["kind"] == "smart_derivatives"
+    assert not list(module.buffers()), "buffers are folded into constants"
+    assert module(torch.zeros(2, 10), torch.tensor([0, 6])).shape == (2, 5, 3)
+    with pytest.raises(RuntimeError, match="index out of range"):
+        module(torch.zeros(1, 10), torch.tensor([-1]))
+
+
+def test_onnx_runtime_refuses_negative_frames(tmp_path):
+    import onnxruntime
+
+    ofcv.export(frozen(), tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    for frame in (-1, 7):
+        inputs = {
+            "output_wrt_descriptors": np.zeros((1, 10), np.float32),
+            "ref_idx": np.array([frame]),
+        }
+        with pytest.raises(Exception, match="out of data bounds"):
+            session.run(None, inputs)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_export_that_does_not_verify_leaves_the_old_file(tmp_path, suffix, monkeypatch):
+    path = tmp_path / f"cv{suffix}"
+    ofcv.export(frozen(), path)
+    before = path.read_bytes()
+    # The name ofcv_export.verify is the function; its module is found where modules are.
+    monkeypatch.setattr(sys.modules["ofcv_export.verify"], "run_graph", wrong)
+    with pytest.raises(ofcv.VerificationError, match="module: expected a file within 1e-05"):
+        ofcv.export(frozen(), path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def wrong(module, inputs):
+    with torch.no_grad():
+        return (1.001 * module(*(t.double() if t.is_floating_point() else t for t in inputs)),)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_interrupted_write_leaves_the_old_file(tmp_path, suffix, monkeypatch):
+    path = tmp_path / f"cv{suffix}"
+    ofcv.export(frozen(), path)
+    before = path.read_bytes()
+    file_format = FORMATS[suffix]
+
+    def half_a_file(compiled, metadata, target):
+        target.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(file_format, "write", half_a_file)
+    with pytest.raises(OSError, match="no space left"):
+        ofcv.export(frozen(), path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            ("cv.txt",),
+            ValueError,
+            r"path: expected a file name ending in .pt or .onnx or .pt2, got .*cv.txt",
+        ),
+        (("absent/cv.onnx",), FileNotFoundError, "path: expected an existing folder"),
+        (("cv.onnx", 0), ValueError, "batch: expected a positive integer, got 0"),
+    ],
+)
+def test_bad_targets_are_refused(tmp_path, arguments, error, message):
+    path, *rest = arguments
+    with pytest.raises(error, match=message):
+        ofcv.export(frozen(), tmp_path / path, *rest)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_options_are_refused(tmp_path):
+    path = tmp_path / "a.onnx"
+    with pytest.raises(
+        TypeError, match="module: expected one with an export_graph method, got Lin"
+    ):
+        ofcv.export(torch.nn.Linear(1, 1), path)
+    with pytest.raises(ValueError, match='form: expected "scatter" or "gather", got \'sum\''):
+        ofcv.export(frozen(), path, form="sum")
+    with pytest.raises(ValueError, match="n_outputs: expected a positive integer, got 0"):
+        ofcv.export(frozen(), path, n_outputs=0)
+    with pytest.raises(ValueError, match="batch: expected None for a dimension_wise_rescaling"):
+        ofcv.export(rescaling()[0], path, batch=1)
+    with pytest.raises(
+        ValueError, match=r"atoms: expected 5 distinct zero-based indices, got \[0\]"
+    ):
+        ofcv.export(frozen(), path, atoms=[0])
+    with pytest.raises(ValueError, match="output_units: expected names among output_wrt_positions"):
+        ofcv.export(frozen(), path, output_units={"energy": "kJ/mol"})
+    with pytest.raises(RuntimeError, match="setup: expected to be called first"):
+        ofcv.export(ofcv.SmartDerivatives(), path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_frozen_data_that_are_not_finite_are_refused(tmp_path):
+    smart = frozen()
+    smart.values[3, 2] = float("nan")
+    with pytest.raises(ValueError, match=r"values: expected finite values, got nan at index \(3, "):
+        ofcv.export(smart, tmp_path / "a.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_model_beyond_the_size_of_an_onnx_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_format, "_LARGEST_MODEL", 1000)
+    with pytest.raises(ValueError, match="module: expected at most 1000 bytes of frozen data"):
+        ofcv.export(frozen(), tmp_path / "a.onnx")
+
+
+def test_large_star_of_distances_verifies(tmp_path):
+    """Thousands of terms on one atom: rounding grows, and stays within the tolerance."""
+    n_atoms = 2000
+    star = torch.stack([torch.zeros(n_atoms - 1).long(), torch.arange(1, n_atoms)], dim=1)
+    smart = ofcv.SmartDerivatives()
+    smart.setup(
+        {"data": frames(2, n_atoms, torch.float32)}, PairDistances(star, n_atoms, OPEN), n_atoms
+    )
+    for suffix in SUFFIXES:
+        assert ofcv.export(smart, tmp_path / f"star{suffix}").passed

@@ -1,0 +1,193 @@
+"""Loading: one callable for every format, and refusal of whatever is not a whole artifact."""
+
+import json
+import zipfile
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import ofcv_export as ofcv
+from ofcv_export.artifacts.inputs import probe
+from ofcv_export.formats import FORMATS
+
+SUFFIXES = list(FORMATS)
+
+
+def test_called_by_position_by_name_and_with_numpy(path, smart):
+    artifact = ofcv.load(path)
+    x, index = torch.randn(3, 10), torch.tensor([1, 1, 6])
+    expected = smart(x, index)
+    assert expected.shape == (3, 5, 3)
+    for found in (
+        artifact(x, index),
+        artifact(ref_idx=index, output_wrt_descriptors=x),
+        artifact(x, ref_idx=index.int()),
+        artifact(x.numpy(), index.numpy()),
+    ):
+        assert isinstance(found, torch.Tensor)
+        torch.testing.assert_close(found, expected)
+    assert "smart_derivatives" in repr(artifact)
+    assert "ref_idx" in repr(artifact)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error", "message"),
+    [
+        ((torch.zeros(2, 10),), {}, TypeError, "inputs: expected output_wrt_descriptors, ref_idx"),
+        ((torch.zeros(2, 10),), {"frame": 0}, TypeError, "got 1 by position, frame"),
+        ((torch.zeros(2, 10),) * 3, {}, TypeError, "got 3 by position"),
+        ((torch.zeros(2, 9), torch.zeros(2).long()), {}, ValueError,
+         r"output_wrt_descriptors: expected shape \(batch, 10\), got \(2, 9\)"),
+        ((torch.zeros(0, 10), torch.zeros(0).long()), {}, ValueError, r"got \(0, 10\)"),
+        ((torch.zeros(2, 10), torch.zeros(3).long()), {}, ValueError,
+         "ref_idx: expected batch = 2 as in output_wrt_descriptors, got 3"),
+        ((torch.zeros(2, 10).double(), torch.zeros(2).long()), {}, TypeError,
+         "output_wrt_descriptors: expected dtype float32, got float64"),
+        ((torch.zeros(2, 10), torch.zeros(2)), {}, TypeError,
+         "ref_idx: expected dtype int64, got float32"),
+        ((torch.zeros(2, 10), torch.tensor([0, -1])), {}, IndexError,
+         r"ref_idx: expected indices in \[0, 7\), got -1 at position 1"),
+        ((torch.zeros(2, 10), torch.tensor([7, 0])), {}, IndexError, "got 7 at position 0"),
+        ((torch.full((1, 10), float("inf")), torch.tensor([0])), {}, ValueError,
+         r"output_wrt_descriptors: expected finite values, got inf at index \(0, 0\)"),
+    ],
+)  # fmt: skip
+def test_bad_inputs_are_refused(path, args, kwargs, error, message):
+    with pytest.raises(error, match=message):
+        ofcv.load(path)(*args, **kwargs)
+
+
+def test_absent_and_unknown_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="path: expected an existing file, got .*absent.pt"):
+        ofcv.load(tmp_path / "absent.pt")
+    (tmp_path / "cv.xml").write_text("<xml/>")
+    for read in (ofcv.load, ofcv.read_metadata, ofcv.verify):
+        with pytest.raises(ValueError, match="path: expected a file name ending in .pt or .onnx"):
+            read(tmp_path / "cv.xml")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("content", [b"", b"positions", bytes(range(256)) * 8], ids=range(3))
+def test_foreign_content(tmp_path, suffix, content):
+    path = tmp_path / f"foreign{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="path: expected an ofcv-export artifact, got .*foreign"):
+        ofcv.load(path)
+
+
+def test_artifacts_of_others(tmp_path, smart):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="no ofcv.json in the archive"):
+        ofcv.load(tmp_path / "other.pt")
+    with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
+        archive.writestr("note.txt", "hello")
+    with pytest.raises(ValueError, match="got .*zip.pt' .no ofcv.json"):
+        ofcv.load(tmp_path / "zip.pt")
+    ofcv.export(smart, tmp_path / "cv.onnx")
+    model = onnx.load(tmp_path / "cv.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match="no metadata of ours in the model"):
+        ofcv.load(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.999])
+def test_truncated_files(path, keep):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    for read in (ofcv.load, ofcv.read_metadata, ofcv.verify):
+        with pytest.raises(ValueError, match="path: expected an ofcv-export artifact, got .*cv"):
+            read(path)
+
+
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_one_flipped_bit_is_noticed_or_changes_nothing(path, where, bit):
+    whole = path.read_bytes()
+    metadata = ofcv.read_metadata(path)
+    x = probe(metadata.inputs, metadata.probe["sizes"])
+    expected = ofcv.load(path)(*x)
+    damaged = bytearray(whole)
+    damaged[int(where * len(whole))] ^= 1 << bit
+    path.write_bytes(damaged)
+    try:
+        found = ofcv.load(path)(*x)
+    except ValueError as error:
+        assert "path: expected an ofcv-export artifact" in str(error)  # noqa: PT017
+    else:
+        # Some bytes of an archive, such as dates and padding, mean nothing.
+        assert path.suffix != ".onnx"
+        assert torch.equal(found, expected)
+        assert ofcv.read_metadata(path) == metadata
+    finally:
+        path.write_bytes(whole)
+
+
+def test_edited_metadata_are_noticed(path):
+    content = path.read_bytes()
+    assert content.count(b'"length_unit": null') >= 1
+    path.write_bytes(content.replace(b'"length_unit": null', b'"length_unit":"A" '))
+    with pytest.raises(ValueError, match="path: expected an ofcv-export artifact"):
+        ofcv.read_metadata(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content | {"schema": 2}, "metadata: expected schema 1, got 2"),
+        (lambda content: content | {"kind": "energy"}, "metadata: expected a kind among smart_der"),
+        (
+            lambda content: {k: v for k, v in content.items() if k != "atoms"},
+            "got others: .'atoms'.",
+        ),
+        (lambda content: [], "metadata: expected schema 1, got None"),
+    ],
+)
+def test_metadata_of_other_schemas(path, change, message):
+    text = ofcv.read_metadata(path).to_json()
+    assert ofcv.Metadata.from_json(text) == ofcv.read_metadata(path)
+    with pytest.raises(ValueError, match=message):
+        ofcv.Metadata.from_json(json.dumps(change(json.loads(text))))
+    with pytest.raises(ValueError, match="metadata: expected JSON, got"):
+        ofcv.Metadata.from_json(text[:-1])
+
+
+def test_cuda_without_cuda_is_refused(path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ValueError, match="device: expected cpu on this machine, got 'cuda'"):
+        ofcv.load(path, device="cuda")
+
+
+def test_reading_metadata_executes_nothing(path, monkeypatch):
+    handed_over = []
+
+    def forbidden(*arguments, **keywords):
+        handed_over.append(arguments)
+        raise RuntimeError("no runtime here")
+
+    monkeypatch.setattr(torch.jit, "load", forbidden)
+    monkeypatch.setattr(torch._C._aoti, "AOTIModelContainerRunnerCpu", forbidden)
+    monkeypatch.setattr("onnxruntime.InferenceSession", forbidden)
+    assert ofcv.read_metadata(path).kind == "smart_derivatives"
+    assert not handed_over
+    with pytest.raises(ValueError, match="cannot read it"):
+        ofcv.load(path)
+    assert handed_over
+
+
+def test_saved_again_by_onnx_tools_it_is_still_whole(smart, tmp_path):
+    ofcv.export(smart, tmp_path / "cv.onnx")
+    onnx.save(onnx.load(tmp_path / "cv.onnx"), tmp_path / "again.onnx")
+    assert ofcv.read_metadata(tmp_path / "again.onnx") == ofcv.read_metadata(tmp_path / "cv.onnx")
+
+
+def test_numpy_arrays_of_the_wrong_kind(path):
+    with pytest.raises(TypeError, match="ref_idx: expected dtype int64, got float64"):
+        ofcv.load(path)(np.zeros((1, 10), np.float32), np.zeros(1))

@@ -1,0 +1,1 @@
+"""Systems, modules and judges that several tests share."""

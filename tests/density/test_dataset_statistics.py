@@ -1,0 +1,278 @@
+"""mldft's statistics store: a real one read, its rules kept, and nothing lost on failure."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import ofcv_export.density.dataset_statistics as statistics_module
+from ofcv_export.density.dataset_statistics import DatasetStatistics
+
+# Written by zarr 2.18.7 and numcodecs 0.15.2 through zarr.DirectoryStore, as mldft writes it.
+ZARR2_STORE = Path(__file__).parent / "data" / "statistics_zarr2.zarr"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DatasetStatistics:
+    store = DatasetStatistics(tmp_path / "statistics.zarr", create_store=True)
+    store.save_statistic("constant", "coeffs/mean", np.arange(4, dtype=np.float32))
+    return store
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_store_of_zarr_2_lists_its_keys() -> None:
+    assert DatasetStatistics(ZARR2_STORE).keys_recursive() == [
+        "has_energy_label/atom_ref_atom_type_bias",
+        "has_energy_label/atom_ref_global_bias",
+        "has_energy_label/coeffs/abs_max",
+        "has_energy_label/coeffs/mean",
+        "has_energy_label/coeffs/std",
+        "has_energy_label/energy_minus_atom_ref/mean",
+        "has_energy_label/gradient_label/abs_max",
+        "has_energy_label/gradient_label/mean",
+        "has_energy_label/gradient_label/std",
+        "has_energy_label/gradient_max_after_atom_ref",
+        "has_energy_label/gradient_max_after_scalar_atom_ref",
+        "initial_guess_only/initial_guess_delta/mean",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("weigher", "statistic", "expected"),
+    [
+        ("has_energy_label", "coeffs/mean", np.arange(9, dtype=np.float32) / 8 - 0.5),
+        ("has_energy_label", "coeffs/std", np.arange(9, dtype=np.float32) / 4),
+        ("has_energy_label", "gradient_label/mean", 1 - np.arange(9, dtype=np.float32) / 4),
+        ("has_energy_label", "atom_ref_atom_type_bias", np.array([-0.5, -75.25])),
+        ("has_energy_label", "atom_ref_global_bias", np.array(0.125)),
+        ("has_energy_label", "energy_minus_atom_ref/mean", np.array(0.0)),
+        ("initial_guess_only", "initial_guess_delta/mean", -np.arange(9, dtype=np.float32) / 8),
+    ],
+)
+def test_a_store_of_zarr_2_is_read(weigher: str, statistic: str, expected: np.ndarray) -> None:
+    loaded = DatasetStatistics(ZARR2_STORE).load_statistic(weigher, statistic)
+    np.testing.assert_array_equal(loaded, expected)
+    assert (loaded.dtype, loaded.shape) == (expected.dtype, expected.shape)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.array([1.5, -2.0, 0.0], dtype=np.float32),
+        np.zeros(3),
+        np.arange(12.0).reshape(3, 4),
+        np.array(2.5),
+        np.arange(3),
+        np.zeros(0),
+        7.25,
+    ],
+    ids=["float32", "zeros", "matrix", "0-d", "integers", "empty", "number"],
+)
+def test_what_is_saved_is_loaded(store: DatasetStatistics, data: np.ndarray) -> None:
+    store.save_statistic("has_energy_label", "fields/anything", data)
+    loaded = DatasetStatistics(store.path).load_statistic("has_energy_label", "fields/anything")
+    np.testing.assert_array_equal(loaded, data)
+    assert loaded.dtype == np.asarray(data).dtype
+
+
+def test_files_are_laid_out_as_zarr_2_does(store: DatasetStatistics) -> None:
+    files = contents(store.path)
+    assert (
+        json.loads(files["constant/coeffs/mean/.zarray"]).items()
+        >= {
+            "zarr_format": 2,
+            "chunks": [4],
+            "dtype": "<f4",
+            "compressor": {
+                "id": "blosc",
+                "cname": "lz4",
+                "clevel": 5,
+                "shuffle": 1,
+                "blocksize": 0,
+            },
+        }.items()
+    )
+    for group in ("", "constant/", "constant/coeffs/"):
+        assert json.loads(files[f"{group}.zgroup"]) == {"zarr_format": 2}
+    created_at = json.loads(files["constant/coeffs/mean/.zattrs"])["created_at"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", created_at)
+
+
+def test_zeros_are_written_out(store: DatasetStatistics) -> None:
+    store.save_statistic("constant", "zeros", np.zeros(4))
+    assert (store.path / "constant" / "zeros" / "0").exists()
+
+
+def test_an_empty_directory_is_an_empty_store(tmp_path: Path) -> None:
+    # mldft creates a store so.
+    (tmp_path / "bare.zarr").mkdir()
+    store = DatasetStatistics(tmp_path / "bare.zarr")
+    assert store.keys_recursive() == []
+    store.save_statistic("constant", "coeffs/mean", np.ones(2))
+    assert store.keys_recursive() == ["constant/coeffs/mean"]
+    assert (store.path / ".zgroup").exists()
+
+
+def test_create_store_leaves_an_existing_one(store: DatasetStatistics) -> None:
+    before = contents(store.path)
+    DatasetStatistics(store.path, create_store=True)
+    assert contents(store.path) == before
+
+
+def test_saving_the_same_values_does_nothing(store: DatasetStatistics) -> None:
+    before = contents(store.path)
+    store.save_statistic("constant", "coeffs/mean", np.arange(4) + 1e-9)
+    store.save_statistic("constant", "coeffs/mean", np.arange(4) + 1e-9, overwrite=True)
+    assert contents(store.path) == before
+
+
+@pytest.mark.parametrize("data", [np.ones(4), np.arange(5.0), np.array(0.0)])
+def test_different_values_are_refused(store: DatasetStatistics, data: np.ndarray) -> None:
+    before = contents(store.path)
+    with pytest.raises(ValueError, match="constant/coeffs/mean: expected the values stored in"):
+        store.save_statistic("constant", "coeffs/mean", data)
+    assert contents(store.path) == before
+
+
+@pytest.mark.parametrize("data", [np.ones(4), np.arange(5.0), np.array(0.0)])
+def test_different_values_are_replaced_on_request(
+    store: DatasetStatistics, data: np.ndarray
+) -> None:
+    store.save_statistic("constant", "coeffs/mean", data, overwrite=True)
+    np.testing.assert_array_equal(store.load_statistic("constant", "coeffs/mean"), data)
+    assert not list(store.path.glob(".writing-*"))
+
+
+def test_a_failed_write_leaves_the_old_values(
+    store: DatasetStatistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(store.path)
+
+    def fails(folder: Path, array: np.ndarray) -> None:
+        folder.mkdir()
+        (folder / ".zarray").write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(statistics_module, "_write_array", fails)
+    with pytest.raises(OSError, match="disk full"):
+        store.save_statistic("constant", "coeffs/mean", np.ones(4), overwrite=True)
+    assert contents(store.path) == before
+
+
+def test_unfinished_arrays_are_no_members(store: DatasetStatistics) -> None:
+    shutil.copytree(store.path / "constant", store.path / ".writing-1" / "constant")
+    assert store.keys_recursive() == ["constant/coeffs/mean"]
+
+
+def test_missing_names_are_reported_with_what_is_there(store: DatasetStatistics) -> None:
+    with pytest.raises(KeyError, match="weigher_key: expected one of constant, got 'other'"):
+        store.load_statistic("other", "coeffs/mean")
+    with pytest.raises(KeyError, match="statistic_key: expected one of coeffs/mean of weigher"):
+        store.load_statistic("constant", "coeffs/std")
+    with pytest.raises(KeyError, match="statistic_key"):
+        store.load_statistic("constant", "coeffs")
+
+
+def test_a_missing_store_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="path: expected a statistics store, got"):
+        DatasetStatistics(tmp_path / "none.zarr")
+    assert not (tmp_path / "none.zarr").exists()
+
+
+def test_a_foreign_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"path: expected a path ending in \.zarr, got"):
+        DatasetStatistics(tmp_path / "statistics.h5", create_store=True)
+    (tmp_path / "file.zarr").write_text("no directory")
+    zarr.create_group(tmp_path / "format3.zarr", zarr_format=3)
+    zarr.create_array(tmp_path / "array.zarr", data=np.ones(2), zarr_format=2)
+    for name in ("file.zarr", "format3.zarr", "array.zarr"):
+        with pytest.raises(ValueError, match="path: expected a group of zarr-format 2, got"):
+            DatasetStatistics(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [("0", b"\x02\x01\x21"), ("0", b""), (".zarray", b"{"), (".zarray", b"{}")],
+    ids=["truncated chunk", "empty chunk", "truncated metadata", "foreign metadata"],
+)
+def test_a_damaged_array_is_reported_in_one_line(
+    store: DatasetStatistics, file: str, damage: bytes
+) -> None:
+    (store.path / "constant" / "coeffs" / "mean" / file).write_bytes(damage)
+    with pytest.raises(ValueError, match="constant/coeffs/mean: expected a readable") as caught:
+        store.load_statistic("constant", "coeffs/mean")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b"])
+def test_a_weigher_is_one_name(store: DatasetStatistics, name: str) -> None:
+    with pytest.raises(ValueError, match="weigher_key: expected a name without"):
+        store.save_statistic(name, "coeffs/mean", np.ones(4))
+
+
+@pytest.mark.parametrize("name", ["", "/coeffs", "coeffs/", "coeffs//mean", "../../mean"])
+def test_a_statistic_is_a_path_of_names(store: DatasetStatistics, name: str) -> None:
+    with pytest.raises(ValueError, match="statistic_key: expected names joined by"):
+        store.save_statistic("constant", name, np.ones(4))
+
+
+@pytest.mark.parametrize("name", ["coeffs", "coeffs/mean/more"])
+def test_an_array_and_a_group_do_not_share_a_name(store: DatasetStatistics, name: str) -> None:
+    before = contents(store.path)
+    with pytest.raises(ValueError, match="statistic_key: expected the name of an array"):
+        store.save_statistic("constant", name, np.ones(4), overwrite=True)
+    assert contents(store.path) == before
+
+
+def test_only_numbers_are_saved(store: DatasetStatistics) -> None:
+    with pytest.raises(TypeError, match="constant/words: expected numbers, got dtype"):
+        store.save_statistic("constant", "words", ["a", "b"])
+
+
+def test_save_to_a_new_path_copies(tmp_path: Path) -> None:
+    DatasetStatistics(ZARR2_STORE).save_to(tmp_path / "copy.zarr")
+    assert contents(tmp_path / "copy.zarr") == contents(ZARR2_STORE)
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.zarr"]
+
+
+def test_save_to_an_existing_path_adds(store: DatasetStatistics, tmp_path: Path) -> None:
+    other = DatasetStatistics(tmp_path / "other.zarr", create_store=True)
+    other.save_statistic("constant", "coeffs/std", np.ones(4))
+    store.save_to(other.path)
+    store.save_to(other.path)
+    assert other.keys_recursive() == ["constant/coeffs/mean", "constant/coeffs/std"]
+    np.testing.assert_array_equal(other.load_statistic("constant", "coeffs/mean"), np.arange(4))
+
+
+def test_save_to_refuses_before_it_writes(store: DatasetStatistics, tmp_path: Path) -> None:
+    other = DatasetStatistics(tmp_path / "other.zarr", create_store=True)
+    store.save_statistic("constant", "a_first", np.ones(4))
+    other.save_statistic("constant", "coeffs/mean", np.ones(4))
+    before = contents(other.path)
+    with pytest.raises(ValueError, match="constant/coeffs/mean: expected the values stored"):
+        store.save_to(other.path)
+    assert contents(other.path) == before
+    store.save_to(other.path, overwrite=True)
+    np.testing.assert_array_equal(other.load_statistic("constant", "coeffs/mean"), np.arange(4))
+
+
+def test_save_to_refuses_a_foreign_name(store: DatasetStatistics, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"new_path: expected a path ending in \.zarr"):
+        store.save_to(tmp_path / "copy")
+
+
+def test_repr_names_the_path(store: DatasetStatistics) -> None:
+    assert repr(store) == f"DatasetStatistics({str(store.path)!r})"

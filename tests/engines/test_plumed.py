@@ -1,0 +1,577 @@
+"""Exported files in PLUMED: the input that is written, and what PLUMED makes of it.
+
+The latter needs PLUMED itself and its headers, which no Python package brings.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ofcv_export as ofcv
+from ofcv_export.descriptors.angles import Angles
+from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox, TriclinicBox
+from ofcv_export.descriptors.distances import PairDistances, all_pairs
+from ofcv_export.descriptors.multiple import MultipleDescriptors
+from ofcv_export.descriptors.torsions import Torsions
+from ofcv_export.engines.plumed import descriptor_actions, ofcv_input, pytorch_model_input
+
+ROOT = Path(__file__).parents[2]
+PLUMED = shutil.which("plumed")
+needs_plumed = pytest.mark.skipif(PLUMED is None, reason="there is no plumed on the PATH")
+
+N_ATOMS = 7
+ATOMS = [5, 2, 0, 6]
+SERIALS = "6,3,1,7"
+BOXES = {
+    "orthorhombic": np.diag([1.1, 1.2, 1.3]),
+    "triclinic": np.array([[1.1, 0.0, 0.0], [0.3, 1.2, 0.0], [-0.4, 0.5, 1.3]]),
+}
+
+
+def network_cv(box=None, unit="nm", dtype=torch.float64, n_outputs=2):
+    """Return values of all distances of the atoms through a network."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, n_outputs)).to(dtype)
+    descriptors = PairDistances(all_pairs(4), n_atoms=4, box=box)
+    return ofcv.CollectiveVariable(descriptors, layers, ATOMS, unit)
+
+
+def distance_cv(unit="nm"):
+    """Return the distance of the first two atoms of the artifact."""
+    descriptors = PairDistances(torch.tensor([[0, 1]]), n_atoms=4)
+    return ofcv.CollectiveVariable(descriptors, nn.Identity().double(), ATOMS, unit)
+
+
+def internal_coordinates():
+    """Return distances, an angle and torsions, with sines and cosines."""
+    return MultipleDescriptors(
+        [
+            PairDistances(torch.tensor([[0, 1], [2, 3]]), n_atoms=4),
+            Angles(torch.tensor([[0, 1, 2]]), n_atoms=4),
+            Torsions(torch.tensor([[0, 1, 2, 3], [3, 0, 2, 1]]), 4, modes=("angle", "sin", "cos")),
+        ]
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _in_double():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+# What is written.
+
+
+def test_input_of_a_collective_variable(tmp_path):
+    path = tmp_path / "cv.pt"
+    ofcv.export(network_cv(), path)
+    assert ofcv_input(path) == f"LOAD FILE=OFCV.so\ncv: OFCV MODEL={path} ATOMS={SERIALS}\n"
+    text = ofcv_input(
+        path, label="q", library="/a b/OFCV.so", device="cuda:1", threads=2, nopbc=True
+    )
+    assert text.splitlines() == [
+        "LOAD FILE={/a b/OFCV.so}",
+        f"q: OFCV MODEL={path} ATOMS={SERIALS} DEVICE=cuda:1 THREADS=2 NOPBC",
+    ]
+
+
+def test_neighbouring_atoms_are_written_as_a_range(tmp_path):
+    path = tmp_path / "cv.pt"
+    descriptors = PairDistances(torch.tensor([[0, 1]]), n_atoms=5)
+    cv = ofcv.CollectiveVariable(descriptors, nn.Identity(), [3, 4, 5, 0, 8])
+    ofcv.export(cv, path)
+    assert "ATOMS=4-6,1,9\n" in ofcv_input(path)
+
+
+def test_input_of_a_bias(tmp_path):
+    path = tmp_path / "bias.pt"
+    ofcv.export(ofcv.HarmonicRestraint(network_cv(), 0.5, 100.0), path)
+    text = ofcv_input(path, label="v", parameters={"centre": [0.1, 0.2], "force_constant": [1, 2]})
+    assert text.splitlines()[1:] == [
+        f"v: OFCV MODEL={path} ATOMS={SERIALS} "
+        "PARAMETERS={centre=0.1,0.2 force_constant=1.0,2.0}",
+        "BIASVALUE ARG=v.node-0",
+    ]
+    with pytest.raises(ValueError, match=r"^parameters: expected centre, force_constant, got at$"):
+        ofcv_input(path, parameters={"at": 1.0})
+    with pytest.raises(ValueError, match=r"^centre: expected 2 values, got 1$"):
+        ofcv_input(path, parameters={"centre": 1.0})
+
+
+def test_the_time_of_a_moving_restraint_is_plumeds(tmp_path):
+    path = tmp_path / "bias.pt"
+    ofcv.export(ofcv.MovingRestraint(distance_cv(), [0, 1], [0, 1], [1, 1]), path)
+    with pytest.raises(ValueError, match=r"^parameters: expected none, got time$"):
+        ofcv_input(path, parameters={"time": 1.0})
+
+
+def test_files_that_the_action_cannot_read(tmp_path, smart):
+    ofcv.export(smart, tmp_path / "smart.pt")
+    with pytest.raises(ValueError, match=r"got a smart_derivatives in torchscript$"):
+        ofcv_input(tmp_path / "smart.pt")
+    ofcv.export(network_cv(), tmp_path / "cv.onnx")
+    with pytest.raises(ValueError, match=r"got a collective_variable in onnx$"):
+        ofcv_input(tmp_path / "cv.onnx")
+    ofcv.export(network_cv(RuntimeBox()), tmp_path / "cv.pt")
+    with pytest.raises(ValueError, match=r"^nopbc: expected False for a periodic file, got True$"):
+        ofcv_input(tmp_path / "cv.pt", nopbc=True)
+    with pytest.raises(FileNotFoundError):
+        ofcv_input(tmp_path / "none.pt")
+    with pytest.raises(ValueError, match=r"expected a file with contract plumed-pytorch, got none"):
+        pytorch_model_input(tmp_path / "cv.pt")
+
+
+def test_actions_of_descriptors():
+    lines, labels = descriptor_actions(internal_coordinates().specification(), ATOMS, "d")
+    assert lines == [
+        "d_1: DISTANCE ATOMS=6,3 NOPBC",
+        "d_2: DISTANCE ATOMS=1,7 NOPBC",
+        "d_3: ANGLE ATOMS=6,3,1 NOPBC",
+        "d_4: TORSION ATOMS=6,3,1,7 NOPBC",
+        "d_4_sin: CUSTOM ARG=d_4 FUNC=sin(x) PERIODIC=NO",
+        "d_4_cos: CUSTOM ARG=d_4 FUNC=cos(x) PERIODIC=NO",
+        "d_7: TORSION ATOMS=7,6,1,3 NOPBC",
+        "d_7_sin: CUSTOM ARG=d_7 FUNC=sin(x) PERIODIC=NO",
+        "d_7_cos: CUSTOM ARG=d_7 FUNC=cos(x) PERIODIC=NO",
+    ]
+    assert labels == ["d_1", "d_2", "d_3", "d_4", "d_4_sin", "d_4_cos", "d_7", "d_7_sin", "d_7_cos"]
+
+
+def test_actions_in_a_box():
+    pairs = torch.tensor([[0, 1]])
+    periodic = PairDistances(pairs, 2, RuntimeBox())
+    assert descriptor_actions(periodic.specification(), [0, 1])[0] == ["cv_1: DISTANCE ATOMS=1,2"]
+    fractions = PairDistances(pairs, 2, RuntimeBox(scaled=True))
+    with pytest.raises(ValueError, match=r"^descriptors: expected positions .*, got fractions$"):
+        descriptor_actions(fractions.specification(), [0, 1])
+
+
+def test_descriptors_that_plumed_has_no_action_for():
+    for specification, name in (({"type": "rmsd"}, "rmsd"), (None, "none that are described")):
+        with pytest.raises(ValueError, match=rf"^descriptors: expected distances.*, got {name}$"):
+            descriptor_actions(specification, [0, 1])
+
+
+# What PLUMED makes of it.
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    """Return OFCV.so, built with CMake against the installed PLUMED."""
+    beside_python = Path(sys.executable).with_name("cmake")
+    cmake = str(beside_python) if beside_python.exists() else shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("there is no cmake")
+    folder = tmp_path_factory.mktemp("plumed_build")
+    source = ROOT / "cpp_demo" / "plumed"
+    for words in (
+        ["-S", source, "-B", folder, f"-DPython3_EXECUTABLE={sys.executable}"],
+        ["--build", folder],
+    ):
+        done = subprocess.run([cmake, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("OFCV.*"))
+
+
+def has_action(name):
+    """Return whether PLUMED was built with an action."""
+    words = [PLUMED, "--no-mpi", "manual", "--action", name]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def positions(n_frames=5, seed=0):
+    """Return positions of all atoms of the system in nm, shape (n_frames, N_ATOMS, 3)."""
+    return np.random.default_rng(seed).normal(scale=0.3, size=(n_frames, N_ATOMS, 3))
+
+
+def run_driver(folder, text, frames, *options, box=None, environment=None):
+    """Run `plumed driver` in a folder on a trajectory in nm."""
+    (folder / "plumed.dat").write_text(text)
+    cell = " ".join(repr(float(x)) for x in (np.zeros(3) if box is None else box.ravel()))
+    with (folder / "frames.xyz").open("w") as file:
+        for frame in frames:
+            file.write(f"{len(frame)}\n{cell}\n")
+            file.writelines(f"X {x!r} {y!r} {z!r}\n" for x, y, z in frame.tolist())
+    words = [PLUMED, "--no-mpi", "driver", "--plumed", "plumed.dat", "--ixyz", "frames.xyz"]
+    return subprocess.run(
+        [*words, *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | (environment or {}),
+    )
+
+
+def drive(folder, text, frames, *options, box=None):
+    """Run `plumed driver`, which must succeed."""
+    done = run_driver(folder, text, frames, *options, box=box)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def failure(folder, text, frames, box=None):
+    """Return what PLUMED says about input that it must refuse."""
+    text += "PRINT ARG=cv.node-0 FILE=values\n"
+    done = run_driver(folder, text, frames, box=box)
+    assert done.returncode != 0
+    return done.stdout + done.stderr
+
+
+def values_and_derivatives(folder, text, frames, components, box=None):
+    """Return values (n_frames, n), derivatives (..., N, 3) and box derivatives (..., 3, 3)."""
+    arguments = ",".join(components)
+    text += f"PRINT ARG={arguments} FILE=values FMT=%.16g\n"
+    text += f"DUMPDERIVATIVES ARG={arguments} FILE=derivatives FMT=%.16g\n"
+    drive(folder, text, frames, box=box)
+    n = len(components)
+    values = np.loadtxt(folder / "values", ndmin=2)[:, 1:]
+    table = np.loadtxt(folder / "derivatives", ndmin=2)[:, 2:].reshape(len(frames), -1, n)
+    table = table.transpose(0, 2, 1)
+    shape = (len(frames), n)
+    return values, table[:, :, :-9].reshape(*shape, -1, 3), table[:, :, -9:].reshape(*shape, 3, 3)
+
+
+def expected(path, frames, box=None, parameters=()):
+    """Return the same from `ofcv.load`; the virial is minus the derivative by the strain."""
+    artifact = ofcv.load(path)
+    dtype = np.dtype(artifact.metadata.inputs[0].dtype)
+    results = []
+    for frame in frames[:, ATOMS]:
+        inputs = [frame[None], *(() if box is None else (box,)), *map(np.asarray, parameters)]
+        outputs = artifact(*[entry.astype(dtype) for entry in inputs])
+        value, derivatives, *by_box = (output[0].numpy().astype(float) for output in outputs)
+        strain = np.einsum("ia,kib->kab", frame, derivatives)
+        if by_box:
+            strain += np.einsum("ia,kib->kab", box, by_box[0])
+        results.append((value, derivatives, -strain))
+    return [np.array(column) for column in zip(*results, strict=True)]
+
+
+def assert_close(found, exact, tolerance):
+    for ours, judge in zip(found, exact, strict=True):
+        np.testing.assert_allclose(ours, judge, rtol=0, atol=tolerance * np.abs(judge).max())
+
+
+NODES = ("cv.node-0", "cv.node-1")
+
+
+@needs_plumed
+@pytest.mark.parametrize(
+    ("suffix", "dtype", "batch"),
+    [(".pt", torch.float64, None), (".pt", torch.float32, 1), (".pt2", torch.float64, 1)],
+)
+def test_values_and_derivatives(library, tmp_path, suffix, dtype, batch):
+    path = tmp_path / f"cv{suffix}"
+    ofcv.export(network_cv(dtype=dtype), path, batch=batch)
+    frames = positions()
+    found = values_and_derivatives(tmp_path, ofcv_input(path, library=library), frames, NODES)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    assert_close(found, expected(path, frames), tolerance)
+
+
+@needs_plumed
+def test_the_files_own_atoms_are_the_default(library, tmp_path):
+    path = tmp_path / "cv.pt"
+    ofcv.export(network_cv(), path)
+    text = ofcv_input(path, library=library).replace(f" ATOMS={SERIALS}", "")
+    assert "ATOMS" not in text
+    found = values_and_derivatives(tmp_path, text, positions(), NODES)
+    assert_close(found, expected(path, positions()), 1e-12)
+
+
+@needs_plumed
+@pytest.mark.parametrize(
+    ("unit", "size", "plumed_unit", "plumed_size"),
+    [("A", 0.1, "nm", 1.0), ("nm", 1.0, "A", 0.1), ("bohr", 0.0529177210903, "A", 0.1)],
+)
+def test_units_of_length(library, tmp_path, unit, size, plumed_unit, plumed_size):
+    path = tmp_path / "cv.pt"
+    ofcv.export(network_cv(unit=unit), path)
+    text = f"UNITS LENGTH={plumed_unit}\n" + ofcv_input(path, library=library)
+    frames = positions()
+    values, derivatives, virial = values_and_derivatives(tmp_path, text, frames, NODES)
+    exact = expected(path, frames / size)
+    assert_close((values, derivatives * size / plumed_size, virial), exact, 1e-12)
+
+
+@needs_plumed
+@pytest.mark.parametrize("shape", BOXES)
+def test_periodic_artifacts(library, tmp_path, shape):
+    path = tmp_path / "cv.pt"
+    ofcv.export(network_cv(RuntimeBox(shape)), path)
+    text, frames, box = ofcv_input(path, library=library), positions(), BOXES[shape]
+    found = values_and_derivatives(tmp_path, text, frames, NODES, box)
+    assert_close(found, expected(path, frames, box), 1e-12)
+    if shape == "triclinic":  # PLUMED moves all nine numbers of the box
+        numerical = text.replace("OFCV MODEL", "OFCV NUMERICAL_DERIVATIVES MODEL")
+        differences = values_and_derivatives(tmp_path, numerical, frames, NODES, box)
+        assert_close(differences, found, 1e-6)
+
+
+@needs_plumed
+@pytest.mark.parametrize("shape", BOXES)
+def test_molecules_are_made_whole(library, tmp_path, shape):
+    path, box = tmp_path / "cv.pt", BOXES[shape]
+    ofcv.export(network_cv(), path)
+    # A chain in the artifact's order, whose bonds are short; then each atom at an image.
+    frames = positions()
+    frames[:, ATOMS] = frames[:, :1] + np.cumsum(positions(seed=1)[:, :4] / 5, axis=1)
+    images = np.random.default_rng(2).integers(-1, 2, size=(*frames.shape[:2], 3))
+    scattered = frames + images @ box
+    text = ofcv_input(path, library=library)
+    values, derivatives, _ = values_and_derivatives(tmp_path, text, scattered, NODES, box)
+    assert_close((values, derivatives), expected(path, frames)[:2], 1e-11)
+    text = ofcv_input(path, library=library, nopbc=True)
+    found = values_and_derivatives(tmp_path, text, scattered, NODES, box)
+    assert_close(found, expected(path, scattered), 1e-12)
+
+
+@needs_plumed
+def test_forces_of_a_restraint_equal_differences_of_its_energy(library, tmp_path):
+    path = tmp_path / "cv.pt"
+    ofcv.export(network_cv(RuntimeBox()), path)
+    text = ofcv_input(path, library=library)
+    text += "RESTRAINT ARG=cv.node-0,cv.node-1 AT=0.3,0.1 KAPPA=100,200\n"
+    drive(tmp_path, text, positions(2), "--debug-forces", "differences", box=BOXES["triclinic"])
+    table = np.loadtxt(tmp_path / "differences")
+    assert len(table) == 2 * (3 * N_ATOMS + 9)
+    assert np.abs(table[:, 1]).max() > 1
+    np.testing.assert_allclose(
+        table[:, 1], table[:, 2], rtol=0, atol=1e-6 * np.abs(table[:, 1]).max()
+    )
+
+
+@needs_plumed
+@pytest.mark.parametrize(
+    "bias",
+    [
+        "METAD ARG=cv.node-0,cv.node-1 SIGMA=0.1,0.1 HEIGHT=1 PACE=1 FILE=hills",
+        "OPES_METAD ARG=cv.node-0,cv.node-1 PACE=1 BARRIER=10 TEMP=300 SIGMA=0.1,0.1 FILE=hills",
+    ],
+    ids=["METAD", "OPES_METAD"],
+)
+def test_biases_of_plumed_that_learn(library, tmp_path, bias):
+    name = bias.split()[0]
+    if not has_action(name):
+        pytest.skip(f"this PLUMED was built without {name}")
+    path = tmp_path / "cv.pt"
+    ofcv.export(network_cv(), path)
+    text = ofcv_input(path, library=library) + f"b: {bias}\nPRINT ARG=b.bias FILE=bias\n"
+    drive(tmp_path, text, np.repeat(positions(1), 4, axis=0))
+    assert np.ptp(np.loadtxt(tmp_path / "bias")[:, 1]) > 0.1
+    centres = np.loadtxt(tmp_path / "hills", ndmin=2)[:, 1:3]
+    values = expected(path, positions(1))[0]
+    np.testing.assert_allclose(centres, np.repeat(values, len(centres), axis=0), atol=1e-5)
+
+
+@needs_plumed
+@pytest.mark.parametrize(("energy_unit", "size"), [("kJ/mol", 1.0), ("kcal/mol", 4.184)])
+def test_a_bias_acts_as_plumeds_own_restraint(library, tmp_path, energy_unit, size):
+    path = tmp_path / "bias.pt"
+    cv = distance_cv("A")
+    ofcv.export(ofcv.HarmonicRestraint(cv, 9.9, 9.9, energy_unit), path)
+    # The artifact's units are A and kcal/mol, PLUMED's nm and kJ/mol: 1 A is 0.1 nm.
+    parameters = {"centre": 4.0, "force_constant": 3.0}
+    ours = ofcv_input(path, label="v", library=library, parameters=parameters)
+    theirs = f"d: DISTANCE ATOMS=6,3 NOPBC\nr: RESTRAINT ARG=d AT=0.4 KAPPA={300 * size!r}\n"
+    forces = []
+    for text, energy in ((ours, "v.node-0"), (theirs, "r.bias")):
+        text += f"PRINT ARG={energy} FILE=energy FMT=%.16g\n"
+        options = ("--dump-forces", "forces", "--dump-forces-fmt", "%.12f", "--dump-full-virial")
+        drive(tmp_path, text, positions(), *options)
+        energies = np.loadtxt(tmp_path / "energy")[:, 1]
+        lines = (tmp_path / "forces").read_text().splitlines()
+        numbers = [[float(x) for x in line.removeprefix("X").split()] for line in lines]
+        forces.append(np.concatenate([energies, *map(np.array, numbers)]))
+    assert np.abs(forces[1][:5]).max() > 1
+    np.testing.assert_allclose(forces[0], forces[1], rtol=1e-9, atol=1e-9)
+
+
+@needs_plumed
+def test_the_energy_is_in_the_unit_of_the_input(library, tmp_path):
+    path = tmp_path / "bias.pt"
+    ofcv.export(ofcv.HarmonicRestraint(distance_cv(), 0.4, 300.0, "eV"), path)
+    text = "UNITS LENGTH=A ENERGY=kcal/mol\n" + ofcv_input(path, label="v", library=library)
+    frames = positions()
+    found = values_and_derivatives(tmp_path, text, frames, ["v.node-0"])
+    per_kcal = 96.48533212331002 / 4.184
+    energy, derivatives, virial = expected(path, frames, parameters=[[0.4], [300.0]])
+    exact = (energy * per_kcal, derivatives * per_kcal / 10, virial * per_kcal)
+    assert_close(found, exact, 1e-12)
+
+
+@needs_plumed
+def test_a_moving_restraint_follows_plumeds_time(library, tmp_path):
+    path = tmp_path / "bias.pt"
+    moving = ofcv.MovingRestraint(distance_cv(), [0.0, 4.0], [0.1, 0.9], [100.0, 300.0])
+    ofcv.export(moving, path)
+    text = "UNITS TIME=fs\n" + ofcv_input(path, label="v", library=library)
+    text += "PRINT ARG=v.node-0 FILE=energy FMT=%.16g\n"
+    frames = positions(6)
+    drive(tmp_path, text, frames, "--timestep", "1.5")
+    found = np.loadtxt(tmp_path / "energy")
+    np.testing.assert_allclose(found[:, 0], 1500.0 * np.arange(6))
+    exact = [
+        expected(path, frames[step : step + 1], parameters=[[1.5 * step]])[0].item()
+        for step in range(6)
+    ]
+    np.testing.assert_allclose(found[:, 1], exact, rtol=1e-12)
+
+
+@needs_plumed
+def test_what_does_not_fit_is_refused(library, tmp_path):
+    path = tmp_path / "cv.pt"
+    ofcv.export(network_cv(), path)
+    text, frames = ofcv_input(path, library=library), positions(1)
+    for before, after, message in [
+        (SERIALS, "6,3,1", "ATOMS: expected 4 atoms, got 3"),
+        (SERIALS, "6,3,7,1", "ATOMS: expected serial 1 as number 3, got 7"),
+        (str(path), "none.pt", "none.pt"),
+        ("MODEL", "THREADS=0 MODEL", "THREADS: expected a positive number, got 0"),
+        ("MODEL", "DEVICE=tpu MODEL", "device: expected cpu, cuda or cuda:<index>, got 'tpu'"),
+        ("MODEL", "PARAMETERS={centre=1} MODEL", "PARAMETERS: expected none, got 'centre'"),
+        ("cv:", "UNITS NATURAL\ncv:", "UNITS: expected units that have a size, got NATURAL"),
+    ]:
+        assert message in failure(tmp_path, text.replace(before, after), frames)
+
+
+@needs_plumed
+def test_wrong_parameters_are_refused(library, tmp_path):
+    path = tmp_path / "bias.pt"
+    ofcv.export(ofcv.HarmonicRestraint(network_cv(), 0.5, 100.0), path)
+    text = ofcv_input(path, library=library)
+    for words, message in [
+        ("{at=1}", "PARAMETERS: expected some of centre, force_constant, got 'at'"),
+        ("{centre=1}", "PARAMETERS: expected 2 values of centre, got 1"),
+        ("{centre=1,x}", "PARAMETERS: expected numbers for centre, got 'x'"),
+        ("centre", "PARAMETERS: expected name=value pairs, got 'centre'"),
+    ]:
+        wrong = text.replace("MODEL", f"PARAMETERS={words} MODEL")
+        assert message in failure(tmp_path, wrong, positions(1))
+
+
+@needs_plumed
+def test_wrong_boxes_are_refused(library, tmp_path):
+    periodic = RuntimeBox("orthorhombic")
+    frozen = OrthorhombicBox(torch.tensor([1.1, 1.2, 1.3]), periodic=True)
+    other = BOXES["orthorhombic"] * 1.001
+    for box, given, message in [
+        (periodic, None, "box: expected one, because the artifact is periodic, got none"),
+        (periodic, BOXES["triclinic"], "box: expected positive lengths along x, y and z"),
+        (frozen, None, "box: expected the box frozen into the artifact, got none"),
+        (frozen, other, "box: expected the artifact's own [[1.1, 0.0, 0.0]"),
+        (RuntimeBox(scaled=True), BOXES["triclinic"], "got one that takes fractions of a box"),
+    ]:
+        path = tmp_path / "cv.pt"
+        ofcv.export(network_cv(box), path)
+        text = ofcv_input(path, library=library)
+        assert message in failure(tmp_path, text, positions(1), given)
+    ofcv.export(network_cv(periodic), path)
+    nopbc = text.replace("MODEL", "NOPBC MODEL")
+    message = "NOPBC: expected none for a periodic artifact, got NOPBC"
+    assert message in failure(tmp_path, nopbc, positions(1), BOXES["orthorhombic"])
+
+
+@needs_plumed
+def test_a_frozen_box_that_is_plumeds(library, tmp_path):
+    path, box = tmp_path / "cv.pt", BOXES["triclinic"]
+    ofcv.export(network_cv(TriclinicBox(torch.tensor(box))), path)
+    frames = positions()
+    text = ofcv_input(path, library=library)
+    values, derivatives, virial = values_and_derivatives(tmp_path, text, frames, NODES, box)
+    assert_close((values, derivatives), expected(path, frames)[:2], 1e-12)
+    assert not virial.any()
+
+
+@needs_plumed
+def test_files_that_are_no_collective_variable_of_one_frame(library, tmp_path, smart):
+    text = ofcv_input(_exported(network_cv(), tmp_path / "cv.pt"), library=library)
+    ofcv.export(smart, tmp_path / "cv.pt")
+    message = "model: expected a collective_variable, got a smart_derivatives"
+    assert message in failure(tmp_path, text, positions(1))
+    ofcv.export(network_cv(), tmp_path / "cv.pt", batch=4)
+    message = "model: expected an artifact for one frame or any number of them, got one for 4"
+    assert message in failure(tmp_path, text, positions(1))
+
+
+def _exported(module, path):
+    ofcv.export(module, path)
+    return path
+
+
+@needs_plumed
+def test_the_engines_number_of_threads_is_left_alone(library, tmp_path):
+    """An action beside OFCV reads OpenMP's setting at every step."""
+    (tmp_path / "Threads.cpp").write_text(
+        """
+#include <core/ActionRegister.h>
+#include <core/Colvar.h>
+#include <omp.h>
+namespace PLMD {
+struct Threads : public Colvar {
+  explicit Threads(const ActionOptions& options) : PLUMED_COLVAR_INIT(options) {
+    std::vector<AtomNumber> atoms;
+    parseAtomList("ATOMS", atoms);
+    checkRead();
+    addValueWithDerivatives();
+    setNotPeriodic();
+    requestAtoms(atoms);
+  }
+  static void registerKeywords(Keywords& keys) {
+    Colvar::registerKeywords(keys);
+    keys.add("atoms", "ATOMS", "any");
+  }
+  void calculate() override { setValue(omp_get_max_threads()); }
+};
+PLUMED_REGISTER_ACTION(Threads, "THREADS")
+}
+"""
+    )
+    flags = {"PLUMED_MKLIB_CFLAGS": "-fopenmp", "PLUMED_MKLIB_LDFLAGS": "-fopenmp"}
+    subprocess.run(
+        [PLUMED, "--no-mpi", "mklib", "Threads.cpp"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        env=os.environ | flags,
+    )
+    path = _exported(network_cv(), tmp_path / "cv.pt")
+    text = f"LOAD FILE=./Threads{library.suffix}\nbefore: THREADS ATOMS=1\n"
+    text += ofcv_input(path, library=library)
+    text += "after: THREADS ATOMS=1\nPRINT ARG=before,cv.node-0,after FILE=threads\n"
+    done = run_driver(tmp_path, text, positions(3), environment={"OMP_NUM_THREADS": "3"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    np.testing.assert_array_equal(np.loadtxt(tmp_path / "threads")[:, [1, 3]], 3)
+
+
+@needs_plumed
+@pytest.mark.parametrize("unit", ["nm", "A"])
+def test_plumeds_own_pytorch_model(library, tmp_path, unit):
+    if not has_action("PYTORCH_MODEL"):
+        pytest.skip("this PLUMED was built without PYTORCH_MODEL")
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 2)).to(torch.float32)
+    cv = ofcv.CollectiveVariable(internal_coordinates(), network, ATOMS, unit)
+    ofcv.export(cv, tmp_path / "cv.pt")
+    ofcv.export(cv, tmp_path / "network.pt", contract="plumed-pytorch")
+    text = pytorch_model_input(tmp_path / "network.pt", label="theirs")
+    text += ofcv_input(tmp_path / "cv.pt", library=library)
+    text += "PRINT ARG=theirs.node-0,theirs.node-1,cv.node-0,cv.node-1 FILE=values FMT=%.16g\n"
+    text += "RESTRAINT ARG=theirs.node-0,theirs.node-1 AT=0,0 KAPPA=100,100\n"
+    text += "RESTRAINT ARG=cv.node-0,cv.node-1 AT=0,0 KAPPA=-100,-100\n"
+    options = ("--dump-forces", "forces", "--dump-forces-fmt", "%.8f")
+    drive(tmp_path, text, positions(), *options, box=BOXES["triclinic"])
+    values = np.loadtxt(tmp_path / "values")[:, 1:]
+    np.testing.assert_allclose(values[:, :2], values[:, 2:], atol=2e-6)
+    forces = [line for line in (tmp_path / "forces").read_text().splitlines() if line[0] == "X"]
+    assert len(forces) == 5 * N_ATOMS
+    assert max(abs(float(x)) for line in forces for x in line.split()[1:]) < 1e-2

@@ -1,0 +1,227 @@
+"""Positions in, values and derivatives out, in every format, against autograd and differences."""
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import ofcv_export as ofcv
+from ofcv_export.descriptors.adjacency import AdjacencyEigenvalues
+from ofcv_export.descriptors.switching import Fermi
+from ofcv_export.graph.export_graph import TensorSpec
+from ofcv_export.graph.gradients import write_out
+from tests.builders.systems import OPEN, all_pairs, frames
+
+N_ATOMS = 5
+SUFFIXES = [".pt", ".onnx"]
+
+
+def network(n_outputs=2, dtype=torch.float64, activation=nn.Tanh, n_descriptors=10):
+    torch.manual_seed(0)
+    layers = [nn.Linear(n_descriptors, 8), activation(), nn.Linear(8, n_outputs)]
+    return nn.Sequential(*layers).to(dtype)
+
+
+def cv(n_outputs=2, dtype=torch.float64, activation=nn.Tanh):
+    return ofcv.CollectiveVariable(all_pairs(N_ATOMS), network(n_outputs, dtype, activation))
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_file_equals_autograd_and_central_differences(tmp_path, suffix, dtype, batch):
+    path = tmp_path / f"cv{suffix}"
+    report = ofcv.export(cv(dtype=dtype), path, batch=batch)
+    assert report.passed
+    assert ofcv.verify(path).passed
+    assert ofcv.verify(path, reference=cv(dtype=dtype)).passed
+    artifact = ofcv.load(path)
+    exact = cv()
+    # The float32 network, in float64.
+    exact.network.load_state_dict(network(dtype=dtype).double().state_dict())
+    for size in (1,) if batch else (1, 5):
+        positions = frames(size, N_ATOMS, dtype, seed=size)
+        values, derivatives = artifact(positions)
+        expected = exact.values_and_derivatives(positions.double())
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+        for found, judge in zip((values, derivatives), expected, strict=True):
+            assert (found - judge).abs().max() <= tolerance * judge.abs().max()
+        step, atom, dim = 1e-5, 3, 1
+        shift = torch.zeros(size, N_ATOMS, 3, dtype=torch.float64)
+        shift[:, atom, dim] = step
+        with torch.no_grad():
+            change = exact(positions.double() + shift) - exact(positions.double() - shift)
+        torch.testing.assert_close(
+            derivatives[:, :, atom, dim].double(), change / (2 * step), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_names_shapes_atoms_and_unit(tmp_path, suffix):
+    made = ofcv.CollectiveVariable(
+        all_pairs(N_ATOMS), network(3), atoms=[8, 1, 4, 0, 2], length_unit="A"
+    )
+    ofcv.export(made, tmp_path / f"cv{suffix}")
+    metadata = ofcv.read_metadata(tmp_path / f"cv{suffix}")
+    assert metadata.kind == "collective_variable"
+    assert metadata.inputs == (TensorSpec("positions", "float64", ("batch", N_ATOMS, 3)),)
+    assert metadata.outputs == (
+        TensorSpec("values", "float64", ("batch", 3)),
+        TensorSpec("derivatives", "float64", ("batch", 3, N_ATOMS, 3)),
+    )
+    assert metadata.atoms == [8, 1, 4, 0, 2]
+    assert metadata.length_unit == "A"
+    assert metadata.details["descriptors"]["type"] == "pairwise_distances"
+    assert not metadata.periodic
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [nn.ReLU, nn.ELU, nn.SiLU, nn.Softplus, nn.Sigmoid, nn.LeakyReLU, nn.Hardtanh, nn.Softsign],
+)
+def test_any_activation(tmp_path, activation):
+    assert ofcv.export(cv(1, torch.float32, activation), tmp_path / "cv.pt").passed
+    # In float64 the numbers of an activation, such as a slope of 0.01, must not be rounded.
+    assert ofcv.export(cv(1, torch.float64, activation), tmp_path / "cv.onnx").passed
+
+
+def test_operators_that_onnx_lacks_are_named(tmp_path):
+    eigenvalues = AdjacencyEigenvalues(4, Fermi(1.0, q=0.3))
+    made = ofcv.CollectiveVariable(eigenvalues, nn.Linear(4, 1).double())
+    assert ofcv.export(made, tmp_path / "cv.pt").passed
+    with pytest.raises(ValueError, match="module: expected operators that ONNX has, got aten._lin"):
+        ofcv.export(made, tmp_path / "cv.onnx")
+    assert not (tmp_path / "cv.onnx").exists()
+
+
+class FixesItsBatch(nn.Module):
+    """Turns the batch into a number while it is traced."""
+
+    def forward(self, descriptors):
+        return descriptors.sum(1, keepdim=True) + torch.ones(int(descriptors.shape[0]), 1).double()
+
+
+def test_a_network_that_fixes_its_batch_is_refused():
+    made = ofcv.CollectiveVariable(all_pairs(N_ATOMS), FixesItsBatch())
+    with pytest.raises(ValueError, match="network: expected one that takes any number of frames"):
+        made.export_graph()
+
+
+class Branching(nn.Module):
+    """Layers that no list of known ones would have."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(10, 6)
+        self.norm = nn.LayerNorm(6)
+        self.batch_norm = nn.BatchNorm1d(6)
+        self.last = nn.Linear(12, 1, bias=False)
+
+    def forward(self, descriptors):
+        hidden = self.norm(torch.sin(self.first(descriptors)))
+        gated = self.batch_norm(hidden) * torch.softmax(hidden, dim=1)
+        return self.last(torch.cat([hidden, gated], dim=1)).square() + descriptors[:, :1]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_any_network(tmp_path, suffix):
+    torch.manual_seed(1)
+    made = ofcv.CollectiveVariable(all_pairs(N_ATOMS), Branching())
+    assert not made.network.training
+    assert ofcv.export(made, tmp_path / f"cv{suffix}").passed
+
+
+def test_graph_holds_plain_operators_and_no_autograd():
+    graph = write_out(cv(), 2, cv()._example(), periodic=False)
+    operators = {node.target for node in graph.graph.nodes if node.op == "call_function"}
+    assert all(isinstance(operator, torch._ops.OpOverload) for operator in operators)
+    sizes = [node for node in graph.graph.nodes if node.target is torch.ops.aten.sym_size.int]
+    assert {node.args[1] for node in sizes} == {0}, "only the batch is free"
+    for output in graph(frames(4, N_ATOMS).requires_grad_()):
+        assert output.shape[0] == 4
+
+
+def test_onnx_graph_is_in_the_default_domain(tmp_path):
+    ofcv.export(cv(), tmp_path / "cv.onnx")
+    model = onnx.load(tmp_path / "cv.onnx")
+    assert {node.domain for node in model.graph.node} <= {""}
+    assert not model.functions
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_batch_norm_in_training_mode_is_evaluated(tmp_path, suffix):
+    trained = nn.Sequential(nn.BatchNorm1d(10), nn.Linear(10, 1)).double()
+    trained.train()
+    trained(torch.randn(20, 10).double())
+    made = ofcv.CollectiveVariable(all_pairs(N_ATOMS), trained)
+    assert ofcv.export(made, tmp_path / f"cv{suffix}").passed
+
+
+class Branches(nn.Module):
+    def forward(self, descriptors):
+        return descriptors[:, :1] if bool(descriptors.sum() > 0) else -descriptors[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: ofcv.CollectiveVariable(nn.Identity(), network()), TypeError,
+         "descriptors: expected a Descriptor, got Identity"),
+        (lambda: ofcv.CollectiveVariable(all_pairs(5), network(n_descriptors=9)), ValueError,
+         r"network: expected one that takes \(batch, 10\) descriptors of float64, got"),
+        (lambda: ofcv.CollectiveVariable(all_pairs(5), network(), atoms=[0, 1]), ValueError,
+         r"atoms: expected 5 distinct zero-based indices, got \[0, 1\]"),
+        (lambda: ofcv.CollectiveVariable(all_pairs(5), network(), atoms=[0, 1, 2, 3, -4]),
+         ValueError, "atoms: expected 5 distinct zero-based indices"),
+        (lambda: ofcv.CollectiveVariable(
+            all_pairs(5), nn.Sequential(nn.Linear(10, 2), nn.Linear(2, 1).double())), TypeError,
+         "network: expected one floating dtype, got float32, float64"),
+        (lambda: ofcv.CollectiveVariable(all_pairs(5), nn.Flatten(0)), ValueError,
+         r"network: expected shape \(7, n_outputs\), got \(70,\)"),
+        (lambda: ofcv.CollectiveVariable(all_pairs(5), Branches()).export_graph(), ValueError,
+         "network: expected operations that torch.export can see, got"),
+    ],
+)  # fmt: skip
+def test_bad_parts_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("positions", "box", "error", "message"),
+    [
+        (frames(2, 4), None, ValueError, r"positions: expected shape \(batch, 5, 3\)"),
+        (frames(2, 5, torch.float32), None, TypeError, "positions: expected dtype float64"),
+        (frames(2, 5) * float("nan"), None, ValueError, "positions: expected finite values"),
+        (frames(2, 5), torch.eye(3), ValueError, "box: expected none .not periodic., got one"),
+    ],
+)  # fmt: skip
+def test_bad_positions_are_refused(positions, box, error, message):
+    with pytest.raises(error, match=message):
+        cv().values_and_derivatives(positions, box)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_bad_input_to_the_file_is_refused(tmp_path, suffix):
+    ofcv.export(cv(), tmp_path / f"cv{suffix}")
+    artifact = ofcv.load(tmp_path / f"cv{suffix}")
+    with pytest.raises(ValueError, match=r"positions: expected shape \(batch, 5, 3\), got \(2, 4"):
+        artifact(frames(2, 4))
+    with pytest.raises(ValueError, match="positions: expected finite values, got nan"):
+        artifact(frames(2, 5) * float("nan"))
+    with pytest.raises(TypeError, match="inputs: expected positions, got 2 by position"):
+        artifact(frames(2, 5), torch.eye(3))
+
+
+def test_coincident_atoms_have_finite_derivatives(tmp_path):
+    for suffix in SUFFIXES:
+        ofcv.export(cv(), tmp_path / f"cv{suffix}")
+        positions = frames(2, 5)
+        positions[:, 1] = positions[:, 0]
+        for output in ofcv.load(tmp_path / f"cv{suffix}")(positions):
+            assert torch.isfinite(output).all()
+
+
+def test_open_boundaries_are_the_default_of_the_examples():
+    assert not ofcv.CollectiveVariable(all_pairs(5), network()).periodic
+    assert not OPEN.periodic

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ofcv_export as ofcv
+from ofcv_export.descriptors.boundaries import RuntimeBox
+from ofcv_export.descriptors.distances import PairDistances, all_pairs
+
+TIMES = [1.0, 2.0, 5.0]
+CENTRES = [[0.1, -0.2], [0.3, 0.4], [-0.5, 0.1]]
+FORCE_CONSTANTS = [[10.0, 20.0], [30.0, 5.0], [0.0, 40.0]]
+
+
+def cv(box=None, n_outputs=2):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, n_outputs)
+    ).double()
+    distances = PairDistances(all_pairs(4), 4, box=box)
+    return ofcv.CollectiveVariable(distances, network, atoms=[3, 5, 1, 0])
+
+
+def positions(n_frames=3):
+    return torch.randn(n_frames, 4, 3, generator=torch.Generator().manual_seed(1)).double()
+
+
+def harmonic(**options):
+    return ofcv.HarmonicRestraint(cv(**options), [0.2, -0.1], [50.0, 30.0])
+
+
+def moving(**options):
+    return ofcv.MovingRestraint(cv(**options), TIMES, CENTRES, FORCE_CONSTANTS)
+
+
+def test_harmonic_energy():
+    values = cv()(positions()).detach()
+    by_hand = 25 * (values[:, 0] - 0.2) ** 2 + 15 * (values[:, 1] + 0.1) ** 2
+    torch.testing.assert_close(harmonic()(positions())[:, 0], by_hand)
+
+
+def test_centre_and_force_constant_are_inputs():
+    centre, force_constant = torch.tensor([[0.5, 0.6], [2.0, 4.0]]).double()
+    energy, _ = harmonic().values_and_derivatives(
+        positions(), centre=centre, force_constant=force_constant
+    )
+    expected = (force_constant / 2 * (cv()(positions()) - centre) ** 2).sum(1, keepdim=True)
+    torch.testing.assert_close(energy, expected)
+
+
+@pytest.mark.parametrize("box", [None, RuntimeBox("triclinic")], ids=["open", "periodic"])
+@pytest.mark.parametrize("make", [harmonic, moving])
+def test_forces_are_central_differences(make, box):
+    bias = make(box=box)
+    boxes = [] if box is None else [torch.eye(3).double() * 3 + 0.2]
+    x, step = positions(1), 1e-6
+    _, derivatives, *_ = bias.values_and_derivatives(x, *boxes)
+    differences = torch.zeros(12).double()
+    for k in range(12):
+        move = torch.zeros(12).double()
+        move[k] = step
+        ends = [bias(x + sign * move.reshape(1, 4, 3), *boxes) for sign in (1, -1)]
+        differences[k] = (ends[0] - ends[1]).detach() / (2 * step)
+    error = (derivatives.flatten() - differences).abs().max()
+    assert error < 1e-7 * derivatives.abs().max()
+
+
+@given(st.floats(-1, 8))
+def test_the_schedule_is_linear_between_its_times(time):
+    centre, force_constant = moving().at(torch.tensor([time], dtype=torch.float64))
+    for found, knots in ((centre, CENTRES), (force_constant, FORCE_CONSTANTS)):
+        expected = [np.interp(time, TIMES, column) for column in zip(*knots, strict=True)]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_one_time_is_a_restraint_at_rest():
+    still = ofcv.MovingRestraint(cv(n_outputs=1), [3.0], [0.2], [50.0])
+    at_rest = ofcv.HarmonicRestraint(cv(n_outputs=1), 0.2, 50.0)
+    for time in (-1.0, 3.0, 9.0):
+        moved = still(positions(), None, torch.tensor([time]).double())
+        torch.testing.assert_close(moved, at_rest(positions()))
+
+
+@pytest.mark.parametrize("box", [None, RuntimeBox("orthorhombic")], ids=["open", "periodic"])
+@pytest.mark.parametrize("suffix", ["pt", "onnx"])
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        (harmonic, {"centre": [0.7, 0.1], "force_constant": [3.0, 4.0]}),
+        (moving, {"time": [3.7]}),
+    ],
+)
+def test_files_take_the_parameters(tmp_path, make, parameters, suffix, box):
+    bias = make(box=box)
+    path = tmp_path / f"bias.{suffix}"
+    report = ofcv.export(bias, path)
+    metadata = report.metadata
+    assert metadata.details["parameters"] == bias.parameter_defaults()
+    assert metadata.output_units["values"] == "kJ/mol"
+    assert metadata.output_units["derivatives"] == "kJ/mol/nm"
+    inputs = {"positions": positions()} | (
+        {} if box is None else {"box": 3 * torch.eye(3).double()}
+    )
+    given = {name: torch.tensor(value, dtype=torch.float64) for name, value in parameters.items()}
+    expected = bias.values_and_derivatives(*inputs.values(), **given)
+    found = ofcv.load(path)(**inputs, **given)
+    for output, judge in zip(found, expected, strict=True):
+        torch.testing.assert_close(output, judge, rtol=1e-12, atol=1e-11)
+
+
+def test_a_compiled_file_takes_the_parameters(tmp_path):
+    ofcv.export(moving(), tmp_path / "bias.pt2", batch=1)
+    time = torch.tensor([3.7], dtype=torch.float64)
+    expected = moving().values_and_derivatives(positions(1), time=time)
+    found = ofcv.load(tmp_path / "bias.pt2")(positions(1), time)
+    for output, judge in zip(found, expected, strict=True):
+        torch.testing.assert_close(output, judge, rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ofcv.HarmonicRestraint(cv(), [1.0], 1.0), r"centre: expected shape \(2,\), got"),
+        (lambda: ofcv.HarmonicRestraint(cv(), 1.0, "stiff"), "force_constant: expected numbers"),
+        (lambda: ofcv.HarmonicRestraint(cv(), np.nan, 1.0), "centre: expected finite values"),
+        (lambda: ofcv.HarmonicRestraint(cv(), 0.0, 1.0, "kT"), "energy_unit: expected kJ/mol"),
+        (lambda: ofcv.HarmonicRestraint(harmonic(), 0.0, 1.0), "cv: expected a CollectiveVariable"),
+        (
+            lambda: ofcv.MovingRestraint(cv(), [1.0, 1.0], CENTRES[:2], CENTRES[:2]),
+            r"times: expected increasing numbers, got \[1.0, 1.0\]",
+        ),
+        (
+            lambda: ofcv.MovingRestraint(cv(), TIMES, [0.0, 1.0, 2.0], FORCE_CONSTANTS),
+            r"centres: expected shape \(3, 2\), got \(3,\)",
+        ),
+        (lambda: ofcv.Bias(cv()), "cv: expected one value, got 2"),
+        (
+            lambda: harmonic().values_and_derivatives(positions(), center=torch.zeros(2).double()),
+            "parameters: expected centre, force_constant, got center",
+        ),
+        (
+            lambda: harmonic().values_and_derivatives(positions(), centre=torch.zeros(3).double()),
+            r"centre: expected shape \(2,\), got \(3,\)",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(make, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()
+
+
+def test_a_value_can_be_the_energy(tmp_path):
+    bias = ofcv.Bias(cv(n_outputs=1), "eV")
+    torch.testing.assert_close(bias(positions()), cv(n_outputs=1)(positions()))
+    report = ofcv.export(bias, tmp_path / "bias.pt")
+    assert report.metadata.output_units == {"values": "eV", "derivatives": "eV/nm"}
