@@ -3,53 +3,76 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from importlib import metadata as packages
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from torch import nn
 
-from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.graph.details import Details
+from ofcv_export.graph.tensor_spec import TensorSpec
 
-SCHEMA = 1
-KINDS = (
-    "smart_derivatives",
-    "sparse_chain_rule",
-    "dimension_wise_rescaling",
-    "collective_variable",
-    "energy_functional",
-    "contract",
-)
+SCHEMA = 2
 
 
-@dataclass(frozen=True)
-class Metadata:
-    """Metadata of an artifact, schema 1.
+class Digests(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """SHA-256 of the sparsity pattern, where there is one, and of the weights."""
+
+    pattern: str | None
+    weights: str
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Measured differences from float64, see `ofcv_export.verify`."""
+
+    reference: str
+    runtime: str
+    max_abs_error: float
+    max_rel_error: float
+    tolerance: float
+    comparisons: int
+
+
+class ProbeOutput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Some float64 values of an output, at places of the flattened tensor, and their usual size."""
+
+    places: tuple[int, ...]
+    values: tuple[float, ...]
+    scale: float
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Inputs' sizes and some outputs, to check a file wherever it is used."""
+
+    sizes: dict[str, int]
+    outputs: dict[str, ProbeOutput]
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Metadata of an artifact.
 
     Parameters
     ----------
-    kind : str
-        What the artifact computes, one of ``KINDS``.
+    schema : int
+        Version of these fields.
     format : str
         ``torchscript``, ``onnx`` or ``aotinductor``.
+    details : Details
+        The kind of artifact, and the facts about it.
     inputs, outputs : tuple of TensorSpec
         What goes in and out, in order.
-    details : dict
-        Facts about this kind, such as the sparsity pattern.
     options : dict
         Options of the export, with which a reference module makes the same graph.
-    atoms : list of int or None
+    atoms : tuple of int or None
         Zero-based indices of the atoms in the engine's numbering.
+    elements : tuple of str or None
+        Chemical symbols of the atoms.
     length_unit : str or None
         Unit of lengths.
     output_units : dict of str to str
         Unit of each output, where known.
-    periodic : bool
-        Whether a box is an input.
-    sha256 : dict
-        Digests of the sparsity pattern (or None) and of the weights.
+    sha256 : Digests
+        Of the sparsity pattern and of the weights.
     versions : dict
         Versions of the packages that wrote the file.
     opset : int or None
@@ -60,34 +83,46 @@ class Metadata:
         What the CPU must have to run compiled code, e.g. ``x86_64 avx2 fma3 f16c``.
     created : str
         Date and time, ISO 8601, UTC.
-    parity : dict
-        Measured differences from float64.
-    probe : dict
-        Inputs' sizes and some float64 outputs, to check the file wherever it is used.
+    parity : Parity or None
+        Measured differences from float64; None until they are.
+    probe : Probe
+        Inputs' sizes and some float64 outputs.
     """
 
-    kind: str
+    schema: Literal[2] = SCHEMA
     format: str
+    details: Details
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    details: dict[str, Any]
     options: dict[str, Any]
-    atoms: list[int] | None
+    atoms: tuple[int, ...] | None
+    elements: tuple[str, ...] | None
     length_unit: str | None
     output_units: dict[str, str]
-    periodic: bool
-    sha256: dict[str, str | None]
+    sha256: Digests
     versions: dict[str, str]
     opset: int | None
     device: str
     instruction_set: str | None
     created: str
-    parity: dict[str, Any]
-    probe: dict[str, Any]
+    parity: Parity | None
+    probe: Probe
+
+    @property
+    def kind(self) -> str:
+        """What the artifact computes, e.g. ``collective_variable``."""
+        kind = self.details.__struct_config__.tag
+        assert isinstance(kind, str)
+        return kind
+
+    @property
+    def periodic(self) -> bool:
+        """Whether a box is an input."""
+        return any(spec.name == "box" for spec in self.inputs)
 
     def to_json(self) -> str:
         """Return the metadata as JSON text."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, allow_nan=False)
+        return msgspec.json.encode(self).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Metadata:
@@ -99,53 +134,20 @@ class Metadata:
             If the text is not metadata of this schema.
         """
         try:
-            content = json.loads(text)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            schema = msgspec.json.decode(text, type=_AnySchema).schema
+            if schema != SCHEMA:
+                raise ValueError(f"metadata: expected schema {SCHEMA}, got {schema!r}")
+            return msgspec.json.decode(text, type=cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"metadata: expected schema {SCHEMA}, got others: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"metadata: expected JSON, got {text[:40]!r}") from error
-        schema = content.pop("schema", None) if isinstance(content, dict) else None
-        if schema != SCHEMA:
-            raise ValueError(f"metadata: expected schema {SCHEMA}, got {schema!r}")
-        names = {field.name for field in fields(cls)}
-        if set(content) != names:
-            different = sorted(names.symmetric_difference(content))
-            raise ValueError(f"metadata: expected the fields of schema 1, got others: {different}")
-        if content["kind"] not in KINDS:
-            raise ValueError(
-                f"metadata: expected a kind among {', '.join(KINDS)}, got {content['kind']!r}"
-            )
-        for side in ("inputs", "outputs"):
-            content[side] = tuple(_spec(entry) for entry in content[side])
-        return cls(**content)
 
 
-def describe(graph: ExportGraph, format_name: str, **facts: Any) -> Metadata:
-    """Return the metadata of a graph about to be written.
+class _AnySchema(msgspec.Struct):
+    """The version alone, of metadata whose other fields may be any."""
 
-    Parameters
-    ----------
-    graph : ExportGraph
-        The graph.
-    format_name : str
-        Format of the file.
-    **facts
-        The fields that the graph does not know, see `Metadata`.
-    """
-    details = dict(graph.details)
-    return Metadata(
-        kind=graph.kind,
-        format=format_name,
-        inputs=graph.inputs,
-        outputs=graph.outputs,
-        sha256={
-            "pattern": details.pop("pattern_sha256", None),
-            "weights": weights_digest(graph.module),
-        },
-        details=details,
-        periodic=any(spec.name == "box" for spec in graph.inputs),
-        versions={name: _version(name) for name in ("ofcv-export", "torch", "onnx")},
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        **facts,
-    )
+    schema: Any = None
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -159,13 +161,8 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _spec(entry: dict[str, Any]) -> TensorSpec:
-    example = entry.get("example")
-    lists = {"shape": tuple(entry["shape"]), "example": None if example is None else tuple(example)}
-    return TensorSpec(**{**entry, **lists})
-
-
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Return the version of an installed package."""
     try:
         return packages.version(package)
     except packages.PackageNotFoundError:

@@ -1,0 +1,72 @@
+"""Names, dtypes and shapes of what goes into an artifact and comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import torch
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name, dtype and shape of one input or output of an artifact.
+
+    Parameters
+    ----------
+    name : str
+        Name of the tensor, the same in every format.
+    dtype : str
+        ``float32``, ``float64`` or ``int64``; in contracts ``int32`` and ``bool`` too.
+    shape : tuple of int or str
+        Sizes; a string is a symbolic size such as ``batch``.
+    low : int, optional
+    high : int or str, optional
+        Half-open range of an integer input; a string is a symbolic size of the same tensor.
+    example : tuple of float, optional
+        Values, in row-major order, with which the input is tested where not any will do.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    low: int | None = None
+    high: int | str | None = None
+    example: tuple[float, ...] | None = None
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch names it."""
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the tensor holds integers: indices, atomic numbers, flags."""
+        return self.dtype in ("int32", "int64", "bool")
+
+    def index_range(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Return the half-open range of an index in a tensor of a given shape.
+
+        Raises
+        ------
+        ValueError
+            If an integer input has none.
+        """
+        if self.low is None or self.high is None:
+            raise ValueError(f"{self.name}: expected a range of indices, got none")
+        high = self.high if isinstance(self.high, int) else shape[self.shape.index(self.high)]
+        return self.low, high
+
+    def with_size(self, symbol: str, size: int) -> TensorSpec:
+        """Return the same spec with the symbolic size `symbol` fixed to `size`."""
+        shape = tuple(size if entry == symbol else entry for entry in self.shape)
+        high = size if self.high == symbol else self.high
+        return TensorSpec(self.name, self.dtype, shape, self.low, high, self.example)
+
+
+def symbols(specs: Sequence[TensorSpec]) -> list[str]:
+    """Return the symbolic sizes of some tensors, in order, each once."""
+    return list(
+        dict.fromkeys(size for spec in specs for size in spec.shape if isinstance(size, str))
+    )
