@@ -68,6 +68,9 @@ def require_integer(name: str, tensor: Tensor) -> None:
 
 def require_finite(name: str, tensor: Tensor) -> None:
     """Raise ValueError at the first NaN or infinite value of `tensor`."""
+    # While PyTorch makes a graph there are no values to look at.
+    if torch.compiler.is_compiling():
+        return
     # One pass without a mask of the tensor's size: the extremes of a tensor with NaN are NaN.
     if tensor.numel() == 0 or all(math.isfinite(end.item()) for end in torch.aminmax(tensor)):
         return
@@ -77,7 +80,7 @@ def require_finite(name: str, tensor: Tensor) -> None:
 
 def require_in_range(name: str, tensor: Tensor, low: int, high: int) -> None:
     """Raise IndexError unless every integer of `tensor` lies in [low, high)."""
-    if tensor.numel() == 0:
+    if torch.compiler.is_compiling() or tensor.numel() == 0:
         return
     smallest, largest = torch.aminmax(tensor)
     if int(smallest) >= low and int(largest) < high:

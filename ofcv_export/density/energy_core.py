@@ -2,6 +2,8 @@
 
 # TorchScript reads the classes' annotations, so they are not postponed here.
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +24,8 @@ class EnergyCore(nn.Module):
         Added to the network's energy.
     """
 
-    rescaling: RescalingCore
+    if TYPE_CHECKING:  # TorchScript takes annotations of modules for interfaces.
+        rescaling: RescalingCore
 
     def __init__(
         self, network: nn.Module, rescaling: RescalingCore, atomic_reference: nn.Module | None
@@ -90,8 +93,9 @@ class MoleculeEnergyCore(nn.Module):
 
     def forward(self, coeffs: Tensor) -> Tensor:
         """Return the energy, shape (1,), of coefficients (n_coeffs,); nothing is checked."""
-        if self.transform is not None:
-            coeffs = torch.mv(self.transform, coeffs)
+        transform = self.transform
+        if transform is not None:
+            coeffs = torch.mv(transform, coeffs)
         return self.functional.energies(coeffs, self.basis_function_ind, self.batch, 1)
 
 

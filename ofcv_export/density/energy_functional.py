@@ -12,7 +12,7 @@ The gradient is that with respect to the coefficients c that came in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -107,7 +107,8 @@ class EnergyFunctional(EnergyCore):
     (tensor([25., 16.]), tensor([16.,  6.,  8.]))
     """
 
-    rescaling: DimensionWiseRescaling
+    if TYPE_CHECKING:  # TorchScript takes annotations of modules for interfaces.
+        rescaling: DimensionWiseRescaling
 
     def __init__(
         self,
@@ -144,7 +145,7 @@ class EnergyFunctional(EnergyCore):
         It is what ``torch.jit.script`` takes for this module: where the module is part of another
         one that is scripted, PyTorch leaves the core in its place.
         """
-        return EnergyCore(self.network, self.rescaling.core(), self.atomic_reference)
+        return EnergyCore(self.network, self.rescaling.core(), self.atomic_reference).eval()
 
     def __prepare_scriptable__(self) -> EnergyCore:
         """Return what ``torch.jit.script`` takes for this module."""
@@ -384,7 +385,7 @@ class MoleculeFunctional(MoleculeEnergyCore):
         functional = self.functional
         if isinstance(functional, EnergyFunctional):
             functional = functional.core()
-        return MoleculeEnergyCore(functional, self.basis_function_ind, self.transform)
+        return MoleculeEnergyCore(functional, self.basis_function_ind, self.transform).eval()
 
     def __prepare_scriptable__(self) -> MoleculeEnergyCore:
         """Return what ``torch.jit.script`` takes for this module."""

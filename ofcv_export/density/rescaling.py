@@ -489,7 +489,7 @@ class DimensionWiseRescaling(RescalingCore):
         It is what is exported, and what ``torch.jit.script`` takes for this module: where the
         module is part of another one that is scripted, PyTorch leaves the core in its place.
         """
-        return RescalingCore(self.lambda_z, self.coeff_biases, self.epsilon)
+        return RescalingCore(self.lambda_z, self.coeff_biases, self.epsilon).eval()
 
     def __prepare_scriptable__(self) -> RescalingCore:
         """Return what ``torch.jit.script`` takes for this module."""
@@ -590,7 +590,7 @@ class MoleculeRescaling(MoleculeRescalingCore):
 
     def core(self) -> MoleculeRescalingCore:
         """Return buffers and tensor operations alone, see `DimensionWiseRescaling.core`."""
-        return MoleculeRescalingCore(self.lambda_z, self.coeff_biases, self.epsilon)
+        return MoleculeRescalingCore(self.lambda_z, self.coeff_biases, self.epsilon).eval()
 
     def __prepare_scriptable__(self) -> MoleculeRescalingCore:
         """Return what ``torch.jit.script`` takes for this module."""

@@ -198,7 +198,7 @@ class _Kernel(FrameChainRule):
     loops: tuple[Callable[..., None], Callable[..., None]]
 
     def __init__(self, pattern: SparsityPattern, vector_shape: tuple[int, ...]) -> None:
-        super().__init__()
+        super().__init__(pattern)
         self.n_atoms = pattern.n_atoms
         self.n_descriptors = pattern.n_descriptors
         self.vector_shape = vector_shape

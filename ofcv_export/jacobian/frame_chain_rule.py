@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofcv_export.jacobian.chain_rule import ChainRule
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
+from ofcv_export.jacobian.chain_rule import ChainRule, ScatterChainRule, rows
 
 
 class FrameChainRule(ChainRule):
@@ -16,7 +17,16 @@ class FrameChainRule(ChainRule):
 
     The derivative of either is the other, so it is differentiable to any order, and a backward
     pass reads the frozen values again instead of keeping a copy of them.
+
+    Parameters
+    ----------
+    pattern : SparsityPattern
+        Structure of the Jacobian.
     """
+
+    def __init__(self, pattern: SparsityPattern) -> None:
+        super().__init__()
+        self.operators = ScatterChainRule(pattern)
 
     @abstractmethod
     def product(self, x: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
@@ -35,6 +45,10 @@ class FrameChainRule(ChainRule):
 
     def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor | None = None) -> Tensor:
         """Return d(out)/d(pos), see `ChainRule.forward`."""
+        if torch.compiler.is_compiling():
+            # A graph that PyTorch makes of this holds torch's operators.
+            operators: Tensor = self.operators(x, self.blocks(rows(values, ref_idx)).flatten(1))
+            return operators
         if ref_idx is None:
             ref_idx = torch.arange(len(x), device=x.device)
         out: Tensor = _Product.apply(x, values, ref_idx, self)  # type: ignore[no-untyped-call]

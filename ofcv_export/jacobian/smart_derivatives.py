@@ -352,7 +352,7 @@ class SmartDerivatives(nn.Module):
         rule, pattern = self._require_setup()
         vectors, are_pairs = _smallest(rule, self.values.cpu(), pattern)
         wanted = exportable_chain_rule(pattern, self._form(form), are_pairs)
-        return FrozenDataset(wanted, wanted.arrange(vectors))
+        return FrozenDataset(wanted, wanted.arrange(vectors)).eval()
 
     def __prepare_scriptable__(self) -> FrozenDataset:
         """Return what ``torch.jit.script`` takes for this module."""

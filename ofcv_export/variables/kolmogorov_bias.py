@@ -3,6 +3,7 @@
 # No postponed annotations: torch.jit.script wants those of `forward` to be types.
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
@@ -101,7 +102,7 @@ class KolmogorovBias(Bias):
         self.over = over
         masses = _masses(masses, cv.descriptors.n_atoms)
         self.masses = None if masses is None else masses.tolist()
-        self.slope: nn.Module
+        self.slope: Slope
         if over == "descriptors":
             self.slope = DescriptorSlope(cv)
         else:
@@ -128,10 +129,9 @@ class KolmogorovBias(Bias):
         return lambda descriptors: self.energy(_squared_slope(cv_head, descriptors))
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """Return what ``torch.jit.script`` takes for this module, its inner gradient traced."""
+        """Return what ``torch.jit.script`` takes: the same with its inner gradient written out."""
         prepared = copy.copy(self)
-        slope = TracedSlope(self.slope, self.periodic, self.descriptors.n_atoms, self.dtype)
-        prepared._modules = {**self._modules, "slope": slope}
+        prepared._modules = {**self._modules, "slope": TracedSlope(self.slope)}
         return prepared
 
     def specification(self) -> Description:
@@ -146,8 +146,8 @@ class KolmogorovBias(Bias):
         }
 
 
-class DescriptorSlope(nn.Module):
-    """Squared gradient of a collective variable of one value over its descriptors.
+class Slope(nn.Module, ABC):
+    """Squared gradient of a collective variable of one value.
 
     Parameters
     ----------
@@ -161,16 +161,33 @@ class DescriptorSlope(nn.Module):
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the squared gradients (batch, 1) at positions (batch, n_atoms, 3)."""
+        if torch.compiler.is_compiling():
+            raise ValueError(
+                "module: expected one that differentiates nothing inside, got a KolmogorovBias; "
+                "ofcv_export.export writes its gradient out"
+            )
+        return self.squared(positions, box)
+
+    @abstractmethod
+    def squared(self, positions: Tensor, box: Tensor | None) -> Tensor:
+        """Return the squared gradients by reverse mode."""
+
+
+class DescriptorSlope(Slope):
+    """Over the descriptors."""
+
+    def squared(self, positions: Tensor, box: Tensor | None) -> Tensor:
+        """Return the squared gradients by reverse mode."""
         return _squared_slope(self.cv.head(), self.cv.descriptors(positions, box))
 
 
-class PositionSlope(nn.Module):
-    """Squared gradient over positions, weighted with inverse masses.
+class PositionSlope(Slope):
+    """Over positions, weighted with inverse masses.
 
     Parameters
     ----------
     cv : CollectiveVariable
-        The collective variable, of one value.
+        The collective variable.
     inverse_masses : torch.Tensor
         Shape (n_atoms,).
     """
@@ -178,12 +195,11 @@ class PositionSlope(nn.Module):
     inverse_masses: Tensor
 
     def __init__(self, cv: CollectiveVariable, inverse_masses: Tensor) -> None:
-        super().__init__()
-        self.cv = cv
+        super().__init__(cv)
         self.register_buffer("inverse_masses", inverse_masses)
 
-    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
-        """Return the squared gradients (batch, 1) at positions (batch, n_atoms, 3)."""
+    def squared(self, positions: Tensor, box: Tensor | None) -> Tensor:
+        """Return the squared gradients by reverse mode."""
         gradient = _gradient(lambda leaf: self.cv(leaf, box), positions)
         return (gradient.square().sum(2) * self.inverse_masses).sum(1, keepdim=True)
 
@@ -193,24 +209,21 @@ class TracedSlope(nn.Module):
 
     Parameters
     ----------
-    slope : DescriptorSlope or PositionSlope
+    slope : Slope
         The slope.
-    periodic : bool
-        Whether it takes a box.
-    n_atoms : int
-        Number of atoms.
-    dtype : torch.dtype
-        Of the positions.
     """
 
-    def __init__(self, slope: nn.Module, periodic: bool, n_atoms: int, dtype: torch.dtype) -> None:
+    def __init__(self, slope: Slope) -> None:
         super().__init__()
-        specs = [TensorSpec("positions", dtype_name(dtype), ("batch", n_atoms, 3))]
-        if periodic:
+        cv = slope.cv
+        specs = [
+            TensorSpec("positions", dtype_name(cv.dtype), ("batch", cv.descriptors.n_atoms, 3))
+        ]
+        if cv.periodic:
             specs.append(TensorSpec("box", specs[0].dtype, (3, 3)))
         graph = scriptable(traced(slope, specs, "network"))
-        self.with_box = graph if periodic else None
-        self.without_box = None if periodic else graph
+        self.with_box = graph if cv.periodic else None
+        self.without_box = None if cv.periodic else graph
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the squared gradients (batch, 1) at positions (batch, n_atoms, 3)."""

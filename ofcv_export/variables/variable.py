@@ -5,6 +5,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -51,11 +52,12 @@ class Variable(nn.Module):
         Number of values.
     """
 
-    descriptors: Descriptor
-    atoms: list[int]
-    elements: list[str] | None
-    length_unit: str
-    n_outputs: int
+    if TYPE_CHECKING:  # TorchScript takes annotations of modules for interfaces.
+        descriptors: Descriptor
+        atoms: list[int]
+        elements: list[str] | None
+        length_unit: str
+        n_outputs: int
     # TorchScript compiles `forward`, not what describes the variable.
     __jit_unused_properties__ = ["box", "descriptors", "dtype", "periodic"]  # noqa: RUF012 (PyTorch's own name)
 
