@@ -34,7 +34,7 @@ MORE_THREADS_LIMIT = 1.25
 # Forward and backward over a read, for batches in the caches.
 N_FRAMES, TRAINING_BATCHES = 4096, ((10, 1024), (30, 256), (100, 64))
 TRAINING_LIMITS = {
-    ("torch", 10): 60.0, ("torch", 30): 50.0, ("torch", 100): 40.0,
+    ("torch", 10): 60.0, ("torch", 30): 50.0, ("torch", 100): 65.0,
     ("numba", 10): 25.0, ("numba", 30): 15.0, ("numba", 100): 9.0,
 }  # fmt: skip
 GROWTH_ATOMS, GROWTH_LIMIT = (14, 130), 5.0
