@@ -1,8 +1,11 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 import ofcv_export as ofcv
+from ofcv_export.descriptors import Contacts, MultipleDescriptors
 from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox, TriclinicBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.engines.engine_bias import EngineBias
@@ -219,3 +222,69 @@ def test_threads_during_a_call_and_after_it(exported, monkeypatch, threads, duri
 def test_a_negative_number_of_threads(exported):
     with pytest.raises(ValueError, match=r"^threads: expected 0 or more, got -1$"):
         engine(exported(), threads=-1)
+
+
+def test_a_fixed_box_counts_whatever_describes_the_descriptors(tmp_path):
+    """A switching function of the user's own has no description; its box is a fact all the same."""
+    box = OrthorhombicBox(torch.tensor([3.0, 3.0, 3.0]), periodic=True)
+    contacts = Contacts(torch.tensor([[0, 1]]), 2, lambda r: torch.exp(-r), box)
+    cv = ofcv.CollectiveVariable(contacts, torch.nn.Identity(), elements=["O", "H"])
+    ofcv.export(ofcv.Bias(cv), tmp_path / "bias.pt")
+    assert ofcv.read_metadata(tmp_path / "bias.pt").details.descriptors is None
+    with pytest.raises(ValueError, match="^box: expected the artifact's own"):
+        engine(tmp_path / "bias.pt", periodic=True).evaluate(np.zeros((2, 3)), 5.0 * np.eye(3))
+    scaled = OrthorhombicBox(torch.tensor([3.0, 3.0, 3.0]), periodic=True, scaled=True)
+    contacts = Contacts(torch.tensor([[0, 1]]), 2, lambda r: torch.exp(-r), scaled)
+    ofcv.export(
+        ofcv.Bias(ofcv.CollectiveVariable(contacts, torch.nn.Identity())), tmp_path / "scaled.pt"
+    )
+    with pytest.raises(ValueError, match="got one that takes fractions of a box"):
+        engine(tmp_path / "scaled.pt", periodic=True)
+
+
+def test_a_lattice_translation_changes_nothing_where_only_a_part_takes_the_box(tmp_path):
+    """One descriptor takes nearest images, the other wants a whole molecule."""
+    torch.manual_seed(0)
+    parts = [
+        PairDistances(torch.tensor([[0, 1], [1, 2]]), 3, RuntimeBox()),
+        PairDistances(torch.tensor([[0, 2], [0, 1]]), 3),
+    ]
+    network = torch.nn.Sequential(torch.nn.Linear(4, 1)).double()
+    cv = ofcv.CollectiveVariable(MultipleDescriptors(parts), network)
+    ofcv.export(ofcv.Bias(cv), tmp_path / "bias.pt")
+    bias = engine(tmp_path / "bias.pt", periodic=True)
+    places = 0.3 * positions()[:3]
+    expected = bias.evaluate(places, BOX)
+    images = np.array([[0, 0, 0], [1, -2, 0], [0, 3, -1]]) @ BOX
+    found = bias.evaluate(places + images, BOX)
+    assert found.energy == pytest.approx(expected.energy, rel=1e-12)
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=1e-9, atol=1e-12)
+
+
+def test_the_origin_is_of_no_matter_in_float32(tmp_path):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    cv = ofcv.CollectiveVariable(PairDistances(all_pairs(4), 4), network)
+    ofcv.export(ofcv.Bias(cv), tmp_path / "bias.pt")
+    bias = engine(tmp_path / "bias.pt")
+    expected = bias.evaluate(positions())
+    for distance in (300.0, 3000.0):
+        found = bias.evaluate(positions() + distance)
+        np.testing.assert_allclose(found.forces, expected.forces, rtol=2e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            found.strain_derivative, expected.strain_derivative, rtol=2e-6, atol=1e-6
+        )
+
+
+def test_calls_from_several_threads_have_their_own_box_and_parameters(exported):
+    bias = engine(exported(box=RuntimeBox("orthorhombic")), periodic=True)
+    jobs = [(np.eye(3) * (1.5 + 0.1 * k), {"centre": 0.1 * k}) for k in range(8)]
+    expected = [bias.evaluate(positions(), box, given).energy for box, given in jobs]
+    assert len(set(expected)) == len(jobs)
+
+    def call(number):
+        box, given = jobs[number % len(jobs)]
+        return bias.evaluate(positions(), box, given).energy == expected[number % len(jobs)]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(call, range(400)))
