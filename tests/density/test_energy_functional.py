@@ -193,14 +193,12 @@ def turned(index: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("equivariant", [True, False])
-def test_equivariant_statistics_make_an_invariant_energy(statistics, equivariant):
+def test_equivariant_statistics_make_an_invariant_energy(statistics, equivariant, float64_default):
     """The energy does not change when the molecule turns, and the gradient turns with it."""
-    torch.set_default_dtype(torch.float64)
     rescaling = DimensionWiseRescaling.from_dataset_statistics(
         statistics, BASIS, equivariant=equivariant
     )
     reference = AtomicReference.from_dataset_statistics(statistics, BASIS, scalar_only=True)
-    torch.set_default_dtype(torch.float32)
     functional = EnergyFunctional(ShellNetwork(), rescaling, reference)
     molecule = functional.for_molecule(WATER, BASIS)
     turn, coeffs = turned(molecule.basis_function_ind), values(N_WATER, seed=11)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,13 +47,6 @@ def rescaling(dtype: torch.dtype) -> DimensionWiseRescaling:
 @pytest.fixture
 def index() -> Tensor:
     return torch.tensor([4, 5, 6, 7, 8, 0, 1, 2, 3, 0, 1, 2, 3])
-
-
-@pytest.fixture
-def float64_default() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def values(n: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
