@@ -40,6 +40,19 @@ def dense_jacobian(function: Callable[[Tensor], Tensor], positions: Tensor) -> T
     return torch.stack(rows, dim=1)
 
 
+def plain_distances(positions: Tensor, pairs: Tensor | None = None) -> Tensor:
+    """Return distances (batch, n_pairs) without a box, of all pairs by default; shares no code."""
+    if pairs is None:
+        pairs = torch.combinations(torch.arange(positions.shape[1]))
+    return (positions[:, pairs[:, 1]] - positions[:, pairs[:, 0]]).norm(dim=2)
+
+
+def by_autograd(function: Callable[[Tensor], Tensor], positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return values (batch, n) and derivatives (batch, n, n_atoms, 3) in float64."""
+    positions = positions.double()
+    return function(positions).detach(), dense_jacobian(function, positions)
+
+
 def small_setup() -> SmartDerivatives:
     """Return all pair distances of 5 atoms frozen in 7 frames, float32."""
     smart = SmartDerivatives()

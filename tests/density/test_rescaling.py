@@ -141,17 +141,27 @@ def test_gradients_are_divided_by_lambda_plus_epsilon() -> None:
 
 
 @pytest.mark.parametrize("index_dtype", [torch.int64, torch.int32])
-def test_forward_is_the_formula_bit_for_bit(
-    rescaling: DimensionWiseRescaling, index: Tensor, index_dtype: torch.dtype
+def test_forward_is_the_formula(
+    rescaling: DimensionWiseRescaling, index: Tensor, index_dtype: torch.dtype, dtype: torch.dtype
 ) -> None:
-    lam, bias = rescaling.lambda_z[index], rescaling.coeff_biases[index]
-    coeffs = values(13, lam.dtype)
-    gradient = values(13, lam.dtype, seed=1)
+    """Scale and bias of each basis function by eq. (4) from the statistics, number by number."""
+    columns = (rescaling.coeff_biases, rescaling.coeff_stds, rescaling.max_grads)
+    formula = [
+        (min(grad / 0.05, 50 / std) if grad > 0.05 else 1.0, bias)
+        for bias, std, grad in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    assert any(scale != 1 for scale, _ in formula)
+    coeffs, gradient = values(13, dtype), values(13, dtype, seed=1)
     scaled, scaled_gradient = rescaling.rescale_coeffs_and_gradient(
         coeffs, gradient, index.to(index_dtype)
     )
-    assert torch.equal(scaled, lam * (coeffs - bias))
-    assert torch.equal(scaled_gradient, gradient / (lam + EPSILON))
+    of_each = [formula[place] for place in index.tolist()]
+    expected = [s * (c - b) for c, (s, b) in zip(coeffs.tolist(), of_each, strict=True)]
+    of_gradient = [g / (s + 1e-8) for g, (s, _) in zip(gradient.tolist(), of_each, strict=True)]
+    few_roundings = 8 * torch.finfo(dtype).eps
+    for found, right in ((scaled, expected), (scaled_gradient, of_gradient)):
+        judge = torch.tensor(right, dtype=torch.float64)
+        torch.testing.assert_close(found.double(), judge, rtol=few_roundings, atol=few_roundings)
     assert torch.equal(rescaling(coeffs, index.to(index_dtype)), scaled)
 
 
