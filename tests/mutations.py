@@ -108,7 +108,7 @@ MUTATIONS = [
     Mutation(
         "box: any oblique one is accepted", "descriptors/boundaries.py",
         "once.square().sum() * (1 - 1e-9)", "0.0",
-        (_BOUNDARIES,),
+        (f"{_BOUNDARIES}::test_bad_boxes_are_refused_in_one_line",),
     ),
     Mutation(
         "lattice: one step of reduction", "descriptors/lattice.py",
@@ -525,6 +525,7 @@ def _run(copy: Path, selection: Sequence[str]) -> tuple[int, str]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(copy),
+        "OMP_NUM_THREADS": "1",
         # A file that is changed twice in one second has to be compiled twice.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
