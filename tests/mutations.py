@@ -200,7 +200,7 @@ MUTATIONS = [
     Mutation(
         "tracing: the batch is like other sizes", "graph/tracing.py",
         "if number not in fixed and all(", "if all(",
-        (_CV, "-k", "batch"),
+        (_CV, "-k", "special_case"),
     ),
     Mutation(
         "folding: also of graphs that change their inputs", "graph/folding.py",

@@ -9,7 +9,9 @@ from torch import nn
 
 import ofcv_export as ofcv
 from ofcv_export.descriptors.adjacency import AdjacencyEigenvalues
+from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.distances import PairDistances
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.descriptors.switching import Fermi
 from ofcv_export.graph.tensor_spec import TensorSpec
 from tests.builders.systems import all_pairs, by_autograd, frames, plain_distances
@@ -122,6 +124,38 @@ def test_a_network_that_fixes_its_batch_is_refused():
     made = ofcv.CollectiveVariable(all_pairs(N_ATOMS), FixesItsBatch())
     with pytest.raises(ValueError, match="network: expected one that takes any number of frames"):
         made.export_graph().module  # noqa: B018 (made when it is asked for)
+
+
+class SquaredDisplacement(Descriptor):
+    """The squared distance of all atoms from places of their own."""
+
+    def __init__(self, n_atoms):
+        super().__init__(n_atoms, 1, takes_box=False)
+        self.register_buffer("places", frames(1, n_atoms, seed=3)[0])
+
+    def forward(self, positions, box=None):
+        return (positions - self.places).square().sum((1, 2)).unsqueeze(1)
+
+    def specification(self):
+        return None
+
+    def pattern(self):
+        return SparsityPattern.from_dependence(torch.ones(1, self.n_atoms, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("n_atoms", [5, 7])
+def test_a_batch_as_large_as_the_number_of_atoms_is_no_special_case(n_atoms):
+    descriptor = SquaredDisplacement(n_atoms)
+    network = nn.Linear(1, 1).double()
+    nn.init.ones_(network.weight)
+    nn.init.zeros_(network.bias)
+    graph = ofcv.CollectiveVariable(descriptor, network).export_graph().module
+    for size in (1, 4, n_atoms):
+        positions = frames(size, n_atoms)
+        displacements = positions - descriptor.places
+        values, derivatives = graph(positions)
+        torch.testing.assert_close(values[:, 0], displacements.square().sum((1, 2)))
+        torch.testing.assert_close(derivatives[:, 0], 2 * displacements)
 
 
 class Branching(nn.Module):
