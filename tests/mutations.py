@@ -229,8 +229,9 @@ MUTATIONS = [
     ),
     # Forms for one frame.
     Mutation(
-        "cyclic pairs: opposite atoms of a ring", "variables/pair_forms.py",
-        " | ((shift == other) & (self.first < self.second))", " | (shift == other)",
+        "cyclic pairs: a shift starts at its end", "variables/pair_forms.py",
+        "torch.where(is_forward, self.first, self.second)",
+        "torch.where(is_forward, self.second, self.first)",
         (f"{_ONE_FRAME}::test_pairs_in_any_order_and_direction",),
     ),
     Mutation(
@@ -269,7 +270,7 @@ MUTATIONS = [
         "self.energy(cv_head(descriptors), *parameters)",
         "        cv_head = self.cv.head()\n"
         "        return lambda descriptors, *parameters: self.energy(cv_head(descriptors))",
-        (_ONE_FRAME, "-k", "parameters"),
+        (_ONE_FRAME, "-k", "moving_restraint"),
     ),
     Mutation(
         "restraints: the schedule goes on after the last time", "variables/restraints.py",

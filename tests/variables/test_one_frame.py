@@ -101,6 +101,29 @@ def test_operators_in_place_keep_nothing_from_one_call_to_the_next():
     assert_right(module, True, "cyclic pairs")
 
 
+class AddsInPlace(nn.Module):
+    """Adds descriptors to copies of a constant, which for one frame depend on no input."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = network(10, 2)
+        self.register_buffer("start", torch.ones(1, 10).double())
+
+    def forward(self, x):
+        return self.layers(self.start.repeat(len(x), 1).add_(x))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_constants_changed_in_place_are_new_in_every_call(compiled):
+    module = ofcv.CollectiveVariable(PairDistances(all_pairs(5), 5), AddsInPlace())
+    user = network(10, 2)
+    graph_module, _ = one_frame(module, compiled)
+    for positions in frames(3, 5).unsqueeze(1):
+        expected = by_autograd(lambda r: user(1 + plain_distances(r)), positions)
+        for output, right in zip(graph_module(positions), expected, strict=True):
+            torch.testing.assert_close(output, right, rtol=1e-10, atol=1e-12)
+
+
 def test_no_gather_scatter_or_matrix_product_is_left():
     graph_module, _ = one_frame(cv(all_pairs(10), 10), compiled=True)
     used = {node.target for node in graph_module.graph.nodes}
@@ -246,11 +269,13 @@ class Selection(nn.Module):
         return filled.index_select(1, self.index)
 
 
+# The rows of what follows take in a selection, or else the columns of what comes before it.
+@pytest.mark.parametrize("between", [nn.Identity(), nn.Tanh()])
 @pytest.mark.parametrize("value", [0.0, 2.0])
 @pytest.mark.parametrize("index", [torch.tensor([4, 0, 0]), torch.arange(5).repeat(4)])
-def test_selections_of_outputs(value, index):
+def test_selections_of_outputs(value, index, between):
     module = ofcv.CollectiveVariable(
         PairDistances(all_pairs(5), 5),
-        nn.Sequential(Selection(value, index), nn.Linear(len(index), 2).double()),
+        nn.Sequential(Selection(value, index), between, nn.Linear(len(index), 2).double()),
     )
     assert_right(module, True, "cyclic pairs")
