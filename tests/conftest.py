@@ -3,13 +3,51 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from ofcv_export import SmartDerivatives, export
 from ofcv_export.formats import FORMATS
 from tests.builders.systems import small_setup
+
+
+def seed() -> None:
+    """Start the global generators anew; everything else that tests draw from has its own seed."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 (for packages that draw from it)
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Seed before a module of tests is imported."""
+    seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Seed before a test and its fixtures, those of a module or session among them."""
+    seed()
+
+
+@pytest.fixture(autouse=True)
+def default_dtype() -> Iterator[None]:
+    """Fail a test that leaks torch's default dtype, and restore it for the others."""
+    before = torch.get_default_dtype()
+    yield
+    left = torch.get_default_dtype()
+    torch.set_default_dtype(before)
+    assert left == before, f"default dtype: expected {before} after the test, got {left}"
+
+
+@pytest.fixture
+def float64_default() -> Iterator[None]:
+    """Let torch's default dtype be float64 during a test."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import ofcv_export as ofcv
 from benchmarks import cuda as benchmark
@@ -22,7 +24,7 @@ from ofcv_export.formats import aotinductor
 from ofcv_export.formats.archive import checked_records
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.jacobian.chain_rule import take
-from tests.builders.systems import all_pairs, frames
+from tests.builders.systems import all_pairs, by_autograd, frames, plain_distances
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA: no device")
 REPETITIONS = 20
@@ -152,60 +154,76 @@ def test_fixed_shapes_can_be_recorded(path):
     require_capturable(fixed, "cuda:1")
 
 
-class Recording:
-    """Stands in for a CUDA graph: runs what was recorded again, into the same memory."""
+class Recording(TorchDispatchMode):
+    """A CUDA graph on the CPU: operators, and the memory that each of them reads and writes."""
 
-    current = None
+    def __init__(self):
+        super().__init__()
+        self.operators = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        out = operator(*args, **(kwargs or {}))
+        self.operators.append((operator, args, kwargs or {}, out))
+        return out
 
     def replay(self):
-        for recorded, fresh in zip(self.outputs, self.run(), strict=True):
-            recorded.copy_(fresh)
+        for operator, args, kwargs, out in self.operators:
+            read = {address(entry) for entry in tree_leaves((args, kwargs))}
+            fresh = operator(*args, **kwargs)
+            for memory, value in zip(tree_leaves(out), tree_leaves(fresh), strict=True):
+                # A view lies in the memory of its input, where the new numbers are already.
+                if address(value) not in read:
+                    memory.copy_(value)
+
+
+def address(entry):
+    """Return where a tensor lies in memory, None for anything else."""
+    return entry.untyped_storage().data_ptr() if isinstance(entry, torch.Tensor) else None
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Let torch.cuda do nothing, and record by remembering the function."""
-    calls = []
-    stream = type("Stream", (), {"wait_stream": lambda self, other: calls.append("wait")})
+    """Let torch.cuda record on the CPU, where streams do nothing."""
+    stream = type("Stream", (), {"wait_stream": lambda self, other: None})
 
     @contextlib.contextmanager
     def nothing(*_):
         yield
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
+    monkeypatch.setattr(torch.cuda, "graph", lambda recording: recording)
     monkeypatch.setattr(torch.cuda, "Stream", stream)
     monkeypatch.setattr(torch.cuda, "current_stream", stream)
-    for name in ("device", "stream", "graph"):
+    for name in ("device", "stream"):
         monkeypatch.setattr(torch.cuda, name, nothing)
-    return calls
 
 
 SPECS = [TensorSpec("positions", "float32", (1, 4, 3)), TensorSpec("ref_idx", "int64", (1,), 0, 9)]
 
 
-def recorded_sum(calls):
-    def run(inputs):
-        calls.append([tensor.clone() for tensor in inputs])
-        return (inputs[0].sum() + inputs[1],)
-
-    runner = CapturedRunner(run, SPECS, "cpu")
-    runner._graph.outputs, runner._graph.run = runner._outputs, lambda: run(runner._inputs)
-    return runner
+def recorded_sum():
+    return CapturedRunner(lambda inputs: (inputs[0].sum() + inputs[1],), SPECS, "cpu")
 
 
-def test_what_is_recorded_runs_on_copies_of_the_inputs(stand_in):
-    calls = []
-    runner = recorded_sum(calls)
-    assert len(calls) == 6
-    assert stand_in == ["wait", "wait"]
-    positions, index = torch.randn(1, 4, 3), torch.tensor([5])
-    (first,) = runner([positions, index])
-    assert first == positions.sum() + 5
-    kept = first.clone()
-    (second,) = runner([2 * positions, index])
-    assert second == 2 * positions.sum() + 5
-    assert second is first
-    assert first != kept
+def test_a_recording_gives_the_numbers_of_every_call(stand_in):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    graph = ofcv.CollectiveVariable(all_pairs(5), network).export_graph().with_size("batch", 1)
+    runner = CapturedRunner(lambda inputs: graph.module(*inputs), graph.inputs, "cpu")
+    for positions in frames(4, 5).unsqueeze(1):
+        given = positions.clone()
+        expected = by_autograd(lambda r: network(plain_distances(r)), positions)
+        for found, right in zip(runner([given]), expected, strict=True):
+            torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+        assert torch.equal(given, positions)
+
+
+def test_the_next_call_overwrites_the_outputs_of_a_recording(stand_in):
+    runner, index = recorded_sum(), torch.tensor([5])
+    (first,) = runner([torch.ones(1, 4, 3), index])
+    assert first.item() == 17
+    (second,) = runner([2 * torch.ones(1, 4, 3), index])
+    assert first.item() == second.item() == 29
 
 
 @pytest.mark.parametrize(
@@ -218,7 +236,7 @@ def test_what_is_recorded_runs_on_copies_of_the_inputs(stand_in):
 )
 def test_other_shapes_than_the_recorded_ones_are_refused(stand_in, positions, index, message):
     with pytest.raises(ValueError, match=message):
-        recorded_sum([])([positions, index])
+        recorded_sum()([positions, index])
 
 
 def test_what_cannot_be_recorded_is_named(stand_in, monkeypatch):
@@ -230,7 +248,7 @@ def test_what_cannot_be_recorded_is_named(stand_in, monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", fails)
     message = "a CUDA graph can record, got one that it cannot: operation not permitted when stre"
     with pytest.raises(ValueError, match=message) as raised:
-        recorded_sum([])
+        recorded_sum()
     assert "\n" not in str(raised.value)
 
 
@@ -417,6 +435,16 @@ def test_a_cuda_graph_gives_what_the_calls_give(tmp_path, suffix, pairs):
     # Later calls have left the results of earlier ones as they were.
     values = torch.cat([values for values, _ in results]).flatten()
     assert len(values.unique()) == 5
+
+
+@needs_cuda
+def test_frozen_values_move_to_the_cpu():
+    smart, x = frozen(SYSTEMS["few pairs"]), torch.ones(50, 45)
+    expected = smart(x)
+    smart.cuda()
+    smart.move_to_cpu()
+    assert smart.values.is_cpu
+    assert torch.equal(smart(x), expected)
 
 
 @needs_cuda

@@ -12,17 +12,11 @@ from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.formats import FORMATS
 from ofcv_export.formats import onnx as onnx_format
 from ofcv_export.graph.tensor_spec import TensorSpec
-from tests.builders.systems import OPEN, all_pairs, dense_jacobian, frames
+from tests.builders.systems import OPEN, all_pairs, dense_jacobian, frames, small_setup
 
 FORMS = ["scatter", "gather"]
 # A .pt2 takes seconds to compile; see test_aotinductor.py.
 SUFFIXES = [suffix for suffix in FORMATS if suffix != ".pt2"]
-
-
-def frozen(dtype=torch.float32, n_frames=7, n_atoms=5):
-    smart = ofcv.SmartDerivatives()
-    smart.setup({"data": frames(n_frames, n_atoms, dtype)}, all_pairs(n_atoms), n_atoms)
-    return smart
 
 
 def rescaling(dtype=torch.float32):
@@ -34,7 +28,7 @@ def rescaling(dtype=torch.float32):
 
 def modules(dtype):
     scaled, basis = rescaling(dtype)
-    smart = frozen(dtype)
+    smart = small_setup(dtype)
     molecule = scaled.for_molecule([6, 1, 1, 1, 1], basis)
     return {
         "smart derivatives": (smart, {}),
@@ -70,7 +64,7 @@ def test_every_artifact_agrees_with_float64(tmp_path, suffix, dtype, name):
 def test_file_equals_autograd(tmp_path, suffix, form):
     """The judge here is autograd through the descriptors, not the module that was exported."""
     positions = frames(7, 5)
-    ofcv.export(frozen(torch.float64), tmp_path / f"cv{suffix}", form=form)
+    ofcv.export(small_setup(torch.float64), tmp_path / f"cv{suffix}", form=form)
     artifact = ofcv.load(tmp_path / f"cv{suffix}")
     jacobian = dense_jacobian(all_pairs(5), positions)
     for index in (torch.tensor([3]), torch.tensor([6, 0, 6, 2])):
@@ -118,7 +112,7 @@ def test_onnx_graph_scatters_in_the_default_domain(tmp_path, dtype):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_names_and_shapes_are_those_of_the_design(tmp_path, suffix):
-    smart = frozen()
+    smart = small_setup()
     ofcv.export(smart, tmp_path / f"dynamic{suffix}", atoms=range(5), length_unit="nm")
     metadata = ofcv.read_metadata(tmp_path / f"dynamic{suffix}")
     assert metadata.inputs == (
@@ -139,7 +133,7 @@ def test_names_and_shapes_are_those_of_the_design(tmp_path, suffix):
 
 
 def test_onnx_file_names_its_sizes_for_any_reader(tmp_path):
-    ofcv.export(frozen(), tmp_path / "a.onnx")
+    ofcv.export(small_setup(), tmp_path / "a.onnx")
     model = onnx.load(tmp_path / "a.onnx")
     shapes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
@@ -153,14 +147,14 @@ def test_onnx_file_names_its_sizes_for_any_reader(tmp_path):
 
 
 def test_onnx_file_holds_no_path_of_the_exporting_machine(tmp_path):
-    ofcv.export(frozen(), tmp_path / "a.onnx")
+    ofcv.export(small_setup(), tmp_path / "a.onnx")
     content = (tmp_path / "a.onnx").read_bytes()
     assert b".py" not in content
     assert str(tmp_path).encode() not in content
 
 
 def test_torchscript_runs_in_plain_libtorch_calls(tmp_path):
-    ofcv.export(frozen(), tmp_path / "a.pt")
+    ofcv.export(small_setup(), tmp_path / "a.pt")
     extra = {"ofcv.json": ""}
     module = torch.jit.load(tmp_path / "a.pt", _extra_files=extra)
     assert json.loads(extra["ofcv.json"])["details"]["kind"] == "smart_derivatives"
@@ -173,7 +167,7 @@ def test_torchscript_runs_in_plain_libtorch_calls(tmp_path):
 def test_onnx_runtime_refuses_negative_frames(tmp_path):
     import onnxruntime
 
-    ofcv.export(frozen(), tmp_path / "a.onnx")
+    ofcv.export(small_setup(), tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     for frame in (-1, 7):
         inputs = {
@@ -187,11 +181,11 @@ def test_onnx_runtime_refuses_negative_frames(tmp_path):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_export_that_does_not_verify_leaves_the_old_file(tmp_path, suffix, monkeypatch):
     path = tmp_path / f"cv{suffix}"
-    ofcv.export(frozen(), path)
+    ofcv.export(small_setup(), path)
     before = path.read_bytes()
     monkeypatch.setattr("ofcv_export.artifacts.verification.run_graph", wrong)
     with pytest.raises(ofcv.VerificationError, match="module: expected a file within 1e-05"):
-        ofcv.export(frozen(), path)
+        ofcv.export(small_setup(), path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
@@ -204,7 +198,7 @@ def wrong(module, inputs):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_interrupted_write_leaves_the_old_file(tmp_path, suffix, monkeypatch):
     path = tmp_path / f"cv{suffix}"
-    ofcv.export(frozen(), path)
+    ofcv.export(small_setup(), path)
     before = path.read_bytes()
     file_format = FORMATS[suffix]
 
@@ -214,7 +208,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, suffix, monkeypatch):
 
     monkeypatch.setattr(file_format, "write", half_a_file)
     with pytest.raises(OSError, match="no space left"):
-        ofcv.export(frozen(), path)
+        ofcv.export(small_setup(), path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
@@ -234,7 +228,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, suffix, monkeypatch):
 def test_bad_targets_are_refused(tmp_path, arguments, error, message):
     path, *rest = arguments
     with pytest.raises(error, match=message):
-        ofcv.export(frozen(), tmp_path / path, *rest)
+        ofcv.export(small_setup(), tmp_path / path, *rest)
     assert not list(tmp_path.iterdir())
 
 
@@ -245,24 +239,24 @@ def test_bad_options_are_refused(tmp_path):
     ):
         ofcv.export(torch.nn.Linear(1, 1), path)
     with pytest.raises(ValueError, match='form: expected "scatter" or "gather", got \'sum\''):
-        ofcv.export(frozen(), path, form="sum")
+        ofcv.export(small_setup(), path, form="sum")
     with pytest.raises(ValueError, match="n_outputs: expected a positive integer, got 0"):
-        ofcv.export(frozen(), path, n_outputs=0)
+        ofcv.export(small_setup(), path, n_outputs=0)
     with pytest.raises(ValueError, match="batch: expected None for a dimension_wise_rescaling"):
         ofcv.export(rescaling()[0], path, batch=1)
     with pytest.raises(
         ValueError, match=r"atoms: expected 5 distinct zero-based indices, got \[0\]"
     ):
-        ofcv.export(frozen(), path, atoms=[0])
+        ofcv.export(small_setup(), path, atoms=[0])
     with pytest.raises(ValueError, match="output_units: expected names among output_wrt_positions"):
-        ofcv.export(frozen(), path, output_units={"energy": "kJ/mol"})
+        ofcv.export(small_setup(), path, output_units={"energy": "kJ/mol"})
     with pytest.raises(RuntimeError, match="setup: expected to be called first"):
         ofcv.export(ofcv.SmartDerivatives(), path)
     assert not list(tmp_path.iterdir())
 
 
 def test_frozen_data_that_are_not_finite_are_refused(tmp_path):
-    smart = frozen()
+    smart = small_setup()
     smart.values[3, 2] = float("nan")
     with pytest.raises(ValueError, match=r"values: expected finite values, got nan at index \(3, "):
         ofcv.export(smart, tmp_path / "a.pt")
@@ -272,7 +266,7 @@ def test_frozen_data_that_are_not_finite_are_refused(tmp_path):
 def test_model_beyond_the_size_of_an_onnx_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_format, "_LARGEST_MODEL", 1000)
     with pytest.raises(ValueError, match="module: expected at most 1000 bytes of frozen data"):
-        ofcv.export(frozen(), tmp_path / "a.onnx")
+        ofcv.export(small_setup(), tmp_path / "a.onnx")
 
 
 def test_large_star_of_distances_verifies(tmp_path):

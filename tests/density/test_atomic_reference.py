@@ -13,25 +13,22 @@ from torch import Tensor
 from ofcv_export.density.atomic_reference import AtomicReference
 from ofcv_export.density.basis import BasisInfo
 from ofcv_export.density.dataset_statistics import DatasetStatistics
+from tests.builders.systems import normal
 
 BASIS = BasisInfo([1, 8, 6], ["2x0e", "1x0e+1x1o", "3x0e"])
 MOLECULES = ([8, 1, 1], [6, 1, 1, 1, 1], [1])
 
 
-def values(n: int, seed: int) -> Tensor:
-    return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 @pytest.fixture
 def reference() -> AtomicReference:
-    return AtomicReference(values(9, 0), values(3, 1), 2.5, BASIS)
+    return AtomicReference(normal(9), normal(3, seed=1), 2.5, BASIS)
 
 
 def batch() -> tuple[Tensor, Tensor, Tensor]:
     index = np.concatenate([BASIS.basis_function_ind(numbers) for numbers in MOLECULES])
     sizes = [len(BASIS.basis_function_ind(numbers)) for numbers in MOLECULES]
     molecule = np.repeat(np.arange(3), sizes)
-    return values(len(index), 2), torch.from_numpy(index), torch.from_numpy(molecule)
+    return normal(len(index), seed=2), torch.from_numpy(index), torch.from_numpy(molecule)
 
 
 def by_hand(reference: AtomicReference) -> list[float]:

@@ -20,24 +20,20 @@ from ofcv_export.density.natural_reparametrization import natural_transform
 from ofcv_export.density.rescaling import DimensionWiseRescaling
 from ofcv_export.formats import FORMATS
 from ofcv_export.graph.details import EnergyFunctionalDetails
+from tests.builders.systems import normal
 
 BASIS = BasisInfo([1, 8], ["2x0e+1x1o", "3x0e+1x1o+1x2e"])
 WATER, MOLECULES = [8, 1, 1], ([8, 1, 1], [1, 1], [8])
 N_WATER = 21
 
 
-def values(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
 def functional_of(network: nn.Module | None = None, **parts: object) -> EnergyFunctional:
     torch.manual_seed(0)
     n = BASIS.n_basis
     rescaling = DimensionWiseRescaling(
-        values(n), 5 * values(n, seed=1).abs(), 0.2 * values(n, seed=2).abs()
+        normal(n), 5 * normal(n, seed=1).abs(), 0.2 * normal(n, seed=2).abs()
     )
-    reference = AtomicReference(values(n, seed=3), values(2, seed=4), -1.5, BASIS)
+    reference = AtomicReference(normal(n, seed=3), normal(2, seed=4), -1.5, BASIS)
     arguments = {"rescaling": rescaling, "atomic_reference": reference} | parts
     return EnergyFunctional(network or CoefficientNetwork(n, 4, (8,)).double(), **arguments)
 
@@ -50,15 +46,17 @@ def functional() -> EnergyFunctional:
 @pytest.fixture(scope="module")
 def batch(functional: EnergyFunctional) -> tuple[Tensor, Tensor, Tensor]:
     index, molecule = functional.molecule_indices(MOLECULES, BASIS)
-    return values(len(index), seed=5), index, molecule
+    return normal(len(index), seed=5), index, molecule
 
 
 @pytest.fixture(scope="module")
 def water(functional: EnergyFunctional) -> MoleculeFunctional:
-    """One molecule, in natural coordinates of some overlap."""
-    draw = values(N_WATER, N_WATER, seed=6)
+    """One molecule, in natural coordinates of some overlap, along other axes."""
+    draw = normal(N_WATER, N_WATER, seed=6)
     overlap = torch.eye(N_WATER, dtype=torch.float64) + draw @ draw.T / N_WATER
-    return functional.for_molecule(WATER, BASIS, natural_transform(overlap))
+    # Not symmetric, as that to natural coordinates alone would be.
+    turn = torch.linalg.qr(normal(N_WATER, N_WATER, seed=12)).Q
+    return functional.for_molecule(WATER, BASIS, natural_transform(overlap) @ turn)
 
 
 def finite_differences(function, coeffs: Tensor, step: float = 1e-5) -> Tensor:
@@ -101,11 +99,12 @@ def test_gradient_is_that_of_the_energy_in_the_original_coordinates(functional, 
 
 def test_gradient_through_the_transform(functional, water):
     """T^T times the gradient in natural coordinates."""
-    coeffs = values(N_WATER, seed=7)
-    _, gradient = water.energy_and_gradient(coeffs)
+    coeffs = normal(N_WATER, seed=7)
+    energy, gradient = water.energy_and_gradient(coeffs)
     torch.testing.assert_close(gradient, finite_differences(water, coeffs), rtol=1e-7, atol=1e-8)
     plain = functional.for_molecule(WATER, BASIS)
-    _, natural = plain.energy_and_gradient(water.transform @ coeffs)
+    expected, natural = plain.energy_and_gradient(water.transform @ coeffs)
+    torch.testing.assert_close(energy, expected, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(gradient, water.transform.T @ natural, rtol=1e-12, atol=1e-13)
 
 
@@ -156,7 +155,7 @@ class ShellNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         shell = torch.from_numpy(BASIS.basis_func_to_shell)
-        self.register_buffer("stiffness", 0.1 + values(BASIS.n_basis, seed=9).abs()[shell])
+        self.register_buffer("stiffness", 0.1 + normal(BASIS.n_basis, seed=9).abs()[shell])
 
     def forward(self, scaled_coeffs, basis_function_ind, batch, n_molecules):
         energy = self.stiffness[basis_function_ind] * scaled_coeffs**2
@@ -168,12 +167,12 @@ def statistics(tmp_path: Path) -> DatasetStatistics:
     store = DatasetStatistics(tmp_path / "s.zarr", create_store=True)
     n = BASIS.n_basis
     for key, array in {
-        "coeffs/mean": values(n),
-        "coeffs/std": 5 * values(n, seed=1).abs(),
-        "gradient_label/mean": values(n, seed=2),
-        "gradient_max_after_atom_ref": values(n, seed=3).abs(),
-        "gradient_max_after_scalar_atom_ref": values(n, seed=3).abs(),
-        "scalar_atom_ref_atom_type_bias": values(2, seed=4),
+        "coeffs/mean": normal(n),
+        "coeffs/std": 5 * normal(n, seed=1).abs(),
+        "gradient_label/mean": normal(n, seed=2),
+        "gradient_max_after_atom_ref": normal(n, seed=3).abs(),
+        "gradient_max_after_scalar_atom_ref": normal(n, seed=3).abs(),
+        "scalar_atom_ref_atom_type_bias": normal(2, seed=4),
         "scalar_atom_ref_global_bias": np.array(3.0),
     }.items():
         store.save_statistic("has_energy_label", key, np.asarray(array))
@@ -182,7 +181,7 @@ def statistics(tmp_path: Path) -> DatasetStatistics:
 
 def turned(index: Tensor) -> Tensor:
     """Return the rotation of all shells of a molecule, as a matrix."""
-    turn = torch.linalg.qr(values(3, 3, seed=10)).Q
+    turn = torch.linalg.qr(normal(3, 3, seed=10)).Q
     turn = turn * torch.linalg.det(turn)
     blocks, start = [], 0
     while start < len(index):
@@ -193,17 +192,15 @@ def turned(index: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("equivariant", [True, False])
-def test_equivariant_statistics_make_an_invariant_energy(statistics, equivariant):
+def test_equivariant_statistics_make_an_invariant_energy(statistics, equivariant, float64_default):
     """The energy does not change when the molecule turns, and the gradient turns with it."""
-    torch.set_default_dtype(torch.float64)
     rescaling = DimensionWiseRescaling.from_dataset_statistics(
         statistics, BASIS, equivariant=equivariant
     )
     reference = AtomicReference.from_dataset_statistics(statistics, BASIS, scalar_only=True)
-    torch.set_default_dtype(torch.float32)
     functional = EnergyFunctional(ShellNetwork(), rescaling, reference)
     molecule = functional.for_molecule(WATER, BASIS)
-    turn, coeffs = turned(molecule.basis_function_ind), values(N_WATER, seed=11)
+    turn, coeffs = turned(molecule.basis_function_ind), normal(N_WATER, seed=11)
     energy, gradient = molecule.energy_and_gradient(coeffs)
     energy_turned, gradient_turned = molecule.energy_and_gradient(turn @ coeffs)
     if equivariant:
@@ -236,7 +233,7 @@ def test_artifact_of_any_molecule(artifact, functional, batch):
     run = ofcv.load(artifact)
     for molecules in (MOLECULES, MOLECULES[:1], MOLECULES * 3):
         index, molecule = functional.molecule_indices(molecules, BASIS)
-        inputs = (values(len(index), seed=12), index, molecule)
+        inputs = (normal(len(index), seed=12), index, molecule)
         found, expected = run(*inputs), functional.energy_and_gradient(*inputs)
         assert found[0].shape == (len(molecules),)
         for output, judge in zip(found, expected, strict=True):
@@ -245,7 +242,7 @@ def test_artifact_of_any_molecule(artifact, functional, batch):
 
 def test_artifact_of_one_molecule(frozen_artifact, water):
     assert ofcv.verify(frozen_artifact, reference=water).passed
-    coeffs = values(N_WATER, seed=13)
+    coeffs = normal(N_WATER, seed=13)
     found = ofcv.load(frozen_artifact)(coeffs)
     for output, judge in zip(found, water.energy_and_gradient(coeffs), strict=True):
         torch.testing.assert_close(output, judge, rtol=1e-12, atol=1e-12)
@@ -269,7 +266,7 @@ def test_artifact_refuses_a_molecule_out_of_range(artifact):
     """There cannot be more molecules than coefficients."""
     run = ofcv.load(artifact)
     with pytest.raises(IndexError, match=r"batch: expected indices in \[0, 2\), got 2 at position"):
-        run(values(2), torch.tensor([0, 1]), torch.tensor([0, 2]))
+        run(normal(2), torch.tensor([0, 1]), torch.tensor([0, 2]))
 
 
 def test_float32(tmp_path, functional, batch):

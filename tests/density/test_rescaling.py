@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ from ofcv_export.density.dataset_statistics import DatasetStatistics
 from ofcv_export.density.rescaling import DimensionWiseRescaling, MoleculeRescaling
 from ofcv_export.graph.details import RescalingDetails
 from ofcv_export.graph.scriptable import scriptable
+from tests.builders.systems import normal
 
 EPSILON = 1e-8
 ZARR2_STORE = Path(__file__).parent / "data" / "statistics_zarr2.zarr"
@@ -48,17 +48,6 @@ def rescaling(dtype: torch.dtype) -> DimensionWiseRescaling:
 @pytest.fixture
 def index() -> Tensor:
     return torch.tensor([4, 5, 6, 7, 8, 0, 1, 2, 3, 0, 1, 2, 3])
-
-
-@pytest.fixture
-def float64_default() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def values(n: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
-    return torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 class TheirStatistics:
@@ -149,17 +138,27 @@ def test_gradients_are_divided_by_lambda_plus_epsilon() -> None:
 
 
 @pytest.mark.parametrize("index_dtype", [torch.int64, torch.int32])
-def test_forward_is_the_formula_bit_for_bit(
-    rescaling: DimensionWiseRescaling, index: Tensor, index_dtype: torch.dtype
+def test_forward_is_the_formula(
+    rescaling: DimensionWiseRescaling, index: Tensor, index_dtype: torch.dtype, dtype: torch.dtype
 ) -> None:
-    lam, bias = rescaling.lambda_z[index], rescaling.coeff_biases[index]
-    coeffs = values(13, lam.dtype)
-    gradient = values(13, lam.dtype, seed=1)
+    """Scale and bias of each basis function by eq. (4) from the statistics, number by number."""
+    columns = (rescaling.coeff_biases, rescaling.coeff_stds, rescaling.max_grads)
+    formula = [
+        (min(grad / 0.05, 50 / std) if grad > 0.05 else 1.0, bias)
+        for bias, std, grad in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    assert any(scale != 1 for scale, _ in formula)
+    coeffs, gradient = normal(13, dtype=dtype), normal(13, dtype=dtype, seed=1)
     scaled, scaled_gradient = rescaling.rescale_coeffs_and_gradient(
         coeffs, gradient, index.to(index_dtype)
     )
-    assert torch.equal(scaled, lam * (coeffs - bias))
-    assert torch.equal(scaled_gradient, gradient / (lam + EPSILON))
+    of_each = [formula[place] for place in index.tolist()]
+    expected = [s * (c - b) for c, (s, b) in zip(coeffs.tolist(), of_each, strict=True)]
+    of_gradient = [g / (s + 1e-8) for g, (s, _) in zip(gradient.tolist(), of_each, strict=True)]
+    few_roundings = 8 * torch.finfo(dtype).eps
+    for found, right in ((scaled, expected), (scaled_gradient, of_gradient)):
+        judge = torch.tensor(right, dtype=torch.float64)
+        torch.testing.assert_close(found.double(), judge, rtol=few_roundings, atol=few_roundings)
     assert torch.equal(rescaling(coeffs, index.to(index_dtype)), scaled)
 
 
@@ -193,10 +192,8 @@ def energy(coeffs: Tensor) -> Tensor:
 
 
 def test_gradient_to_original_is_the_chain_rule(index: Tensor) -> None:
-    rescaling = DimensionWiseRescaling(
-        values(9, torch.float64), values(9, torch.float64).abs(), torch.linspace(0, 1, 9).double()
-    )
-    coeffs = values(13, torch.float64, seed=2)
+    rescaling = DimensionWiseRescaling(normal(9), normal(9).abs(), torch.linspace(0, 1, 9).double())
+    coeffs = normal(13, seed=2)
 
     # A network sees scaled coefficients; differentiate it there, and bring the gradient back.
     scaled = rescaling(coeffs, index).requires_grad_()
@@ -219,7 +216,7 @@ def test_gradient_to_original_is_the_chain_rule(index: Tensor) -> None:
 
 def test_every_map_is_differentiable(rescaling: DimensionWiseRescaling, index: Tensor) -> None:
     rescaling = rescaling.double()
-    x = values(13, torch.float64).requires_grad_()
+    x = normal(13).requires_grad_()
     for function in (
         rescaling,
         rescaling.unscale_coeffs,
@@ -245,7 +242,7 @@ def test_a_data_sample_stands_for_its_fields(
     rescaling: DimensionWiseRescaling, index: Tensor, make: Any
 ) -> None:
     dtype = rescaling.lambda_z.dtype
-    coeffs, gradient = values(13, dtype), values(13, dtype, seed=1)
+    coeffs, gradient = normal(13, dtype=dtype), normal(13, dtype=dtype, seed=1)
     sample = make(coeffs=coeffs, gradient_label=gradient, basis_function_ind=index)
     expected = rescaling.rescale_coeffs_and_gradient(coeffs, gradient, index)
     assert torch.equal(rescaling(sample), expected[0])
@@ -290,10 +287,10 @@ def test_equivariant_rescaling_commutes_with_rotations(basis: BasisInfo) -> None
         DatasetStatistics(ZARR2_STORE), basis, equivariant=True
     ).double()
     index = torch.arange(9)
-    rotation, _ = torch.linalg.qr(values(9, torch.float64).reshape(3, 3))
+    rotation, _ = torch.linalg.qr(normal(9).reshape(3, 3))
     one = torch.ones(1, 1, dtype=torch.float64)
     rotate = torch.block_diag(one, rotation, one, one, rotation)
-    coeffs = values(9, torch.float64, seed=3)
+    coeffs = normal(9, seed=3)
     torch.testing.assert_close(rescaling(rotate @ coeffs, index), rotate @ rescaling(coeffs, index))
 
 
@@ -483,8 +480,8 @@ def test_a_molecule_is_the_rescaling_with_its_indices(
     assert isinstance(water, MoleculeRescaling)
     assert water.atomic_numbers == [8, 1, 1]
     assert basis.basis_function_ind([8, 1, 1]).tolist() == index.tolist()
-    x = values(13, rescaling.lambda_z.dtype)
-    y = values(13, rescaling.lambda_z.dtype, seed=1)
+    x = normal(13, dtype=rescaling.lambda_z.dtype)
+    y = normal(13, dtype=rescaling.lambda_z.dtype, seed=1)
     assert torch.equal(water(x), rescaling(x, index))
     for result, wanted in zip(
         water.rescale_coeffs_and_gradient(x, y),
@@ -519,9 +516,9 @@ def test_a_molecule_checks_its_input(basis: BasisInfo) -> None:
 
 def graph_inputs(size: int, dtype: torch.dtype, index: Tensor | None, gradient: bool) -> list[Any]:
     return [
-        values(size, dtype),
+        normal(size, dtype=dtype),
         *([] if index is None else [index]),
-        *([values(size, dtype, seed=1)] if gradient else []),
+        *([normal(size, dtype=dtype, seed=1)] if gradient else []),
     ]
 
 
@@ -549,7 +546,7 @@ def test_the_graph_computes_the_same_bits(
         shapes = None if molecule else tuple({0: n} for _ in inputs)
         runnable = torch.export.export(graph.module, tuple(inputs), dynamic_shapes=shapes).module()
     for size in (13,) if molecule else (13, 2):
-        x, y = inputs[0][:size], values(13, dtype, seed=1)[:size]
+        x, y = inputs[0][:size], normal(13, dtype=dtype, seed=1)[:size]
         arguments = [tensor[:size] for tensor in inputs]
         results = runnable(*arguments)
         i = () if molecule else (arguments[1],)

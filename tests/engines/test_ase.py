@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-import ofcv_export as ofcv
 from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
 from tests.builders.engine_biases import (
     ATOMS,
@@ -36,25 +35,6 @@ CELLS = {
 }
 # Moves the atoms across the boundaries of the cells.
 ACROSS = np.array([8.0, 8.0, 7.0])
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Return a function that exports a bias once, and the file's path."""
-    folder = tmp_path_factory.mktemp("ase")
-
-    def export(name, make, suffix=".pt"):
-        path = folder / f"{name}{suffix}"
-        if not path.exists():
-            ofcv.export(make(), path, batch=1)
-        return path
-
-    return export
-
-
-@pytest.fixture(scope="module")
-def restraint(exported):
-    return exported("restraint", distance_restraint)
 
 
 def molecule(cell=CELLS["orthorhombic"], pbc=True, symbols=SYMBOLS):

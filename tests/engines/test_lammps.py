@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-import ofcv_export as ofcv
 from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
 from ofcv_export.engines.lammps import LammpsBias, import_lammps
 from tests.builders.engine_biases import (
@@ -36,25 +35,6 @@ BOXES = {
 ORIGIN = np.array([-1.0, 2.0, 0.5])
 # Moves the chain across the boundaries of the boxes.
 ACROSS = np.array([8.0, 9.0, 9.0])
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Return a function that exports a bias once, and the file's path."""
-    folder = tmp_path_factory.mktemp("lammps")
-
-    def export(name, make, suffix=".pt"):
-        path = folder / f"{name}{suffix}"
-        if not path.exists():
-            ofcv.export(make(), path, batch=1)
-        return path
-
-    return export
-
-
-@pytest.fixture(scope="module")
-def restraint(exported):
-    return exported("restraint", distance_restraint)
 
 
 def chain(seed=1):

@@ -42,12 +42,6 @@ class Eigenvalues(torch.nn.Module):
         return torch.linalg.eigvalsh(matrix + matrix.mT)
 
 
-def frozen(dtype):
-    smart = ofcv.SmartDerivatives()
-    smart.setup({"data": frames(7, 5, dtype)}, all_pairs(5), 5)
-    return smart
-
-
 def rescaling():
     generator = torch.Generator().manual_seed(0)
     values = torch.rand(3, 20, generator=generator, dtype=torch.float64)
@@ -96,7 +90,7 @@ def smart_file(exporting_process, folder):
 def rule_file(folder):
     """Sparse chain rule, float64, several outputs, one frame."""
     ofcv.export(
-        frozen(torch.float64).sparse_chain_rule(), folder / "rule.pt2", batch=1, n_outputs=2
+        small_setup(torch.float64).sparse_chain_rule(), folder / "rule.pt2", batch=1, n_outputs=2
     )
     return folder / "rule.pt2"
 
@@ -136,7 +130,7 @@ def test_frozen_set_up_equals_autograd(smart_file):
 
 
 def test_sparse_chain_rule_of_one_frame(rule_file):
-    rule = frozen(torch.float64).sparse_chain_rule()
+    rule = small_setup(torch.float64).sparse_chain_rule()
     jacobian = dense_jacobian(all_pairs(5), frames(7, 5))[3]
     blocks = jacobian[rule.pattern.descriptor_index, rule.pattern.atom_index].flatten()[None]
     x = torch.randn(1, 10, 2, dtype=torch.float64)

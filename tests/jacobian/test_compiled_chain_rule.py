@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders.systems import OPEN, all_pairs, dense_jacobian, frames
+from tests.builders.systems import OPEN, all_pairs, dense_jacobian, frames, normal
 
 pytest.importorskip("numba", reason="numba, the extra `fast`, is not installed")
 
@@ -55,11 +55,6 @@ def pattern_of(pairs, n_atoms):
     return SparsityPattern(descriptors, torch.tensor(pairs).flatten(), len(pairs), n_atoms)
 
 
-def random(*shape, dtype=torch.float64, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
 def frozen(function, positions, kernel, **keywords):
     smart = SmartDerivatives(kernel=kernel, **keywords)
     smart.setup({"data": positions}, function, positions.shape[1])
@@ -71,13 +66,13 @@ def require_equal_maps(rule, values, pattern, blocks, ref_idx, n_outputs):
     dtype, tolerance = blocks.dtype, TOLERANCE[blocks.dtype]
     extra = () if n_outputs is None else (n_outputs,)
     shape = (len(ref_idx), pattern.n_descriptors, *extra)
-    x = random(*shape, dtype=dtype).requires_grad_()
+    x = normal(*shape, dtype=dtype).requires_grad_()
     full = ScatterChainRule(pattern)
     expected = full(x, full.arrange(blocks)[ref_idx])
     found = rule(x, values, ref_idx)
     assert found.is_contiguous()
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
-    weights = random(*expected.shape, dtype=dtype, seed=1)
+    weights = normal(*expected.shape, dtype=dtype, seed=1)
     # A gradient whose layout is not that of the result.
     weights = weights.transpose(1, 2).contiguous().transpose(1, 2)
     gradients = [
@@ -97,7 +92,7 @@ def require_equal_maps(rule, values, pattern, blocks, ref_idx, n_outputs):
 )
 @settings(max_examples=40, deadline=None)
 def test_blocks_equal_plain_operators(dtype, pattern, n_outputs, ref_idx):
-    blocks = random(5, pattern.n_blocks, 3, dtype=dtype)
+    blocks = normal(5, pattern.n_blocks, 3, dtype=dtype)
     rule = BlockKernel(pattern)
     values = rule.arrange(blocks)
     assert values.shape == (5, rule.n_values) == (5, pattern.nnz)
@@ -113,7 +108,7 @@ def test_blocks_equal_plain_operators(dtype, pattern, n_outputs, ref_idx):
 )
 @settings(max_examples=40, deadline=None)
 def test_pairs_equal_plain_operators(dtype, pattern, n_outputs, ref_idx):
-    pairs = random(5, pattern.n_descriptors, 3, dtype=dtype)
+    pairs = normal(5, pattern.n_descriptors, 3, dtype=dtype)
     rule = PairKernel(pattern)
     values = rule.arrange(pairs)
     assert values.shape == (5, rule.n_values) == (5, pattern.nnz // 2)
@@ -127,7 +122,7 @@ def test_pairs_equal_plain_operators(dtype, pattern, n_outputs, ref_idx):
 @both_dtypes
 def test_all_pairs_of_more_atoms(n_atoms, dtype):
     pattern = all_pairs(n_atoms).pattern()
-    pairs = random(20, pattern.n_descriptors, 3, dtype=dtype)
+    pairs = normal(20, pattern.n_descriptors, 3, dtype=dtype)
     rule = PairKernel(pattern)
     values, ref_idx = rule.arrange(pairs), torch.tensor([19, 3, 3, 0, 7])
     for n_outputs in (None, 2):
@@ -158,13 +153,13 @@ def test_against_autograd_of_the_descriptors(name):
     smart = frozen(function, positions, "numba")
     assert type(smart.chain_rule) is (PairKernel if name == "pairs" else BlockKernel)
     ref_idx = torch.tensor([6, 0, 0, 3])
-    x = random(4, function.n_descriptors)
+    x = normal(4, function.n_descriptors)
     jacobian = dense_jacobian(function, positions)[ref_idx]
     expected = torch.einsum("bd,bdax->bax", x, jacobian)
     torch.testing.assert_close(smart(x, ref_idx), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(smart(x, ref_idx.int()), smart(x, ref_idx), rtol=0, atol=0)
     leaf = x.clone().requires_grad_()
-    weights = random(4, 5, 3, seed=1)
+    weights = normal(4, 5, 3, seed=1)
     (found,) = torch.autograd.grad(smart(leaf, ref_idx), leaf, weights)
     expected = torch.einsum("bax,bdax->bd", weights, jacobian)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -173,7 +168,7 @@ def test_against_autograd_of_the_descriptors(name):
 @systems
 def test_against_central_differences(name):
     function, positions = SYSTEMS[name], frames(2, 5)
-    found = frozen(function, positions, "numba")(v := random(2, function.n_descriptors))
+    found = frozen(function, positions, "numba")(v := normal(2, function.n_descriptors))
     step = 1e-6
     for atom in range(5):
         for dim in range(3):
@@ -190,7 +185,7 @@ def test_differentiable_twice_by_differences(name, n_outputs):
     function = SYSTEMS[name]
     smart = frozen(function, frames(4, 5), "numba")
     extra = () if n_outputs is None else (n_outputs,)
-    x = random(3, function.n_descriptors, *extra).requires_grad_()
+    x = normal(3, function.n_descriptors, *extra).requires_grad_()
     index = torch.tensor([2, 0, 2])
     assert torch.autograd.gradcheck(lambda y: smart(y, index), x)
     assert torch.autograd.gradgradcheck(lambda y: smart(y, index).square(), x)
@@ -201,9 +196,9 @@ def test_any_number_of_threads_gives_the_same_bits(name, monkeypatch):
     monkeypatch.setattr(compiled_chain_rule, "_NUMBERS_PER_THREAD", 100)
     function = SYSTEMS[name]
     smart = frozen(function, frames(40, 5, torch.float32), "numba")
-    x = random(301, function.n_descriptors, dtype=torch.float32).requires_grad_()
+    x = normal(301, function.n_descriptors, dtype=torch.float32).requires_grad_()
     ref_idx = torch.arange(301) * 7 % 40
-    weights = random(301, 5, 3, dtype=torch.float32, seed=1)
+    weights = normal(301, 5, 3, dtype=torch.float32, seed=1)
     results, before = [], torch.get_num_threads()
     try:
         for n_threads in (1, 2, 3, 1):
@@ -218,7 +213,7 @@ def test_any_number_of_threads_gives_the_same_bits(name, monkeypatch):
 
 def test_not_a_number_stays_in_its_frame():
     smart = frozen(all_pairs(12), frames(6, 12), "numba")
-    x = random(6, 66)
+    x = normal(6, 66)
     expected = smart(x)
     x[3, 17] = float("nan")
     found = smart(x)
@@ -271,7 +266,7 @@ def test_kernel_is_a_choice_of_the_call_not_of_the_file(name, written_with, tmp_
     function = SYSTEMS[name]
     smart = frozen(function, frames(6, 5), written_with)
     smart.save(tmp_path / "setup.npz")
-    x = random(6, function.n_descriptors)
+    x = normal(6, function.n_descriptors)
     for kernel in ("torch", "numba"):
         again = SmartDerivatives.load(tmp_path / "setup.npz", kernel=kernel)
         assert again.kernel == kernel
@@ -288,7 +283,7 @@ def test_kernel_is_a_choice_of_the_call_not_of_the_file(name, written_with, tmp_
 def test_exported_graph_is_made_of_torchs_operators(name, form):
     function = SYSTEMS[name]
     smart = frozen(function, frames(6, 5), "numba")
-    x, ref_idx = random(3, function.n_descriptors), torch.tensor([5, 5, 1])
+    x, ref_idx = normal(3, function.n_descriptors), torch.tensor([5, 5, 1])
     found = torch.jit.script(smart.core(form))(x, ref_idx)
     torch.testing.assert_close(found, smart(x, ref_idx), rtol=1e-13, atol=1e-13)
 
@@ -302,14 +297,14 @@ def test_pattern_that_is_too_narrow_is_widened():
     smart = SmartDerivatives(kernel="numba")
     positions = frames(9, 4)
     smart.setup({"data": positions}, disguised, 4, pattern=SparsityPattern.from_dependence(narrow))
-    x = random(9, 6)
+    x = normal(9, 6)
     expected = torch.einsum("bd,bdax->bax", x, dense_jacobian(all_pairs(4), positions))
     torch.testing.assert_close(smart(x), expected)
 
 
 def test_moves_to_another_dtype():
     smart = frozen(all_pairs(5), frames(7, 5, torch.float32), "numba")
-    x = random(7, 10)
+    x = normal(7, 10)
     expected = smart(x.float())
     torch.testing.assert_close(smart.double()(x).float(), expected)
     with pytest.raises(TypeError, match="values: expected dtype float32 or float64, got float16"):

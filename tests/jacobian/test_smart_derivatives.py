@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ofcv_export import SmartDerivatives, SparsityPattern
 from ofcv_export.descriptors.boundaries import OrthorhombicBox
 from ofcv_export.descriptors.contacts import Contacts
+from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.descriptors.inverse_distances import InverseDistances
 from ofcv_export.descriptors.multiple import MultipleDescriptors
@@ -21,7 +22,14 @@ from ofcv_export.descriptors.switching import Rational
 from ofcv_export.descriptors.torsions import Torsions
 from ofcv_export.jacobian import sparse_jacobian as sparse_jacobian_module
 from ofcv_export.jacobian.chain_rule import GatherChainRule, ScatterChainRule
-from tests.builders.systems import OPEN, all_pairs, dense_jacobian, frames
+from tests.builders.systems import (
+    OPEN,
+    all_pairs,
+    by_autograd,
+    dense_jacobian,
+    frames,
+    plain_distances,
+)
 
 
 def disguised(function):
@@ -92,7 +100,7 @@ def test_any_order_and_any_repetition_of_ref_idx(ref_idx):
     positions = frames(7, 4)
     smart, _ = frozen(all_pairs(4), positions)
     index = torch.tensor(ref_idx)
-    x = torch.randn(len(ref_idx), 6, dtype=torch.float64)
+    x = frames(len(ref_idx), 2, seed=1).reshape(-1, 6)
     jacobian = dense_jacobian(all_pairs(4), positions)[index]
     expected = torch.einsum("bd,bdax->bax", x, jacobian)
     torch.testing.assert_close(smart(x, index), expected, rtol=1e-12, atol=1e-12)
@@ -132,7 +140,10 @@ def test_a_single_frame():
     positions = frames(1, 4)
     smart, dataset = frozen(all_pairs(4), positions)
     assert dataset["ref_idx"].tolist() == [0]
-    assert smart(torch.ones(1, 6).double()).shape == (1, 4, 3)
+    x = frames(1, 2, seed=1).reshape(1, 6)
+    values, jacobian = by_autograd(plain_distances, positions)
+    torch.testing.assert_close(dataset["data"], values)
+    torch.testing.assert_close(smart(x), torch.einsum("bd,bdax->bax", x, jacobian))
 
 
 def test_non_cubic_box_takes_the_nearest_image_where_mlcolvar_does_not():
@@ -259,8 +270,43 @@ def test_functions_of_distances_take_half_the_memory(function):
 
 def test_other_descriptors_keep_all_their_derivatives():
     torsions = Torsions(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]), 5, box=OPEN)
-    smart, _ = frozen(MultipleDescriptors([all_pairs(5), torsions]), frames(4, 5))
+    both, positions = MultipleDescriptors([all_pairs(5), torsions]), frames(4, 5)
+    smart, _ = frozen(both, positions)
     assert smart.values.shape[1] >= smart.pattern.nnz
+    x = frames(4, 4, seed=1).reshape(4, 12)
+    expected = torch.einsum("bd,bdax->bax", x, dense_jacobian(both, positions))
+    torch.testing.assert_close(smart(x), expected)
+
+
+class Moments(Descriptor):
+    """|a|^2 + 2 |b|^2 of pairs of atoms, whose two derivatives are not opposite."""
+
+    def __init__(self, n_atoms):
+        super().__init__(n_atoms, n_atoms - 1, takes_box=False)
+
+    def forward(self, positions, box=None):
+        squared = positions.square().sum(2)
+        return squared[:, :-1] + 2 * squared[:, 1:]
+
+    def specification(self):
+        return None
+
+    def pattern(self):
+        first = torch.arange(self.n_descriptors)
+        atoms = torch.stack([first, first + 1], dim=1).flatten()
+        return SparsityPattern(first.repeat_interleave(2), atoms, len(first), self.n_atoms)
+
+
+@pytest.mark.parametrize("kernel", ["torch", "numba"])
+def test_descriptors_of_two_atoms_need_not_have_opposite_derivatives(kernel):
+    positions = frames(3, 4)
+    smart = SmartDerivatives(kernel=kernel)
+    smart.setup({"data": positions}, Moments(4), 4)
+    x = frames(3, 1, seed=1).reshape(3, 3)
+    expected = torch.zeros(3, 4, 3).double()
+    expected[:, :-1] += 2 * x[:, :, None] * positions[:, :-1]
+    expected[:, 1:] += 4 * x[:, :, None] * positions[:, 1:]
+    torch.testing.assert_close(smart(x), expected, rtol=1e-13, atol=1e-13)
 
 
 def test_claim_of_opposite_derivatives_is_checked():
@@ -372,8 +418,14 @@ def test_moves_like_a_module(smart):
 
 def test_move_to_cpu(smart):
     smart.move_to_cpu()
-    assert smart.values.device.type == "cpu"
-    assert smart(torch.ones(7, 10)).shape == (7, 5, 3)
+    x = frames(7, 10, torch.float32, seed=1)[:, :, 0]
+    _, jacobian = by_autograd(plain_distances, frames(7, 5, torch.float32))
+    expected = torch.einsum("bd,bdax->bax", x.double(), jacobian)
+    torch.testing.assert_close(smart(x).double(), expected, rtol=1e-5, atol=1e-5)
+    # There is nothing to copy on the device "meta", and PyTorch says so when it is asked to.
+    smart.to("meta")
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        smart.move_to_cpu()
 
 
 def test_a_function_that_mixes_frames_is_refused():

@@ -1,5 +1,7 @@
 """Positions in, values and derivatives out, in every format, against autograd and differences."""
 
+import copy
+
 import onnx
 import pytest
 import torch
@@ -7,9 +9,12 @@ from torch import nn
 
 import ofcv_export as ofcv
 from ofcv_export.descriptors.adjacency import AdjacencyEigenvalues
+from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.descriptors.distances import PairDistances
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.descriptors.switching import Fermi
 from ofcv_export.graph.tensor_spec import TensorSpec
-from tests.builders.systems import OPEN, all_pairs, frames
+from tests.builders.systems import all_pairs, by_autograd, frames, plain_distances
 
 N_ATOMS = 5
 SUFFIXES = [".pt", ".onnx"]
@@ -23,6 +28,17 @@ def network(n_outputs=2, dtype=torch.float64, activation=nn.Tanh, n_descriptors=
 
 def cv(n_outputs=2, dtype=torch.float64, activation=nn.Tanh):
     return ofcv.CollectiveVariable(all_pairs(N_ATOMS), network(n_outputs, dtype, activation))
+
+
+def assert_file_is(path, network):
+    """Compare a file with the user's own network of plain distances, by autograd in float64."""
+    artifact, exact = ofcv.load(path), copy.deepcopy(network).double().eval()
+    dtype = artifact.metadata.inputs[0].torch_dtype
+    positions = frames(4, N_ATOMS, dtype, seed=8)
+    expected = by_autograd(lambda r: exact(plain_distances(r)), positions)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    for found, judge in zip(artifact(positions), expected, strict=True):
+        assert (found - judge).abs().max() <= tolerance * judge.abs().max()
 
 
 @pytest.mark.parametrize("batch", [None, 1])
@@ -79,9 +95,13 @@ def test_names_shapes_atoms_and_unit(tmp_path, suffix):
     [nn.ReLU, nn.ELU, nn.SiLU, nn.Softplus, nn.Sigmoid, nn.LeakyReLU, nn.Hardtanh, nn.Softsign],
 )
 def test_any_activation(tmp_path, activation):
-    assert ofcv.export(cv(1, torch.float32, activation), tmp_path / "cv.pt").passed
+    made = cv(1, torch.float32, activation)
+    assert ofcv.export(made, tmp_path / "cv.pt").passed
+    assert_file_is(tmp_path / "cv.pt", made.network)
     # In float64 the numbers of an activation, such as a slope of 0.01, must not be rounded.
-    assert ofcv.export(cv(1, torch.float64, activation), tmp_path / "cv.onnx").passed
+    made = cv(1, torch.float64, activation)
+    assert ofcv.export(made, tmp_path / "cv.onnx").passed
+    assert_file_is(tmp_path / "cv.onnx", made.network)
 
 
 def test_operators_that_onnx_lacks_are_named(tmp_path):
@@ -106,6 +126,38 @@ def test_a_network_that_fixes_its_batch_is_refused():
         made.export_graph().module  # noqa: B018 (made when it is asked for)
 
 
+class SquaredDisplacement(Descriptor):
+    """The squared distance of all atoms from places of their own."""
+
+    def __init__(self, n_atoms):
+        super().__init__(n_atoms, 1, takes_box=False)
+        self.register_buffer("places", frames(1, n_atoms, seed=3)[0])
+
+    def forward(self, positions, box=None):
+        return (positions - self.places).square().sum((1, 2)).unsqueeze(1)
+
+    def specification(self):
+        return None
+
+    def pattern(self):
+        return SparsityPattern.from_dependence(torch.ones(1, self.n_atoms, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("n_atoms", [5, 7])
+def test_a_batch_as_large_as_the_number_of_atoms_is_no_special_case(n_atoms):
+    descriptor = SquaredDisplacement(n_atoms)
+    network = nn.Linear(1, 1).double()
+    nn.init.ones_(network.weight)
+    nn.init.zeros_(network.bias)
+    graph = ofcv.CollectiveVariable(descriptor, network).export_graph().module
+    for size in (1, 4, n_atoms):
+        positions = frames(size, n_atoms)
+        displacements = positions - descriptor.places
+        values, derivatives = graph(positions)
+        torch.testing.assert_close(values[:, 0], displacements.square().sum((1, 2)))
+        torch.testing.assert_close(derivatives[:, 0], 2 * displacements)
+
+
 class Branching(nn.Module):
     """Layers that no list of known ones would have."""
 
@@ -128,6 +180,7 @@ def test_any_network(tmp_path, suffix):
     made = ofcv.CollectiveVariable(all_pairs(N_ATOMS), Branching())
     assert not made.network.training
     assert ofcv.export(made, tmp_path / f"cv{suffix}").passed
+    assert_file_is(tmp_path / f"cv{suffix}", made.network)
 
 
 def test_graph_holds_plain_operators_and_no_autograd():
@@ -152,8 +205,9 @@ def test_batch_norm_in_training_mode_is_evaluated(tmp_path, suffix):
     trained = nn.Sequential(nn.BatchNorm1d(10), nn.Linear(10, 1)).double()
     trained.train()
     trained(torch.randn(20, 10).double())
-    made = ofcv.CollectiveVariable(all_pairs(N_ATOMS), trained)
+    made = ofcv.CollectiveVariable(all_pairs(N_ATOMS), copy.deepcopy(trained))
     assert ofcv.export(made, tmp_path / f"cv{suffix}").passed
+    assert_file_is(tmp_path / f"cv{suffix}", trained)
 
 
 class Branches(nn.Module):
@@ -221,6 +275,10 @@ def test_coincident_atoms_have_finite_derivatives(tmp_path):
             assert torch.isfinite(output).all()
 
 
-def test_open_boundaries_are_the_default_of_the_examples():
-    assert not ofcv.CollectiveVariable(all_pairs(5), network()).periodic
-    assert not OPEN.periodic
+def test_boundaries_are_open_unless_a_box_is_given():
+    made = ofcv.CollectiveVariable(PairDistances(torch.tensor([[0, 4], [3, 1]]), 5), nn.Identity())
+    assert not made.periodic
+    positions = 1e3 * frames(3, 5, torch.float32)
+    torch.testing.assert_close(
+        made(positions), plain_distances(positions, torch.tensor([[0, 4], [3, 1]]))
+    )

@@ -10,7 +10,7 @@ import ofcv_export as ofcv
 from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.descriptors.torsions import Torsions
-from tests.builders.systems import frames
+from tests.builders.systems import by_autograd, frames, plain_distances
 
 aten = torch.ops.aten
 
@@ -101,6 +101,29 @@ def test_operators_in_place_keep_nothing_from_one_call_to_the_next():
     assert_right(module, True, "cyclic pairs")
 
 
+class AddsInPlace(nn.Module):
+    """Adds descriptors to copies of a constant, which for one frame depend on no input."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = network(10, 2)
+        self.register_buffer("start", torch.ones(1, 10).double())
+
+    def forward(self, x):
+        return self.layers(self.start.repeat(len(x), 1).add_(x))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_constants_changed_in_place_are_new_in_every_call(compiled):
+    module = ofcv.CollectiveVariable(PairDistances(all_pairs(5), 5), AddsInPlace())
+    user = network(10, 2)
+    graph_module, _ = one_frame(module, compiled)
+    for positions in frames(3, 5).unsqueeze(1):
+        expected = by_autograd(lambda r: user(1 + plain_distances(r)), positions)
+        for output, right in zip(graph_module(positions), expected, strict=True):
+            torch.testing.assert_close(output, right, rtol=1e-10, atol=1e-12)
+
+
 def test_no_gather_scatter_or_matrix_product_is_left():
     graph_module, _ = one_frame(cv(all_pairs(10), 10), compiled=True)
     used = {node.target for node in graph_module.graph.nodes}
@@ -160,10 +183,60 @@ def test_any_other_batch_and_onnx_have_the_general_form(tmp_path):
         assert report.metadata.details.form == "general"
 
 
-def test_a_bias_with_parameters(tmp_path):
+def assert_energy(bias, energy, compiled, n_pairs, *parameters):
+    """Compare a bias of the first pairs of 5 atoms with its formula, an energy of their CV."""
+    user = network(n_pairs)
+    graph_module, _ = one_frame(bias, compiled)
+    given = [torch.tensor([value], dtype=torch.float64) for value in parameters]
+    for positions in frames(3, 5).unsqueeze(1):
+        expected = by_autograd(
+            lambda r: energy(user(plain_distances(r, all_pairs(5)[:n_pairs]))), positions
+        )
+        for output, right in zip(graph_module(positions, *given), expected, strict=True):
+            torch.testing.assert_close(output, right, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(("n_pairs", "form"), [(10, "cyclic pairs"), (4, "gathered pairs")])
+def test_a_restraint_follows_its_parameters(n_pairs, form, compiled):
+    restraint = ofcv.HarmonicRestraint(cv(all_pairs(5)[:n_pairs], 5), 0.1, 2.0)
+    assert one_frame(restraint, compiled)[1] == form
+    for centre, force_constant in ((0.1, 2.0), (-0.7, 5.0)):
+        assert_energy(
+            restraint,
+            lambda s, c=centre, k=force_constant: k / 2 * (s - c) ** 2,
+            compiled,
+            n_pairs,
+            centre,
+            force_constant,
+        )
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("n_pairs", [10, 4])
+def test_a_moving_restraint_follows_its_parameter(n_pairs, compiled):
+    pull = ofcv.MovingRestraint(cv(all_pairs(5)[:n_pairs], 5), [1.0, 3.0], [0.0, 0.5], [2.0, 6.0])
+    for time, centre, force_constant in ((0.0, 0.0, 2.0), (2.0, 0.25, 4.0), (9.0, 0.5, 6.0)):
+        assert_energy(
+            pull,
+            lambda s, c=centre, k=force_constant: k / 2 * (s - c) ** 2,
+            compiled,
+            n_pairs,
+            time,
+        )
+
+
+def test_a_file_of_a_bias_follows_its_parameters(tmp_path):
     restraint = ofcv.HarmonicRestraint(cv(all_pairs(5), 5).float(), centre=0.1, force_constant=2.0)
     report = ofcv.export(restraint, tmp_path / "bias.pt", batch=1)
     assert report.metadata.details.form == "cyclic pairs"
+    positions = frames(1, 5, torch.float32)
+    energy, _ = ofcv.load(tmp_path / "bias.pt")(
+        positions, torch.tensor([-0.7]), torch.tensor([5.0])
+    )
+    # Its weights were rounded to float32.
+    value = network(10).float().double()(plain_distances(positions.double()))
+    torch.testing.assert_close(energy.double(), 2.5 * (value + 0.7) ** 2, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -196,11 +269,13 @@ class Selection(nn.Module):
         return filled.index_select(1, self.index)
 
 
+# The rows of what follows take in a selection, or else the columns of what comes before it.
+@pytest.mark.parametrize("between", [nn.Identity(), nn.Tanh()])
 @pytest.mark.parametrize("value", [0.0, 2.0])
 @pytest.mark.parametrize("index", [torch.tensor([4, 0, 0]), torch.arange(5).repeat(4)])
-def test_selections_of_outputs(value, index):
+def test_selections_of_outputs(value, index, between):
     module = ofcv.CollectiveVariable(
         PairDistances(all_pairs(5), 5),
-        nn.Sequential(Selection(value, index), nn.Linear(len(index), 2).double()),
+        nn.Sequential(Selection(value, index), between, nn.Linear(len(index), 2).double()),
     )
     assert_right(module, True, "cyclic pairs")

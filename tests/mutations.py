@@ -1,0 +1,554 @@
+"""Small changes to the core, each of which some test must notice: ``python -m tests.mutations``.
+
+Every change is made in a copy of the package, and the tests concerned run against that copy, up to
+the first that fails; the files here are left alone. In the end the tests that failed run on the
+unchanged copy, where they must pass. Words after the command choose the changes whose names contain
+one of them. The exit status is 1 if a change was noticed by no test, or its old text is not in its
+file exactly once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_ROOT = Path(__file__).parents[1]
+_COPIED = ("ofcv_export", "tests", "export_scripts", "benchmarks")
+# Of pytest: all tests passed, and some failed.
+_PASSED, _FAILED = 0, 1
+_LONGEST = 600
+_CAUSE = re.compile(r"^(?:FAILED|ERROR) (\S+?::.*?)(?: - .*)?$", re.MULTILINE)
+
+
+class Mutation(NamedTuple):
+    """A change to a file of ``ofcv_export``, and the tests that must notice it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+_DESCRIPTORS = "tests/descriptors/test_descriptors.py"
+_DERIVATIVES = f"{_DESCRIPTORS}::test_derivatives_equal_autograd_and_central_differences"
+_VALUES = f"{_DESCRIPTORS}::test_values_equal_numpys"
+_BOX_DERIVATIVES = f"{_DESCRIPTORS}::test_box_derivatives_equal_central_differences"
+_BOUNDARIES = "tests/descriptors/test_boundaries.py"
+_CHAIN_RULE = "tests/jacobian/test_chain_rule.py"
+_COMPILED = "tests/jacobian/test_compiled_chain_rule.py"
+_SMART = "tests/jacobian/test_smart_derivatives.py"
+_SEARCH = "tests/jacobian/test_pattern_search.py"
+_CV = "tests/variables/test_collective_variable.py"
+_ONE_FRAME = "tests/variables/test_one_frame.py"
+_RESTRAINTS = "tests/variables/test_restraints.py"
+_KOLMOGOROV = "tests/variables/test_kolmogorov_bias.py"
+_RESCALING = "tests/density/test_rescaling.py"
+_FUNCTIONAL = "tests/density/test_energy_functional.py"
+_REFERENCE = "tests/density/test_atomic_reference.py"
+_VERIFICATION = "tests/artifacts/test_verification.py"
+_LOADING = "tests/artifacts/test_loading.py"
+_ENGINE = "tests/engines/test_engine_bias.py"
+_CONTRACTS = "tests/contracts/test_contracts.py"
+_CUDA = "tests/test_cuda.py"
+
+MUTATIONS = [
+    # Descriptors and their derivatives.
+    Mutation(
+        "distances: derivatives turned round", "descriptors/distances.py",
+        "torch.stack([-unit, unit], dim=2)", "torch.stack([unit, -unit], dim=2)",
+        (_DERIVATIVES, "-k", "distances"),
+    ),
+    Mutation(
+        "torsions: a term of the derivative with the wrong sign", "descriptors/torsions.py",
+        "shear = shear + (bc * cd)", "shear = shear - (bc * cd)",
+        (_DERIVATIVES, "-k", "torsions"),
+    ),
+    Mutation(
+        "coordination: an atom is its own neighbour", "descriptors/coordination.py",
+        "        if self.overlap:\n", "        if not self.overlap:\n",
+        (_VALUES, "-k", "coordination"),
+    ),
+    Mutation(
+        "rotations: one step of Newton's method less", "descriptors/optimal_rotation.py",
+        "root = _newton(_newton(root, c2, c1, c0), c2, c1, c0)",
+        "root = _newton(root, c2, c1, c0)",
+        (f"{_DESCRIPTORS}::test_second_derivatives",),
+    ),
+    # Boundaries and lattices.
+    Mutation(
+        "fixed box: fractions keep their image", "descriptors/boundaries.py",
+        "                vectors = vectors - torch.round(vectors.detach())\n"
+        "            return vectors * lengths",
+        "                vectors = vectors\n            return vectors * lengths",
+        (_VALUES, "-k", "distances"),
+    ),
+    Mutation(
+        "fixed box: derivatives with respect to fractions", "descriptors/boundaries.py",
+        "return derivatives * self.lengths.to(derivatives) if", "return derivatives if",
+        (_DERIVATIVES, "-k", "distances"),
+    ),
+    Mutation(
+        "box at run time: the image to the left", "descriptors/boundaries.py",
+        "images = torch.round((vectors / torch.diagonal(one_box(box))).detach())",
+        "images = torch.floor((vectors / torch.diagonal(one_box(box))).detach())",
+        (_VALUES, "-k", "distances"),
+    ),
+    Mutation(
+        "box: any oblique one is accepted", "descriptors/boundaries.py",
+        "once.square().sum() * (1 - 1e-9)", "0.0",
+        (f"{_BOUNDARIES}::test_bad_boxes_are_refused_in_one_line",),
+    ),
+    Mutation(
+        "lattice: one step of reduction", "descriptors/lattice.py",
+        "_N_STEPS = 10", "_N_STEPS = 1",
+        (_BOUNDARIES,),
+    ),
+    Mutation(
+        "lattice: the reduced box has no derivative", "descriptors/lattice.py",
+        "return torch.matmul(combination, basis)",
+        "return torch.matmul(combination, basis.detach())",
+        (_BOX_DERIVATIVES, "-k", "distances"),
+    ),
+    Mutation(
+        "nearest image: half of the neighbours", "descriptors/lattice.py",
+        "2 * along.abs()", "2 * along",
+        (_BOUNDARIES,),
+    ),
+    # The chain rule, with torch's operators and with numba's loops.
+    Mutation(
+        "scatter form: contributions replace one another", "jacobian/chain_rule.py",
+        "out = out.scatter_add(1,", "out = out.scatter(1,",
+        (_CHAIN_RULE,),
+    ),
+    Mutation(
+        "gather form: the descriptors in the pattern's order", "jacobian/chain_rule.py",
+        "descriptors[place] = pattern.descriptor_index",
+        "descriptors[place.sort().values] = pattern.descriptor_index",
+        (_CHAIN_RULE,),
+    ),
+    Mutation(
+        "opposite pairs: the first one is not turned round", "jacobian/chain_rule.py",
+        "torch.cat([values, -values, zero], dim=1)", "torch.cat([values, values, zero], dim=1)",
+        ("tests/artifacts/test_exporting.py", "-k", "file_equals_autograd and not pt2"),
+    ),
+    Mutation(
+        "numba, pairs: the first atom's sum with the wrong sign", "jacobian/compiled_chain_rule.py",
+        "sums[2, first] -= sz", "sums[2, first] += sz",
+        (f"{_COMPILED}::test_against_central_differences",),
+    ),
+    Mutation(
+        "numba, pairs: a gradient without the first atom's", "jacobian/compiled_chain_rule.py",
+        "+ u[frame, 2, p] * (g[2, a] - gz)", "+ u[frame, 2, p] * g[2, a]",
+        (f"{_SMART}::test_differentiable_with_respect_to_x",),
+    ),
+    Mutation(
+        "numba, pairs: those turned round", "jacobian/compiled_chain_rule.py",
+        "torch.where(self.flipped.unsqueeze(1), -pairs, pairs)", "pairs",
+        (f"{_SMART}::test_functions_of_distances_take_half_the_memory", "-k", "inverse"),
+    ),
+    Mutation(
+        "numba, blocks: only one component", "jacobian/compiled_chain_rule.py",
+        "+= v[frame, b, c] * g[row, o, atom[b], c]", "+= v[frame, b, c] * g[row, o, atom[b], 0]",
+        (f"{_COMPILED}::test_blocks_equal_plain_operators",),
+    ),
+    # Setting up SmartDerivatives.
+    Mutation(
+        "set-up: all descriptors are antisymmetric", "jacobian/sparse_jacobian.py",
+        "self.analytic is not None and self.analytic.antisymmetric and has_pairs(pattern)",
+        "self.analytic is not None and has_pairs(pattern)",
+        (_SMART, "-k", "two_atoms"),
+    ),
+    Mutation(
+        "set-up: no batch is proved", "jacobian/sparse_jacobian.py",
+        "torch.nonzero(~(error <= tolerance * scale))", "torch.nonzero(error < 0)",
+        (_SMART, "-k", "narrow or mixes or random_function"),
+    ),
+    Mutation(
+        "set-up: label 1 is no boundary", "jacobian/smart_derivatives.py",
+        "labels.reshape(n_frames) > 1", "labels.reshape(n_frames) >= 1",
+        (f"{_SMART}::test_boundary_frames_have_no_derivatives",),
+    ),
+    Mutation(
+        "set-up: moved nowhere", "jacobian/smart_derivatives.py",
+        '        self.to("cpu")', "        return",
+        (f"{_SMART}::test_move_to_cpu",),
+    ),
+    Mutation(
+        "pattern search: atoms visit no others", "jacobian/pattern_search.py",
+        "origin = torch.cat([atoms, atoms, host, host])",
+        "origin = torch.cat([atoms, atoms, visitor, visitor])",
+        (_SEARCH,),
+    ),
+    # Tracing, and what makes graphs smaller or faster.
+    Mutation(
+        "tracing: a network may fix its batch", "graph/tracing.py",
+        "    if not free:\n", "    if not free and symbol != 'batch':\n",
+        (_CV, "-k", "fixes_its_batch"),
+    ),
+    Mutation(
+        "tracing: the batch is like other sizes", "graph/tracing.py",
+        "if number not in fixed and all(", "if all(",
+        (_CV, "-k", "special_case"),
+    ),
+    Mutation(
+        "folding: also of graphs that change their inputs", "graph/folding.py",
+        "if any(map(_changes_its_input, graph_module.graph.nodes)):", "if False:",
+        (_ONE_FRAME, "-k", "in_place"),
+    ),
+    Mutation(
+        "folding: rows replace one another", "graph/folding.py",
+        "rows.index_add_(0, index, weights)", "rows[index] = weights",
+        (_ONE_FRAME, "-k", "selections or begin_with"),
+    ),
+    Mutation(
+        "folding: any filling counts as 0", "graph/folding.py",
+        "(len(source.args) == 2 or source.args[2] == 0)", "True",
+        (_ONE_FRAME, "-k", "selections"),
+    ),
+    Mutation(
+        "vectors: no bias", "graph/matrix_vector.py",
+        "if node.target is aten.addmm.default:", "if node.target is None:",
+        (f"{_ONE_FRAME}::test_all_pairs", "-k", "5"),
+    ),
+    Mutation(
+        "derivatives: of the first value for all", "graph/derivatives.py",
+        "pullback(seeds[k].expand_as(values))", "pullback(seeds[0].expand_as(values))",
+        (_CV, "-k", "central_differences and onnx"),
+    ),
+    # Forms for one frame.
+    Mutation(
+        "cyclic pairs: a shift starts at its end", "variables/pair_forms.py",
+        "torch.where(is_forward, self.first, self.second)",
+        "torch.where(is_forward, self.second, self.first)",
+        (f"{_ONE_FRAME}::test_pairs_in_any_order_and_direction",),
+    ),
+    Mutation(
+        "gathered pairs: the first atom with the wrong sign", "variables/pair_forms.py",
+        "index_add(0, self.first, -forces)", "index_add(0, self.first, forces)",
+        (f"{_ONE_FRAME}::test_few_or_repeated_pairs_are_gathered",),
+    ),
+    Mutation(
+        "pair forms: coincident atoms", "variables/pair_forms.py",
+        "return torch.rsqrt(squared).masked_fill(squared == 0, 0.0)",
+        "return torch.rsqrt(squared)",
+        (f"{_ONE_FRAME}::test_coincident_atoms_have_finite_derivatives",),
+    ),
+    # Biases.
+    Mutation(
+        "restraints: twice the energy", "variables/restraints.py",
+        "(0.5 * force_constant *", "(force_constant *",
+        (f"{_RESTRAINTS}::test_harmonic_energy",),
+    ),
+    Mutation(
+        "restraints: centre and force constant are ignored for one frame",
+        "variables/restraints.py",
+        '        """Return what maps descriptors and parameters to the energy."""\n'
+        "        cv_head = self.cv.head()\n"
+        "        return lambda descriptors, *parameters: "
+        "self.energy(cv_head(descriptors), *parameters)",
+        "        cv_head = self.cv.head()\n"
+        "        return lambda descriptors, *parameters: self.energy(cv_head(descriptors))",
+        (_ONE_FRAME, "-k", "parameters"),
+    ),
+    Mutation(
+        "restraints: time is ignored for one frame", "variables/restraints.py",
+        '        """Return what maps descriptors and the time to the energy."""\n'
+        "        cv_head = self.cv.head()\n"
+        "        return lambda descriptors, *parameters: "
+        "self.energy(cv_head(descriptors), *parameters)",
+        "        cv_head = self.cv.head()\n"
+        "        return lambda descriptors, *parameters: self.energy(cv_head(descriptors))",
+        (_ONE_FRAME, "-k", "moving_restraint"),
+    ),
+    Mutation(
+        "restraints: the schedule goes on after the last time", "variables/restraints.py",
+        ".clamp(0, 1)", ".clamp(0)",
+        (f"{_RESTRAINTS}::test_the_schedule_is_linear_between_its_times",),
+    ),
+    Mutation(
+        "collective variables: twice the value", "variables/collective_variable.py",
+        "values: Tensor = self.network(self.descriptors(positions, box))",
+        "values: Tensor = 2 * self.network(self.descriptors(positions, box))",
+        (_CV, "-k", "activation or any_network or batch_norm"),
+    ),
+    Mutation(
+        "Kolmogorov bias: beta upside down", "variables/kolmogorov_bias.py",
+        "self.lambd / self.beta", "self.lambd * self.beta",
+        (f"{_KOLMOGOROV}::test_energies_and_derivatives_are_those_of_the_definition",),
+    ),
+    Mutation(
+        "Kolmogorov bias: masses upside down", "variables/kolmogorov_bias.py",
+        "1 / masses", "masses",
+        (_KOLMOGOROV, "-k", "definition or masses"),
+    ),
+    Mutation(
+        "Kolmogorov bias: small gradients lose their digits", "variables/kolmogorov_bias.py",
+        "torch.log1p(squared / self.regularisation)",
+        "torch.log(1 + squared / self.regularisation)",
+        (f"{_KOLMOGOROV}::test_small_gradients_keep_their_digits_in_float32",),
+    ),
+    # Rescaling, functionals and their reference.
+    Mutation(
+        "rescaling: the bias is not scaled", "density/rescaling_core.py",
+        "return scale * (coeffs - bias)", "return scale * coeffs - bias",
+        (_RESCALING, "-k", "by_hand or is_the_formula"),
+    ),
+    Mutation(
+        "rescaling: the larger of two scales", "density/rescaling.py",
+        "torch.minimum(self.max_grads / self.s_grad", "torch.maximum(self.max_grads / self.s_grad",
+        (_RESCALING, "-k", "lambda_by_case or is_the_formula"),
+    ),
+    Mutation(
+        "rescaling: gradients without epsilon", "density/rescaling_core.py",
+        "divisor = select(self.lambda_z + self.epsilon, basis_function_ind)",
+        "divisor = select(self.lambda_z, basis_function_ind)",
+        (_RESCALING, "-k", "epsilon or is_the_formula"),
+    ),
+    Mutation(
+        "rescaling: a shell's smallest gradient", "density/rescaling.py",
+        'reduce="amax"', 'reduce="amin"',
+        (_RESCALING, "-k", "pooling or equivariant"),
+    ),
+    Mutation(
+        "rescaling: vectors keep their bias", "density/rescaling.py",
+        "biases = torch.where(scalar, biases, 0.0)", "biases = torch.where(scalar, biases, biases)",
+        (_RESCALING, "-k", "equivariant"),
+    ),
+    Mutation(
+        "functional: the reference is subtracted", "density/energy_core.py",
+        "return energy + reference", "return energy - reference",
+        (f"{_FUNCTIONAL}::test_energy_is_that_of_the_formula",),
+    ),
+    Mutation(
+        "functional: the transform is transposed", "density/energy_core.py",
+        "torch.mv(self.transform, coeffs)", "torch.mv(self.transform.t(), coeffs)",
+        (_FUNCTIONAL, "-k", "transform"),
+    ),
+    Mutation(
+        "atomic reference: of the scaled coefficients", "density/energy_core.py",
+        "self.atomic_reference(coeffs,", "self.atomic_reference(scaled_coeffs,",
+        (_FUNCTIONAL, "-k", "formula or differences"),
+    ),
+    Mutation(
+        "atomic reference: the global bias is shared", "density/atomic_reference.py",
+        "return summed + self.t_global", "return summed + self.t_global / n_molecules",
+        (_REFERENCE,),
+    ),
+    Mutation(
+        "atomic reference: vectors keep their slope", "density/atomic_reference.py",
+        "np.where(is_scalar, g_z, 0.0)", "np.where(is_scalar, g_z, g_z)",
+        (_REFERENCE,),
+    ),
+    # Files.
+    Mutation(
+        "verification: one good replay is enough", "artifacts/verification.py",
+        "return all(entry.max_rel_error <= self.tolerance",
+        "return any(entry.max_rel_error <= self.tolerance",
+        (_VERIFICATION, "-k", "not pt2"),
+    ),
+    Mutation(
+        "verification: errors relative to the largest row", "artifacts/verification.py",
+        "scale = _row_scales(expected).clamp(min=smallest_scale)",
+        "scale = _row_scales(expected).max().clamp(min=smallest_scale)",
+        (_VERIFICATION, "-k", "not pt2"),
+    ),
+    Mutation(
+        "verification: rounding excuses anything", "artifacts/verification.py",
+        "_LARGEST_TOLERANCE = 100", "_LARGEST_TOLERANCE = 1e9",
+        (_VERIFICATION, "-k", "not pt2"),
+    ),
+    Mutation(
+        "digest: of the names alone", "formats/archive.py",
+        "            sha.update(records[name])\n", "",
+        (_LOADING, "-k", "(bit or edited) and not pt2"),
+    ),
+    Mutation(
+        "digest: of an ONNX file is not compared", "formats/onnx.py",
+        "if hashlib.sha256(digested).hexdigest() != properties[_DIGEST]:", "if False:",
+        (_LOADING, "-k", "(bit or edited) and not pt2"),
+    ),
+    Mutation(
+        "CUDA graph: inputs are not copied", "artifacts/cuda_graph.py",
+        "            recorded.copy_(tensor)\n", "",
+        (_CUDA, "-k", "recording"),
+    ),
+    # Engines and contracts.
+    Mutation(
+        "engine: forces in the artifact's length", "engines/engine_bias.py",
+        "forces=(-self._energy * self._length) * gradient", "forces=-self._energy * gradient",
+        (_ENGINE, "-k", "units"),
+    ),
+    Mutation(
+        "engine: a virial without the box", "engines/engine_bias.py",
+        "strain = strain + inputs[1].T @ derivatives[1][0]", "pass",
+        (_ENGINE, "-k", "strain"),
+    ),
+    Mutation(
+        "engine: the first box for ever", "engines/engine_bias.py",
+        "if last is not None and np.array_equal(last.given, box):", "if last is not None:",
+        (_ENGINE, "-k", "box or strain or whole"),
+    ),
+    Mutation(
+        "engine: long steps count as whole", "engines/engine_bias.py",
+        "if 4 * np.square(steps)", "if np.square(steps)",
+        (_ENGINE, "-k", "whole"),
+    ),
+    Mutation(
+        "engine: one atom too many", "engines/engine_bias.py",
+        "if atoms.max() >= n_atoms:", "if atoms.max() > n_atoms:",
+        (_ENGINE, "-k", "fit"),
+    ),
+    Mutation(
+        "contracts: forces in the bias's length", "contracts/potential.py",
+        "forces = derivatives[0, 0] * (-self.energy * self.length)",
+        "forces = derivatives[0, 0] * -self.energy",
+        (f"{_CONTRACTS}::test_units",),
+    ),
+    Mutation(
+        "contracts: an energy that climbs", "contracts/potential.py",
+        "return energy - (forces.detach()", "return energy + (forces.detach()",
+        (_CONTRACTS, "-k", "energy_alone"),
+    ),
+    Mutation(
+        "contracts: GROMACS's group in the given order", "contracts/gromacs.py",
+        "members = sorted(int(atom) for atom in", "members = list(int(atom) for atom in",
+        (f"{_CONTRACTS}::test_gromacs_file",),
+    ),
+    Mutation(
+        "contracts: any periodic direction is enough", "contracts/gromacs.py",
+        "not bool(pbc.all())", "not bool(pbc.any())",
+        (_CONTRACTS, "-k", "does_not_fit or boxes"),
+    ),
+    Mutation(
+        "contracts: a cut molecule stays cut", "contracts/potential.py",
+        "            if self.whole:\n", "            if self.whole and not self.bias:\n",
+        (_CONTRACTS, "-k", "whole"),
+    ),
+]  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """What became of a change: whether a test noticed it, and which, or what went wrong."""
+
+    noticed: bool
+    remark: str
+    seconds: float = 0.0
+
+
+def main(words: Sequence[str] = ()) -> int:
+    """Make the changes one by one, print what became of them, and return the exit status."""
+    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    outcomes: dict[str, Outcome] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="ofcv-mutations-") as folder,
+        Progress(*columns, TimeElapsedColumn(), console=console) as progress,
+    ):
+        task = progress.add_task("", total=len(chosen) + 1)
+        copy = _copied(Path(folder))
+        for mutation in chosen:
+            progress.update(task, description=mutation.name)
+            outcomes[mutation.name] = outcome = _outcome(copy, mutation)
+            if not outcome.noticed:
+                console.print(f"{mutation.name}: {outcome.remark}")
+            progress.advance(task)
+        progress.update(task, description="the tests that failed, nothing changed")
+        failed = {outcome.remark for outcome in outcomes.values() if outcome.noticed}
+        code, remark = _run(copy, ["tests/test_of_the_copy.py", *sorted(failed)])
+        progress.advance(task)
+    console.print(_table(chosen, outcomes))
+    if code != _PASSED:
+        console.print(f"tests: expected to pass where nothing is changed, got: {remark}")
+        return 1
+    n_noticed = sum(outcome.noticed for outcome in outcomes.values())
+    console.print(f"{n_noticed} of {len(chosen)} changes were noticed")
+    return int(n_noticed < len(chosen))
+
+
+def _copied(folder: Path) -> Path:
+    """Return a folder with a copy of the package, its tests and what they import."""
+    for name in _COPIED:
+        shutil.copytree(
+            _ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
+        )
+    shutil.copy(_ROOT / "pyproject.toml", folder)
+    # Fails unless the copy is what tests import.
+    (folder / "tests" / "test_of_the_copy.py").write_text(
+        "import ofcv_export\n\n\n"
+        "def test_it_is_the_copy():\n"
+        f"    assert ofcv_export.__file__ == {str(folder / 'ofcv_export' / '__init__.py')!r}\n"
+    )
+    return folder
+
+
+def _outcome(copy: Path, mutation: Mutation) -> Outcome:
+    """Change a file, run the tests concerned, and change the file back."""
+    target = copy / "ofcv_export" / mutation.file
+    before = target.read_text()
+    if before.count(mutation.old) != 1:
+        return Outcome(False, f"old text found {before.count(mutation.old)} times")
+    start = time.perf_counter()
+    target.write_text(before.replace(mutation.old, mutation.new))
+    try:
+        code, remark = _run(copy, mutation.tests)
+    finally:
+        target.write_text(before)
+    seconds = time.perf_counter() - start
+    if code == _PASSED:
+        return Outcome(False, "SURVIVED", seconds)
+    return Outcome(code == _FAILED, remark, seconds)
+
+
+def _run(copy: Path, selection: Sequence[str]) -> tuple[int, str]:
+    """Run tests in the copy up to the first that fails; return pytest's status and that test."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--color=no", "-p", "no:cacheprovider"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "OMP_NUM_THREADS": "1",
+        # A file that is changed twice in one second has to be compiled twice.
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [*command, "--rootdir", str(copy), *selection],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_LONGEST,
+        check=False,
+    )
+    found = _CAUSE.search(done.stdout)
+    if found:
+        return done.returncode, found[1]
+    last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+    return done.returncode, f"pytest exited with {done.returncode}: {' '.join(last)}"
+
+
+def _table(mutations: Sequence[Mutation], outcomes: dict[str, Outcome]) -> Table:
+    table = Table("change", "file", "noticed", "by", "s")
+    for mutation in mutations:
+        noticed, remark, seconds = outcomes[mutation.name]
+        verdict = "yes" if noticed else "[bold red]no"
+        test = remark.rpartition("::")[2] if noticed else remark
+        table.add_row(mutation.name, mutation.file, verdict, escape(test), f"{seconds:.0f}")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
