@@ -59,13 +59,17 @@ class Reader:
         self.namespace: dict[str, Any] = {"__name__": self.page}
         self.checks: dict[str, Iterator[None]] = {}
         self.n_read = 0
+        self.failed: Block | None = None
 
     def read(self, block: Block) -> None:
         """Read on to a block, and that one."""
+        assert not self.failed, f"{self.failed} failed, and {block} comes after it"
         with contextlib.chdir(self.folder):
             for current in self.blocks[self.n_read : self.blocks.index(block) + 1]:
+                self.failed = current
                 if rule(current) in (run_python, run_shell, compare) and not missing(current):
                     self._read(current)
+                self.failed = None
                 self.n_read += 1
 
     def _read(self, block: Block) -> None:

@@ -70,10 +70,9 @@ def collective_variables(page: Page) -> Iterator[None]:
 
 def in_the_engines(page: Page) -> Iterator[None]:
     """Alanine dipeptide in a periodic box."""
-    openmm_system(page, periodic=True)
+    positions = openmm_system(page, periodic=True)
     yield
-    assert page["simulation"].context.getParameter("centre") == 0.5
-    page["simulation"].step(2)
+    assert_bias_acts(page, positions, centre=0.5)
 
 
 def frozen_datasets(page: Page) -> Iterator[None]:
@@ -283,15 +282,30 @@ def openmm_torch(page: Page) -> Iterator[None]:
 
 def openmm(page: Page) -> Iterator[None]:
     """Alanine dipeptide and a network of three of its torsions' sines."""
-    openmm_system(page)
+    positions = openmm_system(page)
     torsions = Torsions(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]), n_atoms=5, modes=("sin",))
     page["cv"] = ofcv.CollectiveVariable(torsions, network(2), [4, 6, 8, 14, 16])
     yield
-    assert page["simulation"].context.getParameter("centre") == 0.4
+    assert_bias_acts(page, positions, centre=0.4)
 
 
-def openmm_system(page: Page, periodic: bool = False) -> None:
-    """Put topology, system, integrator and `app` into the namespace."""
+def assert_bias_acts(page: Page, positions: Any, centre: float) -> None:
+    """Compare what the bias adds to the energy with k (s - centre)² / 2."""
+    context = page["simulation"].context
+    assert context.getParameter("centre") == centre
+    context.setPositions(positions)
+    before = context.getState(energy=True).getPotentialEnergy()
+    context.setParameter("force_constant", 0.0)
+    without = context.getState(energy=True).getPotentialEnergy()
+    atoms = np.array(positions._value)[page["cv"].atoms]
+    boxes = [3.0 * torch.eye(3)] if page["cv"].periodic else []
+    value, *_ = page["cv"].values_and_derivatives(torch.tensor(atoms[None]).float(), *boxes)
+    expected = 0.5 * 500.0 * (value.item() - centre) ** 2
+    assert (before - without)._value == pytest.approx(expected, rel=1e-4)
+
+
+def openmm_system(page: Page, periodic: bool = False) -> Any:
+    """Put topology, system, integrator and `app` into the namespace; return positions."""
     mm = pytest.importorskip("openmm", reason="OpenMM is not installed")
     from openmm import app
 
@@ -305,6 +319,7 @@ def openmm_system(page: Page, periodic: bool = False) -> None:
     page["app"], page["topology"] = app, pdb.topology
     page["integrator"] = mm.VerletIntegrator(0.0005)
     page["system"] = app.ForceField(*FORCE_FIELD).createSystem(pdb.topology, nonbondedMethod=method)
+    return pdb.positions
 
 
 def plumed(page: Page) -> Iterator[None]:
