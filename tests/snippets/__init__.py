@@ -1,0 +1,1 @@
+"""The fenced blocks of README and docs, and what has to exist before each of them runs."""
