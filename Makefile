@@ -29,7 +29,7 @@ openmm-demo: cpp-demo
 	$(BIN)/python -m export_scripts.openmm_example --program $(BUILD)/openmm/ofcv_openmm --output demo_output/openmm
 
 test: cpp-tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 	$(BIN)/ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure
 
 check: $(VENV)/test.installed
