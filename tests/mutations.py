@@ -405,7 +405,7 @@ MUTATIONS = [
     Mutation(
         "engine: long steps count as whole", "engines/engine_bias.py",
         "if 4 * np.square(steps)", "if np.square(steps)",
-        (_ENGINE, "-k", "whole"),
+        (_ENGINE, "-k", "whole or is_a_cut"),
     ),
     Mutation(
         "engine: one atom too many", "engines/engine_bias.py",
