@@ -435,7 +435,7 @@ MUTATIONS = [
     ),
     Mutation(
         "contracts: a cut molecule stays cut", "contracts/potential.py",
-        "            if self.whole:\n", "            if self.whole and not self.bias:\n",
+        "whole=bias.box.open,", "whole=False,",
         (_CONTRACTS, "-k", "whole"),
     ),
 ]  # fmt: skip
