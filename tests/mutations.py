@@ -374,7 +374,7 @@ MUTATIONS = [
     Mutation(
         "digest: of the names alone", "formats/archive.py",
         "            sha.update(records[name])\n", "",
-        (_LOADING, "-k", "(bit or edited) and not pt2"),
+        (_LOADING, "-k", "made_again"),
     ),
     Mutation(
         "digest: of an ONNX file is not compared", "formats/onnx.py",
@@ -405,7 +405,7 @@ MUTATIONS = [
     Mutation(
         "engine: long steps count as whole", "engines/engine_bias.py",
         "if 4 * np.square(steps)", "if np.square(steps)",
-        (_ENGINE, "-k", "whole"),
+        (_ENGINE, "-k", "whole or is_a_cut"),
     ),
     Mutation(
         "engine: one atom too many", "engines/engine_bias.py",
@@ -435,7 +435,7 @@ MUTATIONS = [
     ),
     Mutation(
         "contracts: a cut molecule stays cut", "contracts/potential.py",
-        "            if self.whole:\n", "            if self.whole and not self.bias:\n",
+        "whole=bias.box.open,", "whole=False,",
         (_CONTRACTS, "-k", "whole"),
     ),
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import ofcv_export as ofcv
 from ofcv_export.formats import FORMATS
 from ofcv_export.graph.probe import probe
+from tests.builders.systems import small_setup
 
 SUFFIXES = list(FORMATS)
 
@@ -127,6 +128,23 @@ def test_one_flipped_bit_is_noticed_or_changes_nothing(path, where, bit):
         assert ofcv.read_metadata(path) == metadata
     finally:
         path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("edited", ["extra/ofcv.json", "constants/", "code/"])
+def test_an_archive_made_again_with_other_content_is_noticed(tmp_path, edited):
+    """Its checksums fit its records, so that only the digest tells."""
+    path = tmp_path / "cv.pt"
+    ofcv.export(small_setup(), path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    place = next(name for name in records if f"/{edited}" in name and records[name])
+    records[place] = records[place][:-1] + bytes([records[place][-1] ^ 1])
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+    for read in (ofcv.load, ofcv.read_metadata, ofcv.verify):
+        with pytest.raises(ValueError, match="its content does not match its digest"):
+            read(path)
 
 
 def test_edited_metadata_are_noticed(path):

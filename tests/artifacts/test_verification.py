@@ -39,6 +39,25 @@ def test_one_wrong_value_among_all_fails(path, smart):
     assert not ofcv.verify(path, reference=changed).passed
 
 
+class Cancelling(torch.nn.Module):
+    """The sum of its input, which is lost to rounding in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("large", torch.tensor(1e9))
+
+    def forward(self, x):
+        return (x.sum(1, keepdim=True) + self.large) - self.large
+
+
+def test_rounding_excuses_errors_up_to_a_limit_only(tmp_path):
+    cv = ofcv.CollectiveVariable(all_pairs(5), Cancelling())
+    with pytest.raises(
+        ofcv.VerificationError, match="expected a file within 1e-03 of float64, got"
+    ):
+        ofcv.export(cv, tmp_path / "cv.pt")
+
+
 def test_a_module_with_other_sizes_is_refused(path):
     other = ofcv.SmartDerivatives()
     other.setup({"data": frames(8, 5, torch.float32)}, all_pairs(5), n_atoms=5)

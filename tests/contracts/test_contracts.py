@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import pytest
@@ -19,6 +20,7 @@ from ofcv_export.contracts.gromacs import is_trial
 from ofcv_export.contracts.potential import MakeWhole
 from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
+from tests.builders.systems import by_autograd, frames, plain_distances
 
 BIASED = ("gromacs-nnpot", "openmm-torch")
 NETWORKS = ("plumed-pytorch", "colvars-torchann")
@@ -108,6 +110,20 @@ def test_a_cut_molecule_is_made_whole(vectors):
     made = MakeWhole().double()(cut, vectors.double())
     torch.testing.assert_close(made - made[0], whole - whole[0])
     torch.testing.assert_close(made[0], cut[0])
+
+
+def test_a_file_makes_a_cut_molecule_whole(folder):
+    model = ofcv.load(file(folder, "gromacs-nnpot"))
+    numbers, periodic = torch.tensor([7, 8, 6], dtype=torch.int32), torch.tensor([True] * 3)
+    whole = 0.2 * frames(1, 3)
+    # The bias's atoms in its order are rows 2, 0 and 1 of the group.
+    network = copy.deepcopy(cv().network).double()
+    value, slopes = by_autograd(lambda r: network(plain_distances(r)), whole[:, [2, 0, 1]])
+    images = torch.tensor([[0.0, 0, 0], [1, -2, 0], [-1, 0, 3]])
+    energy, forces = model(whole[0].float() + images @ BOX, numbers, BOX, periodic)
+    torch.testing.assert_close(energy.double(), 25 * (value - 0.2)[0, 0] ** 2, rtol=1e-4, atol=0)
+    expected = -50 * (value - 0.2)[0, 0] * slopes[0, 0]
+    torch.testing.assert_close(forces[[2, 0, 1]].double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_openmm_forces_reach_the_chosen_particles_alone(folder):

@@ -111,6 +111,18 @@ def test_a_molecule_cut_by_the_box_is_made_whole(exported):
     assert bias.evaluate(positions() + images).energy != pytest.approx(whole.energy)
 
 
+def test_a_step_of_more_than_half_a_box_is_a_cut(exported):
+    bias, box = engine(exported(), periodic=True), np.diag([2.0, 2.1, 1.9])
+    whole = np.array([[0.1, 0.2, 0.0], [-0.6, 0.3, 0.1], [-0.5, 0.4, 0.9], [0.3, 0.1, 0.8]])
+    cut = whole + np.array([[0], [1], [1], [0]]) * box[0]
+    # No step is as long as the shortest lattice vector.
+    assert np.linalg.norm(np.diff(cut, axis=0), axis=1).max() < 1.9
+    np.testing.assert_allclose(
+        bias.evaluate(cut, box).forces, bias.evaluate(whole).forces, rtol=1e-9
+    )
+    assert bias.evaluate(cut).energy != pytest.approx(bias.evaluate(whole).energy)
+
+
 @pytest.mark.parametrize(
     "frozen",
     [
