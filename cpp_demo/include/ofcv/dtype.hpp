@@ -9,13 +9,17 @@
 namespace ofcv {
 
 /// Element types of the tensors that go in and out of an artifact.
-enum class DType { float32, float64, int32, int64 };
+enum class DType { float32, float64, int32, int64, boolean };
+
+inline constexpr DType dtypes[] = {DType::float32, DType::float64, DType::int32, DType::int64,
+                                   DType::boolean};
 
 constexpr bool is_floating(DType dtype) {
   return dtype == DType::float32 || dtype == DType::float64;
 }
 
 constexpr std::size_t size_of(DType dtype) {
+  if (dtype == DType::boolean) return 1;
   return dtype == DType::float32 || dtype == DType::int32 ? 4 : 8;
 }
 
@@ -30,12 +34,14 @@ constexpr const char* dtype_name(DType dtype) {
       return "int32";
     case DType::int64:
       return "int64";
+    case DType::boolean:
+      return "bool";
   }
   return "unknown";
 }
 
 constexpr std::optional<DType> dtype_from_name(std::string_view name) {
-  for (const DType dtype : {DType::float32, DType::float64, DType::int32, DType::int64}) {
+  for (const DType dtype : dtypes) {
     if (name == dtype_name(dtype)) return dtype;
   }
   return std::nullopt;

@@ -12,65 +12,51 @@
 namespace ofcv {
 
 /// An artifact that is called with one frame after another. Inputs and outputs stay in memory of
-/// the artifact's own dtype: converting them in LibTorch would take longer than a small network.
+/// the artifact's own dtypes: converting them in LibTorch would take longer than a small network.
 class Frame {
  public:
   /// Arguments as for Model.
   Frame(const std::string& path, const std::string& device, int threads)
-      : model_(path, device, threads) {
-    const Metadata& metadata = model_.metadata();
-    if (metadata.inputs.at(0).dtype == DType::float64) {
-      memory_.emplace<Memory<double>>(metadata);
-    } else {
-      memory_.emplace<Memory<float>>(metadata);
-    }
-  }
+      : model_(path, device, threads),
+        inputs_(memory_for(metadata().inputs)),
+        outputs_(memory_for(metadata().outputs)),
+        input_views_(views<View>(metadata().inputs, inputs_)),
+        output_views_(views<MutableView>(metadata().outputs, outputs_)) {}
 
   const Metadata& metadata() const { return model_.metadata(); }
 
-  /// Number of values of an input.
-  std::size_t input_size(std::size_t index) const {
-    return std::visit([&](const auto& memory) { return memory.input_values[index].size(); },
-                      memory_);
-  }
-
   void set_input(std::size_t index, std::span<const double> values) {
-    std::visit([&](auto& memory) { std::ranges::copy(values, memory.input_values[index].begin()); },
-               memory_);
+    const auto copy = [&](auto& input) {
+      if (values.size() != input.size()) {
+        const std::int64_t got[] = {static_cast<std::int64_t>(values.size())};
+        const TensorSpec& spec = metadata().inputs[index];
+        throw Error(spec.name, "shape " + shape_text(spec.shape), tuple_text(got));
+      }
+      std::ranges::copy(values, input.begin());
+    };
+    std::visit(copy, inputs_.at(index));
   }
 
-  void evaluate() {
-    std::visit([&](auto& memory) { model_.evaluate(memory.inputs, memory.outputs); }, memory_);
-  }
+  void evaluate() { model_.evaluate(input_views_, output_views_); }
 
   std::vector<double> output(std::size_t index) const {
-    return std::visit(
-        [&](const auto& memory) {
-          const auto& values = memory.output_values[index];
-          return std::vector<double>(values.begin(), values.end());
-        },
-        memory_);
+    const auto copy = [](const auto& output) {
+      return std::vector<double>(output.begin(), output.end());
+    };
+    return std::visit(copy, outputs_.at(index));
+  }
+
+  /// Number of values of each output.
+  std::vector<std::size_t> output_sizes() const {
+    std::vector<std::size_t> sizes;
+    for (const Memory& output : outputs_) {
+      sizes.push_back(std::visit([](const auto& values) { return values.size(); }, output));
+    }
+    return sizes;
   }
 
  private:
-  template <typename T>
-  struct Memory {
-    Memory() = default;
-    explicit Memory(const Metadata& metadata) {
-      for (const TensorSpec& spec : metadata.inputs) {
-        input_values.emplace_back(count(shape(spec)));
-        inputs.emplace_back(input_values.back().data(), shape(spec));
-      }
-      for (const TensorSpec& spec : metadata.outputs) {
-        output_values.emplace_back(count(shape(spec)));
-        outputs.emplace_back(output_values.back().data(), shape(spec));
-      }
-    }
-
-    std::vector<std::vector<T>> input_values, output_values;
-    std::vector<View> inputs;
-    std::vector<MutableView> outputs;
-  };
+  using Memory = std::variant<std::vector<float>, std::vector<double>>;
 
   /// The only free size of a collective variable is its number of frames.
   static Shape shape(const TensorSpec& spec) {
@@ -81,8 +67,34 @@ class Frame {
     return sizes;
   }
 
+  static std::vector<Memory> memory_for(const std::vector<TensorSpec>& specs) {
+    std::vector<Memory> memory;
+    for (const TensorSpec& spec : specs) {
+      const auto size = static_cast<std::size_t>(count(shape(spec)));
+      if (spec.dtype == DType::float32) {
+        memory.emplace_back(std::vector<float>(size));
+      } else {
+        memory.emplace_back(std::vector<double>(size));
+      }
+    }
+    return memory;
+  }
+
+  template <typename AnyView>
+  static std::vector<AnyView> views(const std::vector<TensorSpec>& specs,
+                                    std::vector<Memory>& memory) {
+    std::vector<AnyView> views;
+    for (std::size_t i = 0; i < specs.size(); ++i) {
+      std::visit([&](auto& values) { views.emplace_back(values.data(), shape(specs[i])); },
+                 memory[i]);
+    }
+    return views;
+  }
+
   Model model_;
-  std::variant<Memory<float>, Memory<double>> memory_;
+  std::vector<Memory> inputs_, outputs_;
+  std::vector<View> input_views_;
+  std::vector<MutableView> output_views_;
 };
 
 }  // namespace ofcv

@@ -18,7 +18,6 @@
 /// add_subdirectory this folder and link ofcv::ofcv.
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/cuda.h>
 
@@ -38,6 +37,7 @@
 #include "ofcv/error.hpp"
 #include "ofcv/fixed_order.hpp"
 #include "ofcv/graph.hpp"
+#include "ofcv/internal/thread_count.hpp"
 #include "ofcv/machine.hpp"
 #include "ofcv/metadata.hpp"
 #include "ofcv/torchscript.hpp"
@@ -68,13 +68,15 @@ constexpr at::ScalarType scalar_type(DType dtype) {
       return at::kInt;
     case DType::int64:
       return at::kLong;
+    case DType::boolean:
+      return at::kBool;
   }
   return at::ScalarType::Undefined;
 }
 
 /// The name as numpy spells it, for any type of LibTorch's.
 inline std::string scalar_type_name(at::ScalarType type) {
-  for (const DType dtype : {DType::float32, DType::float64, DType::int32, DType::int64}) {
+  for (const DType dtype : dtypes) {
     if (scalar_type(dtype) == type) return dtype_name(dtype);
   }
   return c10::toString(type);
@@ -127,25 +129,6 @@ inline c10::Device parse_device(const std::string& text) {
   }
   return c10::Device(at::kCUDA, index);
 }
-
-/// Lets LibTorch use a number of threads for a while; 0 leaves it alone. A thread that uses
-/// LibTorch for the first time meanwhile starts with this number.
-class ThreadCount {
- public:
-  explicit ThreadCount(int number)
-      : before_(at::get_num_threads()), changes_(number > 0 && number != before_) {
-    if (changes_) at::set_num_threads(number);
-  }
-  ~ThreadCount() {
-    if (changes_) at::set_num_threads(before_);
-  }
-  ThreadCount(const ThreadCount&) = delete;
-  ThreadCount& operator=(const ThreadCount&) = delete;
-
- private:
-  int before_;
-  bool changes_;
-};
 
 }  // namespace detail
 
@@ -227,28 +210,28 @@ class Model {
  private:
   Model(Archive archive, const std::string& path, c10::Device device, int threads, Sums sums)
       : metadata_(Metadata::parse(archive.metadata_text())),
-        box_is_orthorhombic_(metadata_.details.contains("box") &&
-                             metadata_.details.at("box") == "orthorhombic"),
+        box_is_orthorhombic_(metadata_.variable() != nullptr &&
+                             metadata_.variable()->box.run_time == "orthorhombic"),
         device_(device),
         threads_(threads),
         needs_fixed_order_(device.is_cuda() &&
                            (sums == Sums::fixed_order || metadata_.format != "torchscript")),
-        graph_(load(archive, metadata_, path, device)) {}
+        graph_(load(archive, path)) {}
 
   static int checked(int threads) {
     if (threads < 0) throw Error("threads", "0 or more", std::to_string(threads));
     return threads;
   }
 
-  static Graph load(Archive& archive, const Metadata& metadata, const std::string& path,
-                    c10::Device device) {
-    const bool is_compiled = metadata.format == "aotinductor";
-    if (!is_compiled && metadata.format != "torchscript") {
-      throw Error("model", "format torchscript or aotinductor", "format " + metadata.format);
+  Graph load(Archive& archive, const std::string& path) const {
+    const bool is_compiled = metadata_.format == "aotinductor";
+    if (!is_compiled && metadata_.format != "torchscript") {
+      throw Error("model", "format torchscript or aotinductor", "format " + metadata_.format);
     }
-    if (is_compiled) require_this_machine(metadata, device);
+    if (is_compiled) require_this_machine(metadata_, device_);
+    const detail::ThreadCount threads(threads_);
     try {
-      return is_compiled ? load_aotinductor(archive, device) : load_torchscript(archive, device);
+      return is_compiled ? load_aotinductor(archive, device_) : load_torchscript(archive, device_);
     } catch (const Error&) {
       throw;
     } catch (const std::exception& error) {
@@ -338,6 +321,8 @@ class Model {
         return require_range(spec, host.const_data_ptr<std::int32_t>(), detail::sizes(host));
       case DType::int64:
         return require_range(spec, host.const_data_ptr<std::int64_t>(), detail::sizes(host));
+      case DType::boolean:
+        return;
     }
   }
 
@@ -345,19 +330,20 @@ class Model {
   void require_numbers(const TensorSpec& spec, const T* data,
                        std::span<const std::int64_t> shape) const {
     require_finite(spec.name, data, shape);
-    if (spec.name == "box" && count(shape) == 9) require_box(data, box_is_orthorhombic_);
+    if (spec.name == "box" && count(shape) == 9) {
+      require_box(lattice_from(data), box_is_orthorhombic_);
+    }
   }
 
   template <typename T>
   static void require_range(const TensorSpec& spec, const T* data,
                             std::span<const std::int64_t> sizes) {
-    std::optional<std::int64_t> high = spec.high;
-    for (std::size_t i = 0; i < sizes.size(); ++i) {
-      const bool is_end = spec.shape[i].is_symbolic() && spec.shape[i].symbol == spec.high_symbol;
-      if (is_end) high = sizes[i];
+    if (!spec.low || !spec.high) return;
+    std::int64_t high = spec.high->size;
+    for (std::size_t i = 0; i < sizes.size() && spec.high->is_symbolic(); ++i) {
+      if (spec.shape[i].symbol == spec.high->symbol) high = sizes[i];
     }
-    if (!spec.low || !high) return;
-    require_in_range(spec.name, data, count(sizes), *spec.low, *high);
+    require_in_range(spec.name, data, count(sizes), *spec.low, high);
   }
 
   Metadata metadata_;

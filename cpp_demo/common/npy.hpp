@@ -11,11 +11,11 @@
 #include <string>
 #include <string_view>
 
-#include "array.hpp"
+#include "common/array.hpp"
 #include "ofcv/error.hpp"
 
-/// NumPy's .npy files (format versions 1 to 3) of little-endian float32, float64, int32 and int64
-/// in C order. Anything else is refused.
+/// NumPy's .npy files (format versions 1 to 3) of little-endian float32, float64, int32, int64 and
+/// bool in C order. Anything else is refused.
 namespace npy {
 
 static_assert(std::endian::native == std::endian::little,
@@ -24,6 +24,12 @@ static_assert(std::endian::native == std::endian::little,
 namespace detail {
 
 constexpr std::string_view magic = "\x93NUMPY";
+
+/// NumPy's name of a dtype.
+inline const char* descr_of(ofcv::DType dtype) {
+  static constexpr const char* names[] = {"<f4", "<f8", "<i4", "<i8", "|b1"};
+  return names[static_cast<int>(dtype)];
+}
 
 /// Reads the header's Python dictionary, {'descr': '<f8', 'fortran_order': False, 'shape': (3, 4)}.
 class Header {
@@ -58,11 +64,10 @@ class Header {
 
  private:
   ofcv::DType dtype_from_descr(std::string_view descr) const {
-    if (descr == "<f4") return ofcv::DType::float32;
-    if (descr == "<f8") return ofcv::DType::float64;
-    if (descr == "<i4") return ofcv::DType::int32;
-    if (descr == "<i8") return ofcv::DType::int64;
-    throw ofcv::Error(path_, "little-endian float32, float64, int32 or int64",
+    for (const ofcv::DType dtype : ofcv::dtypes) {
+      if (descr == descr_of(dtype)) return dtype;
+    }
+    throw ofcv::Error(path_, "little-endian float32, float64, int32, int64 or bool",
                       "'" + std::string(descr) + "'");
   }
 
@@ -176,8 +181,7 @@ inline Array read(const std::string& path) {
 
 /// Writes format version 1, its data aligned to 64 bytes, as NumPy does.
 inline void write(std::ostream& stream, const ofcv::View& array) {
-  const char* descr[] = {"<f4", "<f8", "<i4", "<i8"};
-  std::string header = std::string("{'descr': '") + descr[static_cast<int>(array.dtype)] +
+  std::string header = std::string("{'descr': '") + detail::descr_of(array.dtype) +
                        "', 'fortran_order': False, 'shape': " + ofcv::tuple_text(array.shape) +
                        ", }";
   constexpr std::size_t before_header = 10;

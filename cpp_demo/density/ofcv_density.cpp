@@ -2,20 +2,18 @@
 
 #include <ATen/ATen.h>
 
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <iostream>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "array.hpp"
-#include "atomic_file.hpp"
-#include "density_optimisation.hpp"
-#include "npy.hpp"
+#include "common/array.hpp"
+#include "common/atomic_file.hpp"
+#include "common/npy.hpp"
+#include "common/options.hpp"
+#include "density/density_optimisation.hpp"
 #include "ofcv/model.hpp"
 
 namespace {
@@ -47,62 +45,18 @@ Exit code: 0; 1 when the largest number of iterations was not enough; 2 with one
 when something is wrong.
 )";
 
-/// Options by name, with the defaults above.
-class Options {
- public:
-  explicit Options(const std::vector<std::string>& words) {
-    for (std::size_t i = 0; i < words.size(); ++i) {
-      if (words[i] == "--help" || words[i] == "-h") {
-        help = true;
-        continue;
-      }
-      const auto known = values_.find(words[i]);
-      if (known == values_.end()) {
-        throw ofcv::Error("arguments", "an option that --help lists", "'" + words[i] + "'");
-      }
-      if (i + 1 == words.size() || words[i + 1].empty()) {
-        throw ofcv::Error(words[i], "a value", "nothing");
-      }
-      known->second = words[++i];
-    }
-  }
-
-  bool has(const std::string& name) const { return !values_.at(name).empty(); }
-
-  const std::string& text(const std::string& name) const {
-    if (!has(name)) throw ofcv::Error(name, "a value", "nothing");
-    return values_.at(name);
-  }
-
-  /// A finite number in [low, high).
-  double number(const std::string& name, double low, double high) const {
-    const std::string& word = text(name);
-    double value = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-    const bool is_number = error == std::errc{} && end == word.data() + word.size();
-    if (!is_number || !(value >= low && value < high)) {
-      char range[64];
-      std::snprintf(range, sizeof range, "a number in [%g, %g)", low, high);
-      throw ofcv::Error(name, range, "'" + word + "'");
-    }
-    return value;
-  }
-
-  bool help = false;
-
- private:
-  std::map<std::string, std::string> values_ = {
-      {"--model", ""},          {"--coulomb", ""}, {"--external", ""},
-      {"--integrals", ""},      {"--initial", ""}, {"--electrons", ""},
-      {"--preconditioner", ""}, {"--step", "0.1"}, {"--momentum", "0.9"},
-      {"--tolerance", "1e-8"},  {"--output", ""},  {"--max-iterations", "10000"},
-      {"--history", ""},
-  };
-};
+/// A number in [low, high).
+double number(const Options& options, const std::string& name, double absent, double low,
+              double high) {
+  char range[64];
+  std::snprintf(range, sizeof range, "a number in [%g, %g)", low, high);
+  const auto fits = [&](double value) { return value >= low && value < high; };
+  return options.number(name, absent, range, fits);
+}
 
 /// An array of float64 as a tensor of its own, checked.
 at::Tensor read(const Options& options, const std::string& name, const ofcv::Shape& shape) {
-  const Array array = npy::read(options.text(name));
+  const Array array = npy::read(options.required(name, "a value"));
   if (array.dtype != ofcv::DType::float64) {
     throw ofcv::Error(name, "dtype float64", ofcv::dtype_name(array.dtype));
   }
@@ -116,13 +70,14 @@ at::Tensor read(const Options& options, const std::string& name, const ofcv::Sha
 
 /// The number of coefficients of a functional of one molecule.
 std::int64_t n_coeffs(const ofcv::Metadata& metadata) {
-  const bool is_functional = metadata.kind == "energy_functional" && metadata.inputs.size() == 1 &&
-                             metadata.inputs[0].shape.size() == 1 &&
-                             !metadata.inputs[0].shape[0].is_symbolic();
+  const bool is_functional =
+      std::holds_alternative<ofcv::EnergyFunctionalDetails>(metadata.details) &&
+      metadata.inputs.size() == 1 && metadata.inputs[0].shape.size() == 1 &&
+      !metadata.inputs[0].shape[0].is_symbolic();
   if (!is_functional) {
     throw ofcv::Error(
         "--model", "an energy_functional of one molecule",
-        metadata.kind + " with " + std::to_string(metadata.inputs.size()) + " inputs");
+        metadata.kind() + " with " + std::to_string(metadata.inputs.size()) + " inputs");
   }
   return metadata.inputs[0].shape[0].size;
 }
@@ -158,12 +113,13 @@ void write(const std::string& path, const ofcv::View& values) {
 int run(const Options& options) {
   const c10::InferenceMode inference;
   const density::Settings settings{
-      .step_size = options.number("--step", 0, 1e6),
-      .momentum = options.number("--momentum", 0, 1),
-      .tolerance = options.number("--tolerance", 0, 1e6),
-      .max_iterations = static_cast<std::int64_t>(options.number("--max-iterations", 0, 1e9)),
+      .step_size = number(options, "--step", 0.1, 0, 1e6),
+      .momentum = number(options, "--momentum", 0.9, 0, 1),
+      .tolerance = number(options, "--tolerance", 1e-8, 0, 1e6),
+      .max_iterations =
+          static_cast<std::int64_t>(number(options, "--max-iterations", 10000, 0, 1e9)),
   };
-  const ofcv::Model model(options.text("--model"));
+  const ofcv::Model model(options.required("--model", "a value"));
   const std::int64_t n = n_coeffs(model.metadata());
   const density::Problem problem{
       .coulomb = read(options, "--coulomb", {n, n}),
@@ -171,8 +127,9 @@ int run(const Options& options) {
       .integrals = read(options, "--integrals", {n}),
       .preconditioner = options.has("--preconditioner") ? read(options, "--preconditioner", {n, n})
                                                         : at::eye(n, at::kDouble),
-      .n_electrons = options.number("--electrons", 0, 1e6),
+      .n_electrons = number(options, "--electrons", 0, 0, 1e6),
   };
+  options.required("--electrons", "a value");
   const at::Tensor initial = read(options, "--initial", {n});
 
   const auto start = std::chrono::steady_clock::now();
@@ -195,16 +152,4 @@ int run(const Options& options) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    const Options options({argv + 1, argv + argc});
-    if (!options.help) return run(options);
-    std::cout << usage;
-    return 0;
-  } catch (const ofcv::Error& error) {
-    std::cerr << "ofcv_density: " << error.what() << "\n";
-  } catch (const std::exception& error) {
-    std::cerr << "ofcv_density: " << ofcv::detail::reason(error) << "\n";
-  }
-  return 2;
-}
+int main(int argc, char** argv) { return run_program("ofcv_density", usage, argc, argv, run); }
