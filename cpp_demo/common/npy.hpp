@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
-#include <limits>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -31,101 +30,37 @@ inline const char* descr_of(ofcv::DType dtype) {
   return names[static_cast<int>(dtype)];
 }
 
-/// Reads the header's Python dictionary, {'descr': '<f8', 'fortran_order': False, 'shape': (3, 4)}.
-class Header {
- public:
-  Header(std::string_view text, const std::string& path) : rest_(text), path_(path) {
-    std::optional<ofcv::DType> dtype;
-    std::optional<bool> fortran_order;
-    std::optional<ofcv::Shape> shape;
-    expect('{');
-    while (!accept('}')) {
-      const std::string_view key = string();
-      expect(':');
-      if (key == "descr" && !dtype) {
-        dtype = dtype_from_descr(string());
-      } else if (key == "fortran_order" && !fortran_order) {
-        fortran_order = boolean();
-      } else if (key == "shape" && !shape) {
-        shape = tuple();
-      } else {
-        malformed();
-      }
-      if (!accept(',') && peek() != '}') malformed();
-    }
-    if (peek() != '\0' || !dtype || !fortran_order || !shape) malformed();
-    if (*fortran_order) throw ofcv::Error(path_, "an array in C order", "one in Fortran order");
-    this->dtype = *dtype;
-    this->shape = *shape;
-  }
-
+struct Header {
   ofcv::DType dtype;
   ofcv::Shape shape;
-
- private:
-  ofcv::DType dtype_from_descr(std::string_view descr) const {
-    for (const ofcv::DType dtype : ofcv::dtypes) {
-      if (descr == descr_of(dtype)) return dtype;
-    }
-    throw ofcv::Error(path_, "little-endian float32, float64, int32, int64 or bool",
-                      "'" + std::string(descr) + "'");
-  }
-
-  char peek() {
-    rest_.remove_prefix(std::min(rest_.find_first_not_of(" \n"), rest_.size()));
-    return rest_.empty() ? '\0' : rest_.front();
-  }
-
-  bool accept(char c) {
-    if (peek() != c) return false;
-    rest_.remove_prefix(1);
-    return true;
-  }
-
-  void expect(char c) {
-    if (!accept(c)) malformed();
-  }
-
-  std::string_view string() {
-    const char quote = peek();
-    if (quote != '\'' && quote != '"') malformed();
-    const std::size_t end = rest_.find(quote, 1);
-    if (end == rest_.npos) malformed();
-    const std::string_view content = rest_.substr(1, end - 1);
-    rest_.remove_prefix(end + 1);
-    return content;
-  }
-
-  bool boolean() {
-    const bool value = peek() == 'T';
-    const std::string_view word = value ? "True" : "False";
-    if (!rest_.starts_with(word)) malformed();
-    rest_.remove_prefix(word.size());
-    return value;
-  }
-
-  ofcv::Shape tuple() {
-    ofcv::Shape shape;
-    expect('(');
-    while (!accept(')')) {
-      peek();
-      std::int64_t size = 0;
-      const auto [end, error] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), size);
-      if (error != std::errc{} || size < 0) malformed();
-      rest_.remove_prefix(static_cast<std::size_t>(end - rest_.data()));
-      shape.push_back(size);
-      if (!accept(',') && peek() != ')') malformed();
-    }
-    return shape;
-  }
-
-  [[noreturn]] void malformed() const {
-    throw ofcv::Error(path_, "a .npy header", "a malformed one");
-  }
-
-  std::string_view rest_;
-  const std::string& path_;
 };
+
+/// Reads a Python dictionary, {'descr': '<f8', 'fortran_order': False, 'shape': (3, 4), }, as the
+/// JSON that other quotes, brackets and words make of it.
+inline Header parse_header(const std::string& text, const std::string& path) {
+  std::string json;
+  for (const char c : text) {
+    static constexpr std::string_view python = "'()TF", replacements = "\"[]tf";
+    if (c == ')' || c == '}') json.erase(json.find_last_not_of(", ") + 1);
+    const std::size_t which = python.find(c);
+    json += which == python.npos ? c : replacements[which];
+  }
+  const auto parsed = nlohmann::json::parse(json, nullptr, /*allow_exceptions=*/false);
+  const auto header = parsed.is_object() ? parsed : nlohmann::json::object();
+  const auto descr = header.value("descr", nlohmann::json());
+  const auto fortran_order = header.value("fortran_order", nlohmann::json());
+  const auto shape = header.value("shape", nlohmann::json());
+  bool is_header = header.size() == 3 && descr.is_string() && fortran_order.is_boolean();
+  is_header &= shape.is_array();
+  for (const auto& size : shape) is_header &= size.is_number_unsigned();
+  if (!is_header) throw ofcv::Error(path, "a .npy header", "a malformed one");
+  if (fortran_order) throw ofcv::Error(path, "an array in C order", "one in Fortran order");
+  for (const ofcv::DType dtype : ofcv::dtypes) {
+    if (descr == descr_of(dtype)) return {dtype, shape.get<ofcv::Shape>()};
+  }
+  throw ofcv::Error(path, "little-endian float32, float64, int32, int64 or bool",
+                    "'" + descr.get<std::string>() + "'");
+}
 
 /// The number of bytes of an array, or nothing where it is beyond `limit`.
 inline std::optional<std::uint64_t> byte_count(const Header& header, std::uint64_t limit) {
@@ -166,7 +101,7 @@ inline Array read(const std::string& path) {
   if (!stream.read(text.data(), header_size)) {
     throw ofcv::Error(path, "a .npy header", "a truncated one");
   }
-  const detail::Header header(text, path);
+  const detail::Header header = detail::parse_header(text, path);
 
   const auto got = static_cast<std::uint64_t>(file_size - stream.tellg());
   if (detail::byte_count(header, static_cast<std::uint64_t>(file_size)) != got) {

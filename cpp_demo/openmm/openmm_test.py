@@ -31,7 +31,7 @@ def distance(box: RuntimeBox | None = None) -> ofcv.CollectiveVariable:
     with torch.no_grad():
         network.weight.fill_(0.1)
     pair = PairDistances(torch.tensor([[0, 2]]), n_atoms=3, box=box)
-    return ofcv.CollectiveVariable(pair, network, ATOMS, "A")
+    return ofcv.CollectiveVariable(pair, network, ATOMS, "A", ["O", "N", "C"])
 
 
 def export_all(folder: Path) -> None:

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <filesystem>
 #include <iostream>
+#include <map>
 #include <stdexcept>
 #include <string>
 
@@ -34,6 +36,24 @@ void require_error(Statement statement, const std::string& message, const char* 
     return;
   }
   fail(file, line, "expected the error\n  " + message + "\ngot none");
+}
+
+/// What a test program's main does. Usage: PROGRAM FOLDER [NAME]: all tests on a folder, or one.
+inline int run(int argc, char** argv,
+               const std::map<std::string, void (*)(const std::filesystem::path&)>& tests) {
+  const std::string only = argc == 3 ? argv[2] : "";
+  int n_run = 0;
+  for (const auto& [name, test] : tests) {
+    if (argc < 2 || !(only.empty() || name == only)) continue;
+    try {
+      test(argv[1]);
+      ++n_run;
+    } catch (const std::exception& error) {
+      std::cerr << name << ": " << error.what() << "\n";
+      return 1;
+    }
+  }
+  return n_run > 0 ? 0 : 1;
 }
 
 }  // namespace check

@@ -174,6 +174,14 @@ class EngineVariable {
     if (variable->time_unit.value_or("ps") != "ps") {
       throw Error("time_unit", "ps", *variable->time_unit);
     }
+    if (metadata.inputs.empty() || metadata.inputs[0].shape.empty()) {
+      throw Error("metadata", "inputs and outputs that fit the details", "others");
+    }
+    const Dimension& batch = metadata.inputs[0].shape[0];
+    if (!batch.is_symbolic() && batch.size != 1) {
+      throw Error("model", "an artifact for one frame or any number of them",
+                  "one for " + std::to_string(batch.size));
+    }
     return *variable;
   }
 
@@ -185,11 +193,6 @@ class EngineVariable {
     if (metadata().periodic()) sizes.push_back(9 * n_outputs());
     if (metadata().inputs.size() != n_inputs || frame_.output_sizes() != sizes) {
       throw Error("metadata", "inputs and outputs that fit the details", "others");
-    }
-    const Dimension& batch = metadata().inputs[0].shape.at(0);
-    if (!batch.is_symbolic() && batch.size != 1) {
-      throw Error("model", "an artifact for one frame or any number of them",
-                  "one for " + std::to_string(batch.size));
     }
   }
 
@@ -215,7 +218,7 @@ class EngineVariable {
     if (nearest_image_ && std::equal(box, box + 9, given_box_.begin())) return;
     ofcv::require_finite("box", box, Shape{3, 3});
     const Lattice lattice = lattice_from(box, length_);
-    require_box(lattice, variable_.box.run_time == "orthorhombic");
+    require_box(lattice, variable_.box.run_time == BoxShape::orthorhombic);
     for (const Lattice& own : variable_.box.fixed) require_same_box(own, lattice);
     if (metadata().periodic()) frame_.set_input(1, std::span(lattice[0].data(), 9));
     nearest_image_.emplace(lattice);

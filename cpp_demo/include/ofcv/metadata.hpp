@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -12,7 +13,21 @@
 #include "ofcv/dtype.hpp"
 #include "ofcv/lattice.hpp"
 
+/// What artifacts say about themselves (`ofcv.json`), with the types and names of the Python
+/// package's ofcv_export/graph/{metadata,details,tensor_spec}.py.
 namespace ofcv {
+
+/// Lists the fields that a type has in JSON; those of the second kind may be absent there.
+#define OFCV_FIELDS(...)                    \
+  template <typename F>                     \
+  void list(F& fields) {                    \
+    fields.read(#__VA_ARGS__, __VA_ARGS__); \
+  }
+#define OFCV_FIELDS_WITH_DEFAULTS(...)                 \
+  template <typename F>                                \
+  void list_with_defaults(F& fields) {                 \
+    fields.read_or_default(#__VA_ARGS__, __VA_ARGS__); \
+  }
 
 /// One entry of a shape: a fixed size, or a symbol such as `batch` that stands for any size.
 struct Dimension {
@@ -30,29 +45,45 @@ struct TensorSpec {
   std::optional<std::int64_t> low;             ///< half-open range of an integer input
   std::optional<Dimension> high;               ///< a symbol is one of the tensor's own shape
   std::optional<std::vector<double>> example;  ///< values to test with, where not any will do
+  OFCV_FIELDS(name, dtype, shape)
+  OFCV_FIELDS_WITH_DEFAULTS(low, high, example)
 };
 
 using Description = nlohmann::json;
 
+enum class BoxShape { triclinic, orthorhombic };
+enum class SumForm { scatter, gather };
+enum class GraphForm { general, one_frame, cyclic_pairs, gathered_pairs };
+
+/// The names of such values in JSON, in order.
+constexpr auto names_of(BoxShape) { return std::array{"triclinic", "orthorhombic"}; }
+constexpr auto names_of(SumForm) { return std::array{"scatter", "gather"}; }
+constexpr auto names_of(GraphForm) {
+  return std::array{"general", "one frame", "cyclic pairs", "gathered pairs"};
+}
+
 /// What a variable makes of boxes and periodic images.
 struct Box {
-  std::optional<std::string> run_time;  ///< boxes of every call: triclinic or orthorhombic
-  std::vector<Lattice> fixed;           ///< periodic boxes that are part of it, in its unit
-  bool open = false;                    ///< some vectors are taken as they are: molecules be whole
-  bool fractions = false;               ///< positions are fractions of a box
+  std::optional<BoxShape> run_time;  ///< which boxes it takes with every call
+  std::vector<Lattice> fixed;        ///< periodic boxes that are part of it, in its unit
+  bool open = false;                 ///< takes some vectors as they are: molecules must be whole
+  bool fractions = false;            ///< positions are fractions of a box
+  OFCV_FIELDS(run_time, fixed, open, fractions)
 };
 
 /// Descriptor and atom of every block of a sparse Jacobian, in order.
 struct Pattern {
   std::vector<std::int64_t> descriptor_index, atom_index;
+  OFCV_FIELDS(descriptor_index, atom_index)
 };
 
 /// The chain rule on frozen frames.
 struct SmartDerivativesDetails {
   static constexpr const char* kind = "smart_derivatives";
   std::int64_t n_atoms = 0, n_descriptors = 0, nnz = 0, n_frames = 0;
-  std::string form;
+  SumForm form = SumForm::scatter;
   std::optional<Description> descriptors;
+  OFCV_FIELDS(n_atoms, n_descriptors, nnz, n_frames, form, descriptors)
 };
 
 /// The chain rule with the derivatives of the descriptors as an input.
@@ -61,6 +92,7 @@ struct SparseChainRuleDetails {
   std::int64_t n_atoms = 0, n_descriptors = 0, nnz = 0;
   Pattern pattern;
   std::optional<Description> descriptors;
+  OFCV_FIELDS(n_atoms, n_descriptors, nnz, pattern, descriptors)
 };
 
 /// The rescaling of any molecule or, with `atomic_numbers`, of one.
@@ -70,6 +102,8 @@ struct RescalingDetails {
   double epsilon = 0;
   std::optional<double> s_coeff, s_grad;
   std::optional<std::vector<std::int64_t>> atomic_numbers;
+  OFCV_FIELDS(n_basis, epsilon)
+  OFCV_FIELDS_WITH_DEFAULTS(s_coeff, s_grad, atomic_numbers)
 };
 
 /// A functional of density coefficients, of any molecules or of one.
@@ -78,6 +112,8 @@ struct EnergyFunctionalDetails {
   std::int64_t n_basis = 0;
   bool atomic_reference = false, transform = false;
   std::optional<std::vector<std::int64_t>> atomic_numbers;
+  OFCV_FIELDS(n_basis, atomic_reference)
+  OFCV_FIELDS_WITH_DEFAULTS(transform, atomic_numbers)
 };
 
 /// A collective variable or a bias.
@@ -89,7 +125,8 @@ struct VariableDetails {
   std::map<std::string, std::vector<double>> parameters;  ///< defaults
   std::optional<std::string> time_unit;  ///< of the parameter `time`, if there is one
   std::optional<Description> bias;
-  std::string form;
+  GraphForm form = GraphForm::general;
+  OFCV_FIELDS(n_atoms, n_outputs, box, descriptors, parameters, time_unit, bias, form)
 };
 
 /// A variable, or its network, in an engine's own calling convention.
@@ -99,6 +136,8 @@ struct ContractDetails {
   VariableDetails variable;
   std::optional<std::vector<std::string>> engine_inputs;
   std::optional<std::vector<std::int64_t>> group;
+  OFCV_FIELDS(contract, variable)
+  OFCV_FIELDS_WITH_DEFAULTS(engine_inputs, group)
 };
 
 using Details = std::variant<SmartDerivativesDetails, SparseChainRuleDetails, RescalingDetails,
@@ -108,6 +147,7 @@ using Details = std::variant<SmartDerivativesDetails, SparseChainRuleDetails, Re
 struct Digests {
   std::optional<std::string> pattern;
   std::string weights;
+  OFCV_FIELDS(pattern, weights)
 };
 
 /// Measured differences from float64.
@@ -115,6 +155,7 @@ struct Parity {
   std::string reference, runtime;
   double max_abs_error = 0, max_rel_error = 0, tolerance = 0;
   std::int64_t comparisons = 0;
+  OFCV_FIELDS(reference, runtime, max_abs_error, max_rel_error, tolerance, comparisons)
 };
 
 /// Some float64 values of an output, at places of the flattened tensor, and their usual size.
@@ -122,18 +163,18 @@ struct ProbeOutput {
   std::vector<std::int64_t> places;
   std::vector<double> values;
   double scale = 0;
+  OFCV_FIELDS(places, values, scale)
 };
 
 /// Inputs' sizes and some outputs, to check a file wherever it is used.
 struct Probe {
   std::map<std::string, std::int64_t> sizes;
   std::map<std::string, ProbeOutput> outputs;
+  OFCV_FIELDS(sizes, outputs)
 };
 
-/// What an artifact says about itself (`ofcv.json`), as in Python's ofcv_export/graph/metadata.py.
 struct Metadata {
-  static constexpr std::int64_t schema = 2;
-
+  std::int64_t schema = 0;
   std::string format;  ///< torchscript, onnx or aotinductor
   Details details;     ///< the kind of artifact, and the facts about it
   std::vector<TensorSpec> inputs, outputs;
@@ -150,10 +191,13 @@ struct Metadata {
   std::string created;
   std::optional<Parity> parity;  ///< null only while it is exported
   Probe probe;
+  OFCV_FIELDS(schema, format, details, inputs, outputs, options, atoms, elements, length_unit,
+              output_units, sha256, versions, opset, device, instruction_set, created, parity,
+              probe)
 
   nlohmann::json document;  ///< everything, as it stands in the file
 
-  /// Throws unless `text` is metadata of this schema.
+  /// Throws unless `text` is metadata of schema 2.
   static Metadata parse(const std::string& text);
 
   std::string kind() const {
@@ -171,6 +215,9 @@ struct Metadata {
     return std::get_if<VariableDetails>(&details);
   }
 };
+
+#undef OFCV_FIELDS
+#undef OFCV_FIELDS_WITH_DEFAULTS
 
 }  // namespace ofcv
 

@@ -22,6 +22,7 @@
 #include <torch/cuda.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <exception>
@@ -59,19 +60,8 @@ inline Metadata read_metadata(const std::string& path) {
 namespace detail {
 
 constexpr at::ScalarType scalar_type(DType dtype) {
-  switch (dtype) {
-    case DType::float32:
-      return at::kFloat;
-    case DType::float64:
-      return at::kDouble;
-    case DType::int32:
-      return at::kInt;
-    case DType::int64:
-      return at::kLong;
-    case DType::boolean:
-      return at::kBool;
-  }
-  return at::ScalarType::Undefined;
+  constexpr std::array types = {at::kFloat, at::kDouble, at::kInt, at::kLong, at::kBool};
+  return types[static_cast<std::size_t>(dtype)];
 }
 
 /// The name as numpy spells it, for any type of LibTorch's.
@@ -211,7 +201,7 @@ class Model {
   Model(Archive archive, const std::string& path, c10::Device device, int threads, Sums sums)
       : metadata_(Metadata::parse(archive.metadata_text())),
         box_is_orthorhombic_(metadata_.variable() != nullptr &&
-                             metadata_.variable()->box.run_time == "orthorhombic"),
+                             metadata_.variable()->box.run_time == BoxShape::orthorhombic),
         device_(device),
         threads_(threads),
         needs_fixed_order_(device.is_cuda() &&
