@@ -17,8 +17,6 @@
 #include <utility>
 #include <vector>
 
-// LibTorch has a macro of that name.
-#undef CHECK
 #include "check.hpp"
 #include "common/npy.hpp"
 #include "ofcv/dtype.hpp"

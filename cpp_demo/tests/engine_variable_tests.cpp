@@ -93,15 +93,13 @@ void test_numbers(const fs::path& folder) {
 }
 
 void test_changing_boxes(const fs::path& folder) {
-  const Case one(folder, "periodic"), other(folder, "several");
+  const Case one(folder, "periodic");
   ofcv::EngineVariable variable(one.path, {});
-  variable.evaluate(one.positions.data(), one.box.data());
-  const Numbers wide = scaled(one.box, 1.5);
-  variable.evaluate(one.positions.data(), wide.data());
-  const double in_wide = variable.value(0);
-  variable.evaluate(one.positions.data(), one.box.data());
-  CHECK(agree({variable.value(0)}, one.values, 1e-11));
-  CHECK(std::abs(in_wide - one.values[0]) > 1e-3);
+  const Numbers narrow = scaled(one.box, 0.2);
+  for (const bool is_changed : {false, true, false}) {
+    variable.evaluate(one.positions.data(), is_changed ? narrow.data() : one.box.data());
+    CHECK(agree({variable.value(0)}, one.values, 1e-11) != is_changed);
+  }
 }
 
 /// Nearest images in lattices whose vectors are hidden by shears, against a search far around.
@@ -115,7 +113,7 @@ void test_nearest_images(const fs::path&) {
       for (int dim = 0; dim < 3; ++dim) plain[k][dim] = (k == dim ? 1.5 : 0) + 0.5 * number(random);
     }
     ofcv::Lattice sheared = plain;
-    for (int step = 0; step < 6; ++step) {
+    for (int step = 0; step < 3; ++step) {
       ofcv::Vector& row = sheared[step % 3];
       row = ofcv::detail::sum(row, integer(random), sheared[(step + 1) % 3]);
     }

@@ -52,12 +52,7 @@ def main(folder: Path) -> None:
     )
     save(folder / "mixed", network(mixed, n_outputs=2), positions, BOX, given=cut)
     # A position, which is not the same elsewhere.
-    height = CapturedDescriptor(Height(), 4)
-    save(
-        folder / "height",
-        ofcv.CollectiveVariable(height, torch.nn.Identity().double(), ATOMS),
-        positions,
-    )
+    save(folder / "height", network(CapturedDescriptor(Height(), 4)), positions)
 
     ofcv.export(cv(), folder / "five_frames.pt", batch=5)
     fixed = OrthorhombicBox(torch.tensor([2.0, 2.1, 1.9], dtype=torch.float64), periodic=True)

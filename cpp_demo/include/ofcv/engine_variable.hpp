@@ -16,11 +16,12 @@
 #include "ofcv/atoms.hpp"
 #include "ofcv/box.hpp"
 #include "ofcv/error.hpp"
-#include "ofcv/frame.hpp"
 #include "ofcv/lattice.hpp"
 #include "ofcv/metadata.hpp"
+#include "ofcv/model.hpp"
 #include "ofcv/units.hpp"
 #include "ofcv/validation.hpp"
+#include "ofcv/view.hpp"
 
 namespace ofcv {
 
@@ -51,11 +52,12 @@ class EngineVariable {
  public:
   /// Throws unless the artifact fits the engine's units, atoms and box.
   EngineVariable(const std::string& path, const EngineSystem& system)
-      : frame_(path, system.device, system.threads),
+      : model_(path, system.device, system.threads),
         variable_(require_variable(metadata())),
         atoms_(atoms_of(metadata(), variable_.n_atoms)),
-        length_(system.length_unit * length_factor("nm", metadata().length_unit.value_or(""))),
-        places_(3 * atoms_.size()) {
+        length_(system.length_unit * length_factor("nm", metadata().length_unit.value_or(""))) {
+    make_memory(metadata().inputs, inputs_, input_views_);
+    make_memory(metadata().outputs, outputs_, output_views_);
     require_sizes();
     if (is_energy()) {
       const double unit = energy_factor(metadata().output_units.at("values"), "kJ/mol");
@@ -71,15 +73,13 @@ class EngineVariable {
     if (takes_box() && !system.periodic) {
       throw Error("box", "a periodic system", "one without a box");
     }
-    for (const auto& [name, values] : variable_.parameters) {
-      frame_.set_input(input_of(name), values);
-    }
+    for (const auto& [name, values] : variable_.parameters) set_input(name, values);
     for (const auto& [name, values] : system.parameters) set_parameter(name, values);
   }
   EngineVariable(const EngineVariable&) = delete;
   EngineVariable& operator=(const EngineVariable&) = delete;
 
-  const Metadata& metadata() const { return frame_.metadata(); }
+  const Metadata& metadata() const { return model_.metadata(); }
 
   /// Zero-based indices of the artifact's atoms in the engine.
   const std::vector<std::int64_t>& atoms() const { return atoms_; }
@@ -113,12 +113,12 @@ class EngineVariable {
       for (const auto& [entry, defaults] : known) names += (names.empty() ? "" : ", ") + entry;
       throw Error("parameters", names.empty() ? "none" : names, name);
     }
-    frame_.set_input(input_of(name), values);
+    set_input(name, values);
   }
 
   /// Sets the simulation's time, in ps, for what depends on it.
   void set_time(double time) {
-    if (variable_.time_unit) frame_.set_input(input_of("time"), std::array{time});
+    if (variable_.time_unit) set_input("time", std::array{time});
   }
 
   /// Evaluates the artifact at the positions (n, 3) of its atoms, in its order. `box` is null or
@@ -131,22 +131,27 @@ class EngineVariable {
     } else if (takes_box()) {
       throw Error("box", "shape (3, 3)", "none");
     }
+    ofcv::require_finite("positions", positions, input_views_[0].shape);
     place(positions, box != nullptr);
-    frame_.set_input(0, places_);
-    frame_.evaluate();
-    std::vector<double> values = frame_.output(0), derivatives = frame_.output(1);
-    require_finite(values);
-    require_finite(derivatives);
-    values_ = scaled(std::move(values), value_unit_);
-    derivatives_ = scaled(std::move(derivatives), value_unit_ * length_);
-    if (metadata().periodic()) box_derivatives_ = scaled(frame_.output(2), value_unit_ * length_);
+    model_.evaluate(input_views_, output_views_);
+    const auto is_finite = [](const std::vector<double>& results) {
+      return detail::all_finite(results.data(), static_cast<std::int64_t>(results.size()));
+    };
+    if (!std::ranges::all_of(outputs_, is_finite)) {
+      throw Error("values", "finite values and derivatives", "NaN or infinity");
+    }
+    results_ = outputs_;
+    for (std::size_t i = 0; i < results_.size(); ++i) {
+      for (double& result : results_[i]) result *= value_unit_ * (i > 0 ? length_ : 1);
+    }
   }
 
-  double value(std::size_t output) const { return values_.at(output); }
+  double value(std::size_t output) const { return results_.at(0).at(output); }
 
   /// Derivatives of a value with respect to the positions, (n, 3).
   std::span<const double> derivatives(std::size_t output) const {
-    return std::span(derivatives_).subspan(output * places_.size(), places_.size());
+    const std::size_t size = 3 * atoms_.size();
+    return std::span(results_.at(1)).subspan(output * size, size);
   }
 
   /// Derivative of a value with respect to a strain of positions and box together,
@@ -157,11 +162,11 @@ class EngineVariable {
     const auto add = [&](const double* row, const double* derivative) {
       for (int i = 0; i < 9; ++i) strain[i] += row[i / 3] * derivative[i % 3] / length_;
     };
-    for (std::size_t i = 0; i < places_.size(); i += 3) {
-      add(&places_[i], &derivatives(output)[i]);
+    for (std::size_t i = 0; i < inputs_[0].size(); i += 3) {
+      add(&inputs_[0][i], &derivatives(output)[i]);
     }
     for (std::size_t row = 0; metadata().periodic() && row < 3; ++row) {
-      add(box_[row].data(), &box_derivatives_[9 * output + 3 * row]);
+      add(&inputs_[1][3 * row], &results_.at(2)[9 * output + 3 * row]);
     }
     return strain;
   }
@@ -185,32 +190,39 @@ class EngineVariable {
     return *variable;
   }
 
-  /// What the details say has to be true of the tensors.
-  void require_sizes() const {
-    const std::size_t n_inputs = (metadata().periodic() ? 2 : 1) + variable_.parameters.size();
-    const std::size_t n_derivatives = n_outputs() * places_.size();
-    std::vector<std::size_t> sizes = {n_outputs(), n_derivatives};
-    if (metadata().periodic()) sizes.push_back(9 * n_outputs());
-    if (metadata().inputs.size() != n_inputs || frame_.output_sizes() != sizes) {
-      throw Error("metadata", "inputs and outputs that fit the details", "others");
+  /// Doubles for one frame of each tensor; their views are what the model is called with.
+  template <typename AnyView>
+  static void make_memory(const std::vector<TensorSpec>& specs,
+                          std::vector<std::vector<double>>& memory, std::vector<AnyView>& views) {
+    for (const TensorSpec& spec : specs) {
+      Shape shape;
+      for (const Dimension& size : spec.shape) shape.push_back(size.is_symbolic() ? 1 : size.size);
+      auto& values = memory.emplace_back(static_cast<std::size_t>(count(shape)));
+      views.emplace_back(values.data(), shape);
     }
   }
 
-  static void require_finite(const std::vector<double>& results) {
-    if (detail::all_finite(results.data(), static_cast<std::int64_t>(results.size()))) return;
-    throw Error("values", "finite values and derivatives", "NaN or infinity");
+  /// What the details say has to be true of the tensors.
+  void require_sizes() const {
+    const std::size_t n_boxes = metadata().periodic() ? 1 : 0;
+    bool fits = inputs_.size() == 1 + n_boxes + variable_.parameters.size() &&
+                outputs_.size() == 2 + n_boxes && inputs_[0].size() == 3 * atoms_.size() &&
+                outputs_[0].size() == n_outputs() &&
+                outputs_[1].size() == n_outputs() * inputs_[0].size();
+    if (n_boxes > 0) fits &= inputs_[1].size() == 9 && outputs_.back().size() == 9 * n_outputs();
+    if (!fits) throw Error("metadata", "inputs and outputs that fit the details", "others");
   }
 
-  static std::vector<double> scaled(std::vector<double> values, double factor) {
-    for (double& value : values) value *= factor;
-    return values;
-  }
-
-  std::size_t input_of(const std::string& name) const {
-    const auto& inputs = metadata().inputs;
-    const auto found = std::ranges::find(inputs, name, &TensorSpec::name);
-    if (found == inputs.end()) throw Error("metadata", "an input for every parameter", name);
-    return static_cast<std::size_t>(found - inputs.begin());
+  void set_input(const std::string& name, std::span<const double> values) {
+    const auto& specs = metadata().inputs;
+    const auto found = std::ranges::find(specs, name, &TensorSpec::name);
+    if (found == specs.end()) throw Error("metadata", "an input for every parameter", name);
+    std::vector<double>& input = inputs_[static_cast<std::size_t>(found - specs.begin())];
+    if (values.size() != input.size()) {
+      const std::int64_t got[] = {static_cast<std::int64_t>(values.size())};
+      throw Error(name, "shape " + shape_text(found->shape), tuple_text(got));
+    }
+    std::ranges::copy(values, input.begin());
   }
 
   /// What is costly is done when the box changes.
@@ -220,9 +232,8 @@ class EngineVariable {
     const Lattice lattice = lattice_from(box, length_);
     require_box(lattice, variable_.box.run_time == BoxShape::orthorhombic);
     for (const Lattice& own : variable_.box.fixed) require_same_box(own, lattice);
-    if (metadata().periodic()) frame_.set_input(1, std::span(lattice[0].data(), 9));
+    if (metadata().periodic()) std::copy_n(lattice[0].data(), 9, inputs_[1].begin());
     nearest_image_.emplace(lattice);
-    box_ = lattice;
     std::copy_n(box, 9, given_box_.begin());
   }
 
@@ -241,20 +252,20 @@ class EngineVariable {
         moved = detail::sum(detail::sum(moved, 1, (*nearest_image_)(step)), -1, step);
       }
       before = atom;
-      for (int dim = 0; dim < 3; ++dim) places_[3 * k + dim] = atom[dim] + moved[dim];
+      for (int dim = 0; dim < 3; ++dim) inputs_[0][3 * k + dim] = atom[dim] + moved[dim];
     }
   }
 
-  Frame frame_;
+  Model model_;
   const VariableDetails& variable_;
   std::vector<std::int64_t> atoms_;
   double length_;          ///< the engine's unit in the artifact's
   double value_unit_ = 1;  ///< the artifact's unit of an energy in the engine's
   std::array<double, 9> given_box_{};
-  Lattice box_{};  ///< in the artifact's unit
-  std::optional<NearestImage> nearest_image_;
-  std::vector<double> places_;  ///< of the artifact's atoms, in its unit
-  std::vector<double> values_, derivatives_, box_derivatives_;  ///< in the engine's units
+  std::optional<NearestImage> nearest_image_;                    ///< in that box
+  std::vector<std::vector<double>> inputs_, outputs_, results_;  ///< the last in engine's units
+  std::vector<View> input_views_;
+  std::vector<MutableView> output_views_;
 };
 
 }  // namespace ofcv

@@ -85,6 +85,19 @@ inline at::Tensor borrowed(const void* data, const Shape& shape, DType dtype) {
   return tensor;
 }
 
+/// Converts float to double or back, and returns whether it was one of those. Tensor::copy_ does
+/// the same and takes a microsecond to get going.
+inline bool convert(DType from, const void* source, DType to, void* target, std::int64_t size) {
+  if (from == DType::float64 && to == DType::float32) {
+    std::copy_n(static_cast<const double*>(source), size, static_cast<float*>(target));
+  } else if (from == DType::float32 && to == DType::float64) {
+    std::copy_n(static_cast<const float*>(source), size, static_cast<double*>(target));
+  } else {
+    return false;
+  }
+  return true;
+}
+
 inline std::span<const std::int64_t> sizes(const at::Tensor& tensor) {
   return {tensor.sizes().data(), tensor.sizes().size()};
 }
@@ -187,14 +200,21 @@ class Model {
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       require_same_shape(metadata_.outputs[i], results[i], outputs[i]);
     }
-    for (std::size_t i = 0; i < outputs.size(); ++i) write(results[i], outputs[i]);
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      write(metadata_.outputs[i].dtype, results[i], outputs[i]);
+    }
   }
 
   /// The caller's memory as the tensor that input `spec` takes, on the CPU: the memory itself
   /// where the dtype matches, a converted copy otherwise.
   static at::Tensor as_tensor(const TensorSpec& spec, const View& view) {
     const at::Tensor tensor = detail::borrowed(view.data, view.shape, view.dtype);
-    return view.dtype == spec.dtype ? tensor : tensor.to(detail::scalar_type(spec.dtype));
+    if (view.dtype == spec.dtype) return tensor;
+    const at::ScalarType type = detail::scalar_type(spec.dtype);
+    at::Tensor copy = at::detail::empty_cpu(view.shape, type);
+    void* target = copy.mutable_data_ptr();
+    const bool done = detail::convert(view.dtype, view.data, spec.dtype, target, copy.numel());
+    return done ? copy : tensor.to(type);
   }
 
  private:
@@ -248,13 +268,14 @@ class Model {
     return results;
   }
 
-  // A plain copy of the bytes where that is enough: copy_ takes a microsecond to get going.
-  static void write(const at::Tensor& result, const MutableView& output) {
-    const at::ScalarType type = detail::scalar_type(output.dtype);
-    if (result.is_cpu() && result.is_contiguous() && result.scalar_type() == type) {
+  // A plain copy of the bytes where that is enough.
+  static void write(DType dtype, const at::Tensor& result, const MutableView& output) {
+    const bool is_plain = result.is_cpu() && result.is_contiguous();
+    if (is_plain && dtype == output.dtype) {
       std::memcpy(output.data, result.const_data_ptr(), result.nbytes());
-    } else {
-      at::from_blob(output.data, output.shape, type).copy_(result);
+    } else if (!is_plain || !detail::convert(dtype, result.const_data_ptr(), output.dtype,
+                                             output.data, result.numel())) {
+      at::from_blob(output.data, output.shape, detail::scalar_type(output.dtype)).copy_(result);
     }
   }
 
