@@ -21,7 +21,7 @@ class Trajectory {
   /// Throws unless the frames have the artifact's atoms, elements and box, where it has its own.
   Trajectory(const ofcv::Metadata& metadata, const std::string& path)
       : path_(path),
-        unit_(ofcv::length_factor(metadata.length_unit.value_or(""), "A")),
+        unit_(ofcv::length_in_nm(metadata.length_unit.value_or("")) / ofcv::length_in_nm("A")),
         atoms_(ofcv::atoms_of(metadata, metadata.variable()->n_atoms)),
         frames_(xyz::read(path)) {
     ofcv::require_positions(*metadata.variable());

@@ -55,13 +55,13 @@ class EngineVariable {
       : model_(path, system.device, system.threads),
         variable_(require_variable(metadata())),
         atoms_(atoms_of(metadata(), variable_.n_atoms)),
-        length_(system.length_unit * length_factor("nm", metadata().length_unit.value_or(""))) {
+        length_(system.length_unit / length_in_nm(metadata().length_unit.value_or(""))) {
     make_memory(metadata().inputs, inputs_, input_views_);
     make_memory(metadata().outputs, outputs_, output_views_);
     require_sizes();
     if (is_energy()) {
-      const double unit = energy_factor(metadata().output_units.at("values"), "kJ/mol");
-      value_unit_ = unit / system.energy_unit;
+      const std::string& unit = metadata().output_units.at("values");
+      value_unit_ = energy_in_kj_per_mol(unit) / system.energy_unit;
     }
     const std::int64_t last = std::ranges::max(atoms_);
     if (last >= system.n_atoms) {

@@ -1,5 +1,4 @@
-// Tests of ofcv::OpenMMForce on the files that openmm_test.py makes. Usage: ofcv_openmm_tests
-// FOLDER
+// Tests of ofcv::OpenMMForce on the files that openmm_test.py makes. Usage: openmm_tests FOLDER
 
 #include <openmm/Context.h>
 #include <openmm/NonbondedForce.h>
@@ -16,8 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "check.hpp"
 #include "openmm/ofcv_force.hpp"
-#include "tests/check.hpp"
 
 namespace {
 
