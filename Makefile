@@ -1,7 +1,7 @@
 # make demo    real input to verified artifacts, in Python and C++
 # make openmm-demo   a trained CV pulls alanine dipeptide in OpenMM, from Python and from C++
 # make test    all tests, Python and C++
-# make check   formatting, lint and types
+# make check   formatting, lint, types, and which package may import which
 # make bench   all timings, side by side with their peers and limits
 # make guard   ratios of timings that must not get worse, in a few minutes
 #
@@ -29,13 +29,14 @@ openmm-demo: cpp-demo
 	$(BIN)/python -m export_scripts.openmm_example --program $(BUILD)/openmm/ofcv_openmm --output demo_output/openmm
 
 test: cpp-tests
-	$(BIN)/python -m pytest
-	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure
 
 check: $(VENV)/test.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 
 format: $(VENV)/test.installed

@@ -35,7 +35,7 @@ from benchmarks.training_batch import ATOMS, BATCHES, distances, frozen
 from ofcv_export.artifacts.cuda_graph import CapturedRunner
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.formats.format import Runner
-from ofcv_export.graph.export_graph import TensorSpec
+from ofcv_export.graph.tensor_spec import TensorSpec
 
 STEP_GOAL = 15.0
 BANDWIDTH_GOAL = 0.7

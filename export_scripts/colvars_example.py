@@ -78,7 +78,7 @@ def colvars_block(path: Path, metadata: Metadata, engine_unit: str) -> str:
     numbers = [atom + 1 for atom in metadata.atoms]
     lines = ["colvar {", "  name extension", "  torchANN {", f"    modelFile {path}"]
     lines += ["    output_component 0", "    doubleInputTensor on"]
-    for index, (first, second) in enumerate(metadata.details["descriptors"]["pairs"]):
+    for index, (first, second) in enumerate(metadata.details.variable.descriptors["pairs"]):
         lines += [
             "    distance {",
             f"      name d{index:04d}",

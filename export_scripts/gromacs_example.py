@@ -47,14 +47,14 @@ def mdp_lines(path: Path, metadata: Metadata) -> str:
         "nnpot-modelfile": str(path),
         "nnpot-input-group": GROUP,
     }
-    for number, name in enumerate(metadata.details["engine_inputs"], start=1):
+    for number, name in enumerate(metadata.details.engine_inputs, start=1):
         options[f"nnpot-model-input{number}"] = name
     return "\n".join(f"{key:20} = {value}" for key, value in options.items())
 
 
 def index_lines(metadata: Metadata) -> str:
     """Return the input group of a file as a group of an index file, which counts from 1."""
-    return f"[ {GROUP} ]\n" + " ".join(str(atom + 1) for atom in metadata.details["group"])
+    return f"[ {GROUP} ]\n" + " ".join(str(atom + 1) for atom in metadata.details.group)
 
 
 def main(

@@ -23,7 +23,9 @@ console = Console(soft_wrap=True, highlight=False)
 def python_lines(path: Path, metadata: Metadata) -> str:
     """Return the lines that add a file to an OpenMM System."""
     inputs = [spec.name for spec in metadata.inputs]
-    defaults = [value for values in metadata.details["parameters"].values() for value in values]
+    defaults = [
+        value for values in metadata.details.variable.parameters.values() for value in values
+    ]
     outputs_forces = len(metadata.outputs) == 2
     names = [name for name in inputs if name not in ("positions", "box")]
     return "\n".join(

@@ -88,7 +88,7 @@ def max_relative_error(case: Case, outputs: Outputs) -> float:
 def verified_tolerances(case: Case, folder: Path, suffix: str) -> dict[str, float]:
     """Return the tolerances that the files of a case were verified with."""
     paths = {dtype: artifact_path(folder, case, dtype, suffix) for dtype in DTYPES}
-    return {dtype: ofcv.read_metadata(path).parity["tolerance"] for dtype, path in paths.items()}
+    return {dtype: ofcv.read_metadata(path).parity.tolerance for dtype, path in paths.items()}
 
 
 def replay_in_python(case: Case, folder: Path, suffix: str) -> Result:

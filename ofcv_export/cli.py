@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import typer
 from rich.console import Console
@@ -22,8 +24,9 @@ from ofcv_export.base.validation import shape_text
 from ofcv_export.density.fitting.density_labels import basis_of_irreps
 from ofcv_export.density.fitting.fit_statistics import fit_statistics
 from ofcv_export.density.fitting.sample_weighers import parse_weigher
-from ofcv_export.graph.export_graph import Exportable, TensorSpec
+from ofcv_export.graph.export_graph import Exportable
 from ofcv_export.graph.metadata import Metadata
+from ofcv_export.graph.tensor_spec import TensorSpec
 
 app = typer.Typer(
     help="Export collective variables and OF-DFT rescalings, verified.",
@@ -31,8 +34,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-errors = Console(stderr=True)
+# What is no terminal has no width: tables are not cut.
+_WIDTH = None if sys.stdout.isatty() else 120
+console = Console(width=_WIDTH)
+errors = Console(stderr=True, width=_WIDTH)
 
 SOURCE_HELP = (
     "What to export: a frozen set-up (.npz, written by SmartDerivatives.save) or dataset "
@@ -324,18 +329,19 @@ def _metadata_table(path: Path, metadata: Metadata) -> Table:
     table.add_row("device", metadata.device)
     table.add_row("instruction set", metadata.instruction_set or "any")
     table.add_row("versions", ", ".join(f"{k} {v}" for k, v in metadata.versions.items()))
-    table.add_row("atoms", "not given" if metadata.atoms is None else str(metadata.atoms))
+    table.add_row("atoms", "not given" if metadata.atoms is None else str(list(metadata.atoms)))
     table.add_row("length unit", metadata.length_unit or "not given")
     table.add_row("periodic", "yes" if metadata.periodic else "no")
-    for name, digest in metadata.sha256.items():
-        table.add_row(f"sha256 of {name}", digest or "none")
-    parity = metadata.parity
-    table.add_row(
-        "parity with float64",
-        f"max rel error {parity['max_rel_error']:.1e}, max abs error {parity['max_abs_error']:.1e} "
-        f"({parity['runtime']}, {parity['comparisons']} comparisons)",
-    )
-    for name, value in metadata.details.items():
+    table.add_row("sha256 of pattern", metadata.sha256.pattern or "none")
+    table.add_row("sha256 of weights", metadata.sha256.weights)
+    if metadata.parity is not None:
+        table.add_row(
+            "parity with float64",
+            f"max rel error {metadata.parity.max_rel_error:.1e}, "
+            f"max abs error {metadata.parity.max_abs_error:.1e} "
+            f"({metadata.parity.runtime}, {metadata.parity.comparisons} comparisons)",
+        )
+    for name, value in msgspec.to_builtins(metadata.details).items():
         text = json.dumps(value)
         table.add_row(name, text if len(text) <= 60 else text[:57] + "...")
     return table

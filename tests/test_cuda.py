@@ -5,8 +5,8 @@ tested without one.
 """
 
 import contextlib
-import dataclasses
 
+import msgspec
 import pytest
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from ofcv_export.descriptors.angles import Angles
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.formats import aotinductor
 from ofcv_export.formats.archive import checked_records
-from ofcv_export.graph.export_graph import TensorSpec
+from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.jacobian.chain_rule import take
 from tests.builders.systems import all_pairs, frames
 
@@ -148,7 +148,7 @@ def test_a_cuda_graph_wants_fixed_shapes_and_a_file_for_libtorch(path):
 def test_fixed_shapes_can_be_recorded(path):
     metadata = ofcv.read_metadata(path)
     inputs = tuple(spec.with_size("batch", 1) for spec in metadata.inputs)
-    fixed = dataclasses.replace(metadata, inputs=inputs, format="aotinductor")
+    fixed = msgspec.structs.replace(metadata, inputs=inputs, format="aotinductor")
     require_capturable(fixed, "cuda:1")
 
 
@@ -258,10 +258,10 @@ class OnCuda(torch.Tensor):
 
 def test_frozen_values_on_cuda_are_exported_in_the_gather_form():
     smart = frozen(SYSTEMS["few pairs"])
-    assert smart.export_graph().details["form"] == "scatter"
+    assert smart.export_graph().details.form == "scatter"
     smart.values = smart.values.as_subclass(OnCuda)
-    assert smart.export_graph().details["form"] == "gather"
-    assert smart.export_graph(form="scatter").details["form"] == "scatter"
+    assert smart.export_graph().details.form == "gather"
+    assert smart.export_graph(form="scatter").details.form == "scatter"
 
 
 @pytest.mark.parametrize(

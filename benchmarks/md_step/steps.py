@@ -105,7 +105,7 @@ def write_files(system: System, folder: Path) -> str:
     for suffix in (".onnx", ".pt", ".pt2"):
         report = ofcv.export(cv, folder / f"cv{suffix}", batch=1)
     assert report.metadata is not None
-    return str(report.metadata.details["form"])
+    return str(report.metadata.details.form)
 
 
 def value_only(cv: ofcv.CollectiveVariable) -> torch.jit.ScriptModule:

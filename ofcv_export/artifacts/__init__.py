@@ -2,3 +2,17 @@
 
 May import everything but `engines` and `integrations`.
 """
+
+from ofcv_export.artifacts.exporting import VerificationError, export
+from ofcv_export.artifacts.loading import Artifact, load, read_metadata
+from ofcv_export.artifacts.verification import VerificationReport, verify
+
+__all__ = [
+    "Artifact",
+    "VerificationError",
+    "VerificationReport",
+    "export",
+    "load",
+    "read_metadata",
+    "verify",
+]

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ofcv_export.artifacts.inputs import probe
-from ofcv_export.base.validation import shape_text
+from ofcv_export.base.validation import first_line, shape_text
 from ofcv_export.formats.format import Runner
-from ofcv_export.graph.export_graph import TensorSpec
 from ofcv_export.graph.metadata import Metadata
+from ofcv_export.graph.probe import probe
+from ofcv_export.graph.tensor_spec import TensorSpec
 
 # TorchScript looks at its first call and compiles at the second. Libraries make their handles and
 # compiled code loads its kernels in the first, which cannot be recorded.
@@ -74,10 +74,9 @@ class CapturedRunner:
                 with torch.cuda.graph(self._graph):
                     self._outputs = run(self._inputs)
             except RuntimeError as error:
-                reason = str(error).strip().splitlines()[0]
                 raise ValueError(
                     "cuda_graph: expected operations that a CUDA graph can record, "
-                    f"got one that it cannot: {reason}"
+                    f"got one that it cannot: {first_line(error)}"
                 ) from error
 
     def _warm_up(self, run: Runner) -> None:

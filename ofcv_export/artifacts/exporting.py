@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -16,10 +18,10 @@ from ofcv_export.base.files import atomic_path
 from ofcv_export.base.validation import require_finite, require_positive
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
+from ofcv_export.formats.format import Format
 from ofcv_export.formats.machine import devices
-from ofcv_export.formats.onnx import OPSET
 from ofcv_export.graph.export_graph import Exportable, ExportGraph
-from ofcv_export.graph.metadata import Metadata, describe
+from ofcv_export.graph.metadata import Digests, Metadata, Parity, version_of, weights_digest
 
 
 class VerificationError(ValueError):
@@ -98,9 +100,6 @@ def export(
         if file_format.name != "torchscript":
             raise ValueError(f"path: expected the suffix .pt for a contract, got {str(path)!r}")
         graph = contract_graph(contract, module, **options)
-    for name, buffer in graph.module.named_buffers():
-        if buffer.is_floating_point():
-            require_finite(name, buffer)
     if batch is not None:
         graph = _with_batch(graph, batch)
     if device != "cpu":
@@ -109,17 +108,16 @@ def export(
     if batch == 1 and file_format.name != "onnx":
         # ONNX Runtime has its own ways with the general form.
         graph = graph.for_one_frame(compiled=file_format.name == "aotinductor")
-    metadata = describe(
+    for name, tensor in [*graph.exact.named_buffers(), *graph.exact.named_parameters()]:
+        if tensor.is_floating_point():
+            require_finite(name, tensor)
+    metadata = _described(
         graph,
-        file_format.name,
-        **file_format.target(graph),
+        file_format,
         options={name: _plain(value) for name, value in options.items()},
         atoms=_atoms(graph.atoms if atoms is None else atoms, graph),
         length_unit=length_unit or graph.length_unit,
         output_units=graph.output_units | _output_units(output_units, graph),
-        opset=OPSET if file_format.name == "onnx" else None,
-        parity={},
-        probe=record_probe(graph),
     )
     with torch.no_grad():
         compiled = file_format.compile(graph)
@@ -135,6 +133,24 @@ def export(
         file_format.write(compiled, metadata, temporary)
         file_format.read_metadata(temporary)
     return dataclasses.replace(report, path=Path(path), metadata=metadata)
+
+
+def _described(graph: ExportGraph, file_format: Format, **facts: Any) -> Metadata:
+    """Return the metadata of a graph about to be written; `facts` are those it does not know."""
+    return Metadata(
+        format=file_format.name,
+        details=graph.details,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        elements=graph.elements,
+        sha256=Digests(pattern=graph.pattern_digest, weights=weights_digest(graph.module)),
+        versions={name: version_of(name) for name in ("ofcv-export", "torch", "onnx")},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        parity=None,
+        probe=record_probe(graph),
+        **file_format.target(graph),
+        **facts,
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -169,7 +185,8 @@ def _atoms(atoms: Sequence[int] | None, graph: ExportGraph) -> list[int] | None:
     if atoms is None:
         return None
     indices = [int(atom) for atom in atoms]
-    n_atoms = graph.details.get("n_atoms")
+    details = getattr(graph.details, "variable", graph.details)
+    n_atoms = getattr(details, "n_atoms", None)
     if len(indices) != n_atoms or len(set(indices)) != n_atoms or min(indices, default=0) < 0:
         raise ValueError(f"atoms: expected {n_atoms} distinct zero-based indices, got {indices}")
     return indices
@@ -186,12 +203,12 @@ def _output_units(units: Mapping[str, str] | None, graph: ExportGraph) -> dict[s
 
 
 def _with_parity(metadata: Metadata, report: VerificationReport) -> Metadata:
-    parity = {
-        "reference": "float64",
-        "runtime": report.runtime,
-        "max_abs_error": report.max_abs_error,
-        "max_rel_error": report.max_rel_error,
-        "tolerance": report.tolerance,
-        "comparisons": len(report.comparisons),
-    }
-    return dataclasses.replace(metadata, parity=parity)
+    parity = Parity(
+        reference="float64",
+        runtime=report.runtime,
+        max_abs_error=report.max_abs_error,
+        max_rel_error=report.max_rel_error,
+        tolerance=report.tolerance,
+        comparisons=len(report.comparisons),
+    )
+    return msgspec.structs.replace(metadata, parity=parity)

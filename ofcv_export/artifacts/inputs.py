@@ -17,7 +17,8 @@ from ofcv_export.base.validation import (
     shape_text,
 )
 from ofcv_export.descriptors.boundaries import require_box
-from ofcv_export.graph.export_graph import TensorSpec
+from ofcv_export.graph.probe import sized
+from ofcv_export.graph.tensor_spec import TensorSpec
 
 # Spread of positions in each component: distances are then those within a small molecule in nm.
 _SPREAD = 0.5
@@ -28,7 +29,7 @@ def bind(
     specs: Sequence[TensorSpec],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-    box_shape: str | None = None,
+    box_shape: str = "triclinic",
 ) -> list[Tensor]:
     """Return the inputs as checked tensors, in order.
 
@@ -38,8 +39,8 @@ def bind(
         What an artifact takes.
     args, kwargs
         Tensors or numpy arrays, by position or by name.
-    box_shape : str, optional
-        ``orthorhombic`` or ``triclinic``, for an input of the name ``box``.
+    box_shape : {"triclinic", "orthorhombic"}
+        Of an input of the name ``box``.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def sample(
     sizes: Mapping[str, int],
     style: str,
     seed: int,
-    box_shape: str | None = None,
+    box_shape: str = "triclinic",
 ) -> list[Tensor]:
     """Return random or adversarial inputs.
 
@@ -107,20 +108,16 @@ def sample(
         or every index the same (the last one).
     seed : int
         Seed of the random numbers.
-    box_shape : str, optional
-        ``orthorhombic`` or ``triclinic``, for an input of the name ``box``.
+    box_shape : {"triclinic", "orthorhombic"}
+        Of an input of the name ``box``.
     """
     generator = np.random.default_rng(seed)
     return [
         _box(box_shape, generator).to(spec.torch_dtype)
         if spec.name == "box" and spec.example is None
-        else _sample(spec, _shape(spec, sizes), style, generator)
+        else _sample(spec, sized(spec, sizes), style, generator)
         for spec in specs
     ]
-
-
-def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
 
 
 def _sample(
@@ -142,33 +139,9 @@ def _sample(
     return torch.from_numpy(values * scale).to(spec.torch_dtype)
 
 
-def _box(shape: str | None, generator: np.random.Generator) -> Tensor:
+def _box(shape: str, generator: np.random.Generator) -> Tensor:
     """Return lattice vectors as rows, of lengths about the spread of the positions."""
     box = np.diag(generator.uniform(2.0, 4.0, 3))
     if shape == "triclinic":
         box[1, 0], box[2, 0], box[2, 1] = generator.uniform(-1.0, 1.0, 3)
     return torch.from_numpy(box)
-
-
-def probe(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> list[Tensor]:
-    """Return inputs that any language can make again.
-
-    Entry k of a floating-point input, counted in row-major order, is sin(k + 1), rounded to the
-    input's dtype; of an index with the range [low, high) it is low + (7919 k mod (high - low)).
-    A box is the diagonal matrix of 3, 3.5 and 4.
-    """
-    tensors = []
-    for spec in specs:
-        shape = _shape(spec, sizes)
-        k = torch.arange(int(np.prod(shape)))
-        if spec.example is not None:
-            values = torch.tensor(spec.example, dtype=spec.torch_dtype)
-        elif spec.is_integer:
-            low, high = spec.index_range(shape)
-            values = low + (7919 * k) % (high - low)
-        elif spec.name == "box":
-            values = torch.diag(torch.tensor([3.0, 3.5, 4.0])).to(spec.torch_dtype)
-        else:
-            values = torch.sin((k + 1).double()).to(spec.torch_dtype)
-        tensors.append(values.reshape(shape))
-    return tensors

@@ -16,6 +16,7 @@ from ofcv_export.base.files import require_file
 from ofcv_export.base.fixed_order import fixed_order
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Runner
+from ofcv_export.graph.details import box_shape
 from ofcv_export.graph.metadata import Metadata
 
 
@@ -66,8 +67,8 @@ class Artifact:
         TypeError, ValueError, IndexError
             For inputs that do not fit, see `ofcv_export.artifacts.inputs.bind`.
         """
-        box_shape = self.metadata.details.get("box")
-        outputs = self.run(bind(self.metadata.inputs, args, kwargs, box_shape))
+        inputs = bind(self.metadata.inputs, args, kwargs, box_shape(self.metadata.details))
+        outputs = self.run(inputs)
         if self.cuda_graph:
             outputs = tuple(output.clone() for output in outputs)
         return outputs[0] if len(outputs) == 1 else outputs

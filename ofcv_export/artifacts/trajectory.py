@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ofcv_export.base.files import require_file
 from ofcv_export.base.units import length_factor
-from ofcv_export.graph.metadata import Metadata
+from ofcv_export.graph.metadata import Metadata, variable_details
 
 
 def read_frames(
@@ -45,7 +45,7 @@ def read_frames(
     require_file("positions", path)
     # ASE keeps positions in Angstrom.
     unit = length_factor(metadata.length_unit, "A")
-    atoms = metadata.atoms or list(range(int(metadata.details["n_atoms"])))
+    atoms = list(metadata.atoms or range(variable_details(metadata).n_atoms))
     frames = _read(path)
     for number, frame in enumerate(frames):
         if len(frame) <= max(atoms):

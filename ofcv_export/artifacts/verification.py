@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ofcv_export.artifacts.inputs import STYLES, probe, sample
+from ofcv_export.artifacts.inputs import STYLES, sample
 from ofcv_export.base.files import require_file
+from ofcv_export.base.validation import require_finite
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Runner
 from ofcv_export.formats.torchscript import TorchScript
-from ofcv_export.graph.export_graph import Exportable, ExportGraph, TensorSpec
-from ofcv_export.graph.metadata import Metadata
+from ofcv_export.graph.details import ContractDetails, box_shape
+from ofcv_export.graph.export_graph import Exportable, ExportGraph
+from ofcv_export.graph.metadata import Metadata, Probe, ProbeOutput
+from ofcv_export.graph.probe import probe
+from ofcv_export.graph.tensor_spec import TensorSpec, symbols
 
 # Kinds with a network inside, whose outputs cross zero where its terms cancel.
 _WITH_NETWORK = ("collective_variable", "energy_functional", "contract")
@@ -173,18 +176,21 @@ def verify_graph(path: Path, metadata: Metadata, graph: ExportGraph) -> Verifica
     return _report(path, metadata, "the module in float64", comparisons, tolerance)
 
 
-def record_probe(graph: ExportGraph) -> dict[str, Any]:
+def record_probe(graph: ExportGraph) -> Probe:
     """Return what the metadata records of the probe: sizes, places and float64 outputs."""
-    sizes = dict.fromkeys(_symbols(graph.inputs), _PROBE_SIZE)
+    sizes = dict.fromkeys(symbols(graph.inputs), _PROBE_SIZE)
     exact = graph.in_float64()
     outputs = run_graph(exact, probe(graph.inputs, sizes))
     scales = _typical_scales(graph, exact)
     recorded = {}
     for spec, output, scale in zip(graph.outputs, outputs, scales, strict=True):
         places = _probe_places(output.numel())
-        values = output.flatten()[places].tolist()
-        recorded[spec.name] = {"places": places.tolist(), "values": values, "scale": scale}
-    return {"sizes": sizes, "outputs": recorded}
+        values = output.flatten()[places]
+        require_finite(f"{spec.name} of the probe", values)
+        recorded[spec.name] = ProbeOutput(
+            places=tuple(places.tolist()), values=tuple(values.tolist()), scale=scale
+        )
+    return Probe(sizes=sizes, outputs=recorded)
 
 
 def run_graph(module: torch.nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -209,13 +215,13 @@ def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
             "reference: expected a module with an export_graph method, "
             f"got {type(reference).__name__}"
         )
-    contract = metadata.details.get("contract")
+    details, options = metadata.details, metadata.options
     graph = (
-        reference.export_graph(**metadata.options)
-        if contract is None
-        else contract_graph(contract, reference, **metadata.options)
+        contract_graph(details.contract, reference, **options)
+        if isinstance(details, ContractDetails)
+        else reference.export_graph(**options)
     )
-    for symbol in _symbols(graph.inputs):
+    for symbol in symbols(graph.inputs):
         for ours, theirs in zip(graph.inputs, metadata.inputs, strict=False):
             if symbol in ours.shape and len(ours.shape) == len(theirs.shape):
                 size = theirs.shape[ours.shape.index(symbol)]
@@ -238,11 +244,11 @@ def _replay_probe(path: Path, metadata: Metadata) -> VerificationReport:
     file_format = format_of(path)
     for device in file_format.devices(metadata):
         run: Runner = file_format.load(path, device)
-        outputs = run(probe(metadata.inputs, metadata.probe["sizes"]))
+        outputs = run(probe(metadata.inputs, metadata.probe.sizes))
         for spec, output in zip(metadata.outputs, outputs, strict=True):
-            recorded = metadata.probe["outputs"][spec.name]
-            expected = torch.tensor(recorded["values"], dtype=torch.float64)
-            found = output.cpu().double().flatten()[torch.tensor(recorded["places"])]
+            recorded = metadata.probe.outputs[spec.name]
+            expected = torch.tensor(recorded.values, dtype=torch.float64)
+            found = output.cpu().double().flatten()[torch.tensor(recorded.places)]
             # The recorded values are those of a few rows; they count as one.
             comparisons += _compare(
                 (spec,),
@@ -251,9 +257,11 @@ def _replay_probe(path: Path, metadata: Metadata) -> VerificationReport:
                 _PROBE_SIZE,
                 (expected[None],),
                 (found[None],),
-                (recorded["scale"],),
+                (recorded.scale,),
             )
-    tolerance = float(metadata.parity["tolerance"])
+    if metadata.parity is None:
+        raise ValueError("metadata: expected a measured parity, got none")
+    tolerance = metadata.parity.tolerance
     return _report(path, metadata, "the float64 outputs recorded in it", comparisons, tolerance)
 
 
@@ -274,18 +282,13 @@ def _report(
     )
 
 
-def _symbols(specs: tuple[TensorSpec, ...]) -> set[str]:
-    return {size for spec in specs for size in spec.shape if isinstance(size, str)}
-
-
 def _replays(graph: ExportGraph) -> Iterator[tuple[str, int, list[Tensor]]]:
     """Yield style, size and inputs of every replay."""
-    specs, box_shape = graph.inputs, graph.details.get("box")
-    symbols = _symbols(specs)
-    for size in _SIZES if symbols else (0,):
-        sizes: Mapping[str, int] = dict.fromkeys(symbols, size)
+    free, shape = symbols(graph.inputs), box_shape(graph.details)
+    for size in _SIZES if free else (0,):
+        sizes = dict.fromkeys(free, size)
         for seed, style in enumerate(_styles(graph)):
-            yield style, size, sample(specs, sizes, style, seed, box_shape)
+            yield style, size, sample(graph.inputs, sizes, style, seed, shape)
 
 
 def _styles(graph: ExportGraph) -> Sequence[str]:
@@ -294,7 +297,7 @@ def _styles(graph: ExportGraph) -> Sequence[str]:
     The parameters of a bias stay ordinary: one of 1e6 scales the rounding error of a saturated
     network to any size.
     """
-    if graph.kind == "contract" and graph.inputs[0].name == "positions":
+    if graph.kind == "contract" and any(spec.name == "positions" for spec in graph.inputs):
         return STYLES[:1] * len(STYLES)
     return STYLES
 
@@ -367,8 +370,8 @@ def _typical_scales(graph: ExportGraph, exact: torch.nn.Module) -> tuple[float, 
     if graph.kind == "contract":
         frames = [run_graph(exact, inputs) for inputs in _typical_inputs(graph)]
         return tuple(_typical_size(list(outputs)) for outputs in zip(*frames, strict=True))
-    sizes = dict.fromkeys(_symbols(graph.inputs), max(_SIZES))
-    outputs = run_graph(exact, sample(graph.inputs, sizes, STYLES[0], 0, graph.details.get("box")))
+    sizes = dict.fromkeys(symbols(graph.inputs), max(_SIZES))
+    outputs = run_graph(exact, sample(graph.inputs, sizes, STYLES[0], 0, box_shape(graph.details)))
     return tuple(float(_row_scales(output).median()) for output in outputs)
 
 
@@ -379,8 +382,8 @@ def _typical_derivative(graph: ExportGraph, exact: torch.nn.Module) -> float:
 
 def _typical_inputs(graph: ExportGraph) -> list[list[Tensor]]:
     """Return ordinary inputs of a contract, whose calls hold one frame each."""
-    box_shape = graph.details.get("box")
-    return [sample(graph.inputs, {}, STYLES[0], seed, box_shape) for seed in range(_FRAMES)]
+    shape = box_shape(graph.details)
+    return [sample(graph.inputs, {}, STYLES[0], seed, shape) for seed in range(_FRAMES)]
 
 
 def _typical_size(tensors: list[Tensor]) -> float:

@@ -31,3 +31,26 @@ def atomic_numbers(elements: Sequence[str]) -> list[int]:
         if symbol not in SYMBOLS[1:]:
             raise ValueError(f"elements: expected chemical symbols, got {symbol!r}")
     return [SYMBOLS.index(symbol) for symbol in elements]
+
+
+def require_elements(
+    atoms: Sequence[int], expected: Sequence[str] | None, elements: Sequence[str] | None
+) -> None:
+    """Raise ValueError unless atoms of a system are of the expected elements, where both are known.
+
+    Parameters
+    ----------
+    atoms : sequence of int
+        Zero-based indices in the system.
+    expected : sequence of str or None
+        Chemical symbols of these atoms.
+    elements : sequence of str or None
+        Chemical symbols of all atoms of the system.
+    """
+    if expected is None or elements is None:
+        return
+    for atom, element in zip(atoms, expected, strict=True):
+        if elements[atom] != element:
+            raise ValueError(
+                f"atoms: expected {element} as atom {atom} (zero-based), got {elements[atom]}"
+            )

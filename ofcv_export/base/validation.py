@@ -23,6 +23,11 @@ def shape_text(shape: Sequence[int | str]) -> str:
     return "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, the name of its class where there is none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def require_tensor(name: str, value: object) -> None:
     """Raise TypeError unless `value` is a torch tensor."""
     if not isinstance(value, Tensor):
@@ -94,6 +99,22 @@ def require_positive(name: str, value: int) -> None:
     """Raise ValueError unless `value` is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+def require_positive_number(name: str, value: float) -> float:
+    """Return `value` as a float, or raise unless it is a positive finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return float(value)
+
+
+def require_non_negative(name: str, value: float) -> float:
+    """Return `value` as a float, or raise unless it is a finite number of at least 0."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+    return float(value)
 
 
 def to_float_tensor(name: str, value: object) -> Tensor:

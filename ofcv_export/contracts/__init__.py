@@ -1,7 +1,8 @@
 """Contracts: TorchScript files in the calling conventions of engines that load them as they are.
 
 Each contract turns a collective variable or a bias into an `ExportGraph` whose inputs, outputs,
-units and numbering of atoms are the engine's own.
+units and numbering of atoms are the engine's own. May import `base`, `descriptors`, `graph` and
+`variables`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from ofcv_export.contracts import gromacs, network_alone, openmm_torch
 from ofcv_export.graph.export_graph import ExportGraph
-from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.variable import Variable
 
 CONTRACTS: dict[str, Callable[..., ExportGraph]] = {
     "colvars-torchann": network_alone.colvars_torchann,
@@ -42,6 +43,6 @@ def contract_graph(contract: str, module: Any, **options: Any) -> ExportGraph:
     """
     if contract not in CONTRACTS:
         raise ValueError(f"contract: expected {', '.join(CONTRACTS)}, got {contract!r}")
-    if not isinstance(module, CollectiveVariable):
+    if not isinstance(module, Variable):
         raise TypeError(f"module: expected a CollectiveVariable, got {type(module).__name__}")
     return CONTRACTS[contract](module, **options)

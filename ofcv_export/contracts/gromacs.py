@@ -8,24 +8,21 @@ without one it differentiates the energy with respect to the first input.
 """
 
 from collections.abc import Sequence
-from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript)
 
 import torch
 from torch import Tensor, fx, nn
 
 from ofcv_export.base.elements import atomic_numbers
 from ofcv_export.contracts.potential import (
-    LENGTH_UNIT,
-    OUTPUT_UNITS,
-    BoxCheck,
     Potential,
     box_check,
     box_spec,
-    differentiable,
-    potential_of,
-    vectors_text,
+    potential_graph,
+    require_bias,
 )
-from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.descriptors.box_check import BoxCheck, vectors_text
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.variables.bias import Bias
 
 NAME = "gromacs-nnpot"
@@ -74,10 +71,10 @@ class GromacsPotential(nn.Module):
     def forward(
         self,
         positions: Tensor,
-        atom_numbers: Optional[Tensor],  # noqa: UP045 (TorchScript)
-        box: Optional[Tensor],  # noqa: UP045 (TorchScript)
-        pbc: Optional[Tensor],  # noqa: UP045 (TorchScript)
-    ) -> Tuple[Tensor, Tensor]:  # noqa: UP006 (TorchScript)
+        atom_numbers: Tensor | None,
+        box: Tensor | None,
+        pbc: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         """Return energy () and forces (n_group, 3); inputs that are not listed are None.
 
         Raises
@@ -90,16 +87,16 @@ class GromacsPotential(nn.Module):
             if is_trial(positions):
                 return torch.zeros_like(positions).sum(), torch.zeros_like(positions)
             raise ValueError(complaint)
-        none: List[Tensor] = []  # noqa: UP006 (TorchScript)
+        none: list[Tensor] = []
         energy, forces = self.potential(positions, box, none)
         return energy, forces
 
     def complaint(
         self,
         positions: Tensor,
-        atom_numbers: Optional[Tensor],  # noqa: UP045 (TorchScript)
-        box: Optional[Tensor],  # noqa: UP045 (TorchScript)
-        pbc: Optional[Tensor],  # noqa: UP045 (TorchScript)
+        atom_numbers: Tensor | None,
+        box: Tensor | None,
+        pbc: Tensor | None,
     ) -> str:
         """Return what is wrong with the inputs, the empty string if nothing is."""
         if positions.shape[0] != self.n_group:
@@ -108,11 +105,11 @@ class GromacsPotential(nn.Module):
         if atom_numbers is not None and self.has_elements:
             found = atom_numbers.index_select(0, self.potential.atoms).to(torch.int64)
             if bool((found != self.elements).any()):
-                numbers: List[int] = self.elements.tolist()  # noqa: UP006 (TorchScript)
-                others: List[int] = found.tolist()  # noqa: UP006 (TorchScript)
+                numbers: list[int] = self.elements.tolist()
+                others: list[int] = found.tolist()
                 return f"atom-numbers: expected {numbers} for the bias's atoms, got {others}"
         if pbc is not None and not bool(pbc.all()):
-            flags: List[bool] = pbc.tolist()  # noqa: UP006 (TorchScript)
+            flags: list[bool] = pbc.tolist()
             return f"pbc: expected all three directions periodic, got {flags}"
         if box is not None:
             # GROMACS's boxes are lower triangular.
@@ -133,31 +130,6 @@ def is_trial(positions: Tensor) -> bool:
     index = torch.arange(1, positions.shape[0] + 1, device=positions.device)
     line = 0.01 * torch.outer(index, torch.arange(1, 4, device=positions.device))
     return bool((positions == 0).all()) or bool(((positions - line).abs() < 1e-5 * line).all())
-
-
-class EnergyAlone(nn.Module):
-    """The energy of a potential, for an engine that differentiates it.
-
-    Parameters
-    ----------
-    potential : GromacsPotential
-        The potential.
-    """
-
-    def __init__(self, potential: GromacsPotential) -> None:
-        super().__init__()
-        self.potential = potential
-
-    def forward(
-        self,
-        positions: Tensor,
-        atom_numbers: Optional[Tensor],  # noqa: UP045 (TorchScript)
-        box: Optional[Tensor],  # noqa: UP045 (TorchScript)
-        pbc: Optional[Tensor],  # noqa: UP045 (TorchScript)
-    ) -> Tensor:
-        """Return the energy (), whose derivatives are minus the forces."""
-        energy, forces = self.potential(positions, atom_numbers, box, pbc)
-        return differentiable(energy, forces, positions)
 
 
 def gromacs_nnpot(
@@ -194,8 +166,7 @@ def gromacs_nnpot(
         For inputs that GROMACS or the bias does not have, a group that lacks atoms of the bias,
         or a bias that needs the time.
     """
-    if not isinstance(bias, Bias):
-        raise TypeError(f"module: expected a Bias (an energy), got {type(bias).__name__}")
+    bias = require_bias(bias)
     if "time" in bias.parameter_defaults():
         raise ValueError("module: expected a bias without a time, which GROMACS does not give")
     listed = _inputs(bias, inputs, energy_only)
@@ -203,44 +174,24 @@ def gromacs_nnpot(
     rows = [members.index(atom) for atom in bias.atoms]
     elements = None if bias.elements is None else atomic_numbers(bias.elements)
     check = box_check(bias)
-    graph = bias.export_graph()
 
-    def entry(exact: bool) -> fx.GraphModule:
-        potential = potential_of(bias, graph, rows, bound=True, exact=exact)
-        core = GromacsPotential(potential, len(members), elements, check)
-        return _entry(core, listed, energy_only)
+    def arguments(graph: fx.Graph) -> tuple[fx.Node | None, ...]:
+        given = {name: graph.placeholder(ARGUMENTS[name]) for name in listed}
+        return tuple(given.get(name) for name in ARGUMENTS)
 
-    outputs = [TensorSpec("energy", "float32", ())]
-    if not energy_only:
-        outputs.append(TensorSpec("forces", "float32", (len(members), 3)))
-    return ExportGraph(
-        "contract",
-        entry(exact=False),
+    return potential_graph(
+        NAME,
+        bias,
         _specs(listed, len(members), rows, elements, check),
-        tuple(outputs),
-        {
-            **graph.details,
-            "contract": NAME,
-            "box": graph.details["box"] or "triclinic",
-            "engine_inputs": list(listed),
-            "group": members,
-        },
-        exact=entry(exact=True),
-        atoms=bias.atoms,
-        length_unit=LENGTH_UNIT,
-        output_units={spec.name: OUTPUT_UNITS[spec.name] for spec in outputs},
-        freeze=False,
-        differentiable=energy_only,
+        rows,
+        len(members),
+        energy_only,
+        bound=True,
+        wrap=lambda potential: GromacsPotential(potential, len(members), elements, check),
+        arguments=arguments,
+        engine_inputs=listed,
+        group=members,
     )
-
-
-def _entry(core: GromacsPotential, inputs: Sequence[str], energy_only: bool) -> fx.GraphModule:
-    """Return the module that takes the listed inputs in their order."""
-    graph = fx.Graph()
-    given = {name: graph.placeholder(ARGUMENTS[name]) for name in inputs}
-    outputs = graph.call_module("potential", tuple(given.get(name) for name in ARGUMENTS))
-    graph.output(outputs)
-    return fx.GraphModule({"potential": EnergyAlone(core) if energy_only else core}, graph)
 
 
 def _inputs(bias: Bias, inputs: Sequence[str] | None, energy_only: bool) -> list[str]:

@@ -12,10 +12,12 @@ from torch import Tensor, fx, nn
 from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ofcv_export.base.validation import dtype_name
-from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
-from ofcv_export.graph.gradients import freeze, scriptable
-from ofcv_export.variables.bias import Bias
+from ofcv_export.base.validation import dtype_name, first_line
+from ofcv_export.graph.details import ContractDetails, VariableDetails
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.scriptable import scriptable
+from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tracing import freeze
 from ofcv_export.variables.collective_variable import CollectiveVariable
 
 aten = torch.ops.aten
@@ -90,22 +92,21 @@ def network_graph(contract: str, cv: CollectiveVariable) -> ExportGraph:
     ValueError
         If the network has operations that cannot be traced.
     """
-    if isinstance(cv, Bias):
+    if not isinstance(cv, CollectiveVariable):
         raise TypeError(f"module: expected a CollectiveVariable, got {type(cv).__name__}")
     name, n_in = dtype_name(cv.dtype), cv.descriptors.n_descriptors
+    variable = cv.export_graph().details
+    assert isinstance(variable, VariableDetails)
     return ExportGraph(
-        "contract",
-        NetworkAlone(scriptable(_traced(cv.network, n_in, cv.dtype)), n_in, cv.dtype),
+        ContractDetails(contract=contract, variable=variable),
         (TensorSpec("descriptors", name, (1, n_in)),),
         (TensorSpec("values", name, (1, cv.n_outputs)),),
-        {
-            "contract": contract,
-            "n_atoms": cv.descriptors.n_atoms,
-            "n_outputs": cv.n_outputs,
-            "descriptors": cv.descriptors.specification(),
-        },
+        build=lambda _: NetworkAlone(
+            scriptable(_traced(cv.network, n_in, cv.dtype)), n_in, cv.dtype
+        ),
         exact=NetworkAlone(cv.network, n_in, cv.dtype),
         atoms=cv.atoms,
+        elements=cv.elements,
         length_unit=cv.length_unit,
         freeze=False,
         differentiable=True,
@@ -120,9 +121,9 @@ def _traced(network: nn.Module, n_in: int, dtype: torch.dtype) -> fx.GraphModule
         with torch.no_grad():
             traced: fx.GraphModule = make_fx(network, table)(example)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"network: expected operations that can be traced, got {type(error).__name__}: {reason}"
+            f"network: expected operations that can be traced, got {type(error).__name__}: "
+            f"{first_line(error)}"
         ) from error
     freeze(traced)
     _follow_dtype(traced, dtype)

@@ -7,23 +7,20 @@ which they were added, each a tensor with one value. It takes an energy in kJ/mo
 differentiates, or with ``setOutputsForces(True)`` energy and forces in kJ/mol/nm.
 """
 
-from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript)
-
 import torch
 from torch import Tensor, fx, nn
 
 from ofcv_export.base.validation import dtype_name, require_positive
 from ofcv_export.contracts.potential import (
-    LENGTH_UNIT,
-    OUTPUT_UNITS,
-    BoxCheck,
     Potential,
     box_check,
     box_spec,
-    differentiable,
-    potential_of,
+    potential_graph,
+    require_bias,
 )
-from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.descriptors.box_check import BoxCheck
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.variables.bias import Bias
 
 NAME = "openmm-torch"
@@ -51,9 +48,9 @@ class OpenMMPotential(nn.Module):
     def forward(
         self,
         positions: Tensor,
-        box: Optional[Tensor],  # noqa: UP045 (TorchScript)
-        parameters: List[Tensor],  # noqa: UP006 (TorchScript)
-    ) -> Tuple[Tensor, Tensor]:  # noqa: UP006 (TorchScript)
+        box: Tensor | None,
+        parameters: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
         """Return energy () and forces (n_particles, 3).
 
         Raises
@@ -70,30 +67,6 @@ class OpenMMPotential(nn.Module):
                 raise ValueError(complaint)
         energy, forces = self.potential(positions, box, parameters)
         return energy, forces
-
-
-class EnergyAlone(nn.Module):
-    """The energy of a potential, for an engine that differentiates it.
-
-    Parameters
-    ----------
-    potential : OpenMMPotential
-        The potential.
-    """
-
-    def __init__(self, potential: OpenMMPotential) -> None:
-        super().__init__()
-        self.potential = potential
-
-    def forward(
-        self,
-        positions: Tensor,
-        box: Optional[Tensor],  # noqa: UP045 (TorchScript)
-        parameters: List[Tensor],  # noqa: UP006 (TorchScript)
-    ) -> Tensor:
-        """Return the energy (), whose derivatives are minus the forces."""
-        energy, forces = self.potential(positions, box, parameters)
-        return differentiable(energy, forces, positions)
 
 
 def openmm_torch(
@@ -123,8 +96,7 @@ def openmm_torch(
     ValueError
         If there are fewer particles than the bias's atoms need, or no box where one is needed.
     """
-    if not isinstance(bias, Bias):
-        raise TypeError(f"module: expected a Bias (an energy), got {type(bias).__name__}")
+    bias = require_bias(bias)
     require_positive("n_particles", n_particles)
     if max(bias.atoms) >= n_particles:
         raise ValueError(f"n_particles: expected more than {max(bias.atoms)}, got {n_particles}")
@@ -133,33 +105,35 @@ def openmm_torch(
         raise ValueError("box: expected True for a periodic bias, got False")
     check = box_check(bias)
     parameters = _names(bias)
-    graph = bias.export_graph()
 
-    def entry(exact: bool) -> fx.GraphModule:
-        potential = potential_of(bias, graph, bias.atoms, bound=False, exact=exact)
-        core = OpenMMPotential(potential, n_particles, check)
-        return _entry(core, takes_box, parameters, forces)
+    def arguments(graph: fx.Graph) -> tuple[object, ...]:
+        positions = graph.placeholder("positions")
+        lattice = graph.placeholder("box") if takes_box else None
+        scalars = [[graph.placeholder(name) for name in names] for names in parameters]
+        # The values come with shape () or (1,), as the platform likes.
+        given = [
+            graph.call_function(
+                torch.cat, ([graph.call_function(torch.reshape, (part, [1])) for part in parts],)
+            )
+            for parts in scalars
+        ]
+        return positions, lattice, given
 
     name = dtype_name(bias.dtype)
     inputs = [TensorSpec("positions", name, (n_particles, 3))]
     if takes_box:
         inputs.append(box_spec(name, check))
     inputs += [TensorSpec(key, name, (1,)) for keys in parameters for key in keys]
-    outputs = [TensorSpec("energy", name, ())]
-    if forces:
-        outputs.append(TensorSpec("forces", name, (n_particles, 3)))
-    return ExportGraph(
-        "contract",
-        entry(exact=False),
-        tuple(inputs),
-        tuple(outputs),
-        {**graph.details, "contract": NAME, "box": graph.details["box"] or "triclinic"},
-        exact=entry(exact=True),
-        atoms=bias.atoms,
-        length_unit=LENGTH_UNIT,
-        output_units={spec.name: OUTPUT_UNITS[spec.name] for spec in outputs},
-        freeze=False,
-        differentiable=not forces,
+    return potential_graph(
+        NAME,
+        bias,
+        inputs,
+        bias.atoms,
+        n_particles,
+        energy_only=not forces,
+        bound=False,
+        wrap=lambda potential: OpenMMPotential(potential, n_particles, check),
+        arguments=arguments,
     )
 
 
@@ -170,22 +144,3 @@ def _names(bias: Bias) -> list[list[str]]:
         [name] if len(values) == 1 else [f"{name}_{index}" for index in range(len(values))]
         for name, values in defaults.items()
     ]
-
-
-def _entry(
-    core: OpenMMPotential, takes_box: bool, parameters: list[list[str]], forces: bool
-) -> fx.GraphModule:
-    """Return the module that takes positions, perhaps a box, and one value per parameter."""
-    graph = fx.Graph()
-    positions = graph.placeholder("positions")
-    box = graph.placeholder("box") if takes_box else None
-    scalars = [[graph.placeholder(name) for name in names] for names in parameters]
-    # The values come with shape () or (1,), as the platform likes.
-    given = [
-        graph.call_function(
-            torch.cat, ([graph.call_function(torch.reshape, (part, [1])) for part in parts],)
-        )
-        for parts in scalars
-    ]
-    graph.output(graph.call_module("potential", (positions, box, given)))
-    return fx.GraphModule({"potential": core if forces else EnergyAlone(core)}, graph)

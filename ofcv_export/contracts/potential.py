@@ -1,34 +1,24 @@
-"""A bias as an engine's potential: the engine's positions in, its energy and forces out.
+"""A bias as an engine's potential: the engine's positions in, its energy and forces out."""
 
-The modules here are scripted by TorchScript, which needs ``Optional`` and ``List``.
-"""
+# No postponed annotations: torch.jit.script wants the classes' own to be types.
 
-import itertools
 import operator
-from collections.abc import Sequence
-from typing import List, Optional, Tuple  # noqa: UP035 (TorchScript)
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
 
 from ofcv_export.base.units import energy_factor, length_factor
-from ofcv_export.descriptors.boundaries import (
-    Boundaries,
-    OrthorhombicBox,
-    RuntimeBox,
-    TriclinicBox,
-)
-from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.descriptors.lattice import LatticeReduction, NearestImage
-from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
-from ofcv_export.graph.gradients import scriptable
+from ofcv_export.descriptors.box_check import BoxCheck
+from ofcv_export.descriptors.whole_molecules import MakeWhole
+from ofcv_export.graph.details import ContractDetails, VariableDetails
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.scriptable import scriptable
+from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.variables.bias import Bias
 
 LENGTH_UNIT, ENERGY_UNIT = "nm", "kJ/mol"
 OUTPUT_UNITS = {"energy": ENERGY_UNIT, "forces": f"{ENERGY_UNIT}/{LENGTH_UNIT}"}
-
-# A box that a bias was made for equals the engine's to this relative precision.
-_SAME_BOX = 1e-4
 
 
 class Potential(nn.Module):
@@ -76,9 +66,9 @@ class Potential(nn.Module):
     def forward(
         self,
         positions: Tensor,
-        box: Optional[Tensor],  # noqa: UP045 (TorchScript)
-        parameters: List[Tensor],  # noqa: UP006 (TorchScript)
-    ) -> Tuple[Tensor, Tensor]:  # noqa: UP006 (TorchScript)
+        box: Tensor | None,
+        parameters: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
         """Return the energy, shape (), and the forces, shape (n, 3).
 
         Parameters
@@ -96,7 +86,7 @@ class Potential(nn.Module):
             lattice = box.detach().to(self.precision) * self.length
             if self.whole:
                 place = self.make_whole(place, lattice)
-        given: List[Tensor] = []  # noqa: UP006 (TorchScript)
+        given: list[Tensor] = []
         for parameter in parameters:
             given.append(parameter.to(self.precision))
         values, derivatives = self.bias(place.unsqueeze(0), lattice, given)
@@ -108,72 +98,6 @@ class Potential(nn.Module):
         )
 
 
-class MakeWhole(nn.Module):
-    """Put each atom at its image nearest to the atom before it, exact in every box."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reduction = LatticeReduction()
-        self.nearest_image = NearestImage()
-
-    def forward(self, positions: Tensor, box: Tensor) -> Tensor:
-        """Return positions (n_atoms, 3) moved by lattice vectors; the first one stays.
-
-        Parameters
-        ----------
-        positions : torch.Tensor
-            Shape (n_atoms, 3).
-        box : torch.Tensor
-            Lattice vectors as rows, shape (3, 3).
-        """
-        steps = positions[1:] - positions[:-1]
-        edges = torch.diagonal(box)
-        if bool((box == torch.diag(edges)).all()):
-            # Rounding is exact here, and many times faster.
-            nearest = steps - edges * torch.round(steps / edges)
-        else:
-            nearest = self.nearest_image(steps, self.reduction(box))
-        return torch.cat([positions[:1], positions[1:] + (nearest - steps).cumsum(0)])
-
-
-class BoxCheck(nn.Module):
-    """What a bias asks of the engine's box.
-
-    Parameters
-    ----------
-    orthorhombic : bool
-        Whether the lattice vectors must lie along x, y and z.
-    fixed : torch.Tensor, optional
-        The box that the bias was made for, in nm, shape (3, 3).
-    """
-
-    fixed: Tensor
-
-    def __init__(self, orthorhombic: bool, fixed: Tensor | None) -> None:
-        super().__init__()
-        self.orthorhombic = orthorhombic
-        self.has_fixed = fixed is not None
-        self.tolerance = _SAME_BOX
-        self.register_buffer("fixed", torch.zeros(3, 3) if fixed is None else fixed)
-
-    def forward(self, box: Tensor) -> str:
-        """Return what is wrong with a box (3, 3) in nm, the empty string if nothing is."""
-        if self.has_fixed:
-            fixed = self.fixed.to(box)
-            if bool((box - fixed).abs().max() > self.tolerance * fixed.abs().max()):
-                made_for, got = vectors_text(fixed), vectors_text(box)
-                return f"box: expected {made_for} nm, for which the bias was made, got {got}"
-        if self.orthorhombic and bool((box != torch.diag(torch.diagonal(box))).any()):
-            return f"box: expected lattice vectors along x, y and z, got {vectors_text(box)}"
-        return ""
-
-
-def vectors_text(box: Tensor) -> str:
-    """Return lattice vectors (3, 3) as text."""
-    vectors: List[List[float]] = box.tolist()  # noqa: UP006 (TorchScript)
-    return str(vectors)
-
-
 def differentiable(energy: Tensor, forces: Tensor, positions: Tensor) -> Tensor:
     """Return the energy such that its backward pass gives minus the forces.
 
@@ -182,43 +106,103 @@ def differentiable(energy: Tensor, forces: Tensor, positions: Tensor) -> Tensor:
     return energy - (forces.detach() * (positions - positions.detach())).sum()
 
 
-def potential_of(
-    bias: Bias, graph: ExportGraph, atoms: Sequence[int], bound: bool, exact: bool
-) -> Potential:
-    """Return the potential of a bias.
+def potential_graph(
+    contract: str,
+    bias: Bias,
+    inputs: Sequence[TensorSpec],
+    rows: Sequence[int],
+    n_atoms: int,
+    energy_only: bool,
+    bound: bool,
+    wrap: Callable[[Potential], nn.Module],
+    arguments: Callable[[fx.Graph], tuple[object, ...]],
+    engine_inputs: Sequence[str] | None = None,
+    group: Sequence[int] | None = None,
+) -> ExportGraph:
+    """Return the graph of a bias in an engine's calling convention.
 
     Parameters
     ----------
+    contract : str
+        Name of the convention.
     bias : Bias
         The bias.
-    graph : ExportGraph
-        Its graph.
-    atoms : sequence of int
+    inputs : sequence of TensorSpec
+        What the engine gives; positions first.
+    rows : sequence of int
         Rows of the engine's positions that are the bias's atoms, in its order.
+    n_atoms : int
+        Number of atoms that the engine gives.
+    energy_only : bool
+        Whether the engine differentiates the energy, instead of taking forces.
     bound : bool
         Whether run-time parameters keep their default values.
-    exact : bool
-        Whether derivatives come from autograd, as the judge of the file, or are written out.
+    wrap : callable
+        Puts the engine's own checks around the potential; the result returns energy and forces.
+    arguments : callable
+        Adds the engine's inputs to a graph, positions first, and returns the arguments of what
+        `wrap` returned.
+    engine_inputs, group
+        Facts for the metadata.
 
     Raises
     ------
     ValueError
         If the positions are fractions of a box, or a unit is unknown.
     """
-    for boundaries in _boundaries(bias):
-        if boundaries.scaled:
-            raise ValueError("module: expected positions in real units, got fractions of a box")
-    inner = graph.exact if exact else scriptable(graph.module)  # type: ignore[arg-type]
-    assert inner is not None
+    graph = bias.export_graph()
+    assert isinstance(graph.details, VariableDetails)
+    if graph.details.box.fractions:
+        raise ValueError("module: expected positions in real units, got fractions of a box")
+
+    def entry(module: nn.Module) -> fx.GraphModule:
+        engine = fx.Graph()
+        given = arguments(engine)
+        positions = next(iter(engine.nodes))
+        outputs = engine.call_module("potential", given)  # type: ignore[arg-type]
+        if energy_only:
+            energy, forces = (
+                engine.call_function(operator.getitem, (outputs, index)) for index in range(2)
+            )
+            outputs = engine.call_function(differentiable, (energy, forces, positions))
+        engine.output(outputs)
+        return fx.GraphModule({"potential": wrap(_potential(bias, module, rows, bound))}, engine)
+
+    dtype = next(spec.dtype for spec in inputs if spec.name == "positions")
+    outputs = [TensorSpec("energy", dtype, ())]
+    if not energy_only:
+        outputs.append(TensorSpec("forces", dtype, (n_atoms, 3)))
+    return ExportGraph(
+        ContractDetails(
+            contract=contract,
+            variable=graph.details,
+            engine_inputs=None if engine_inputs is None else tuple(engine_inputs),
+            group=None if group is None else tuple(group),
+        ),
+        tuple(inputs),
+        tuple(outputs),
+        build=lambda _: entry(scriptable(graph.module)),  # type: ignore[arg-type]
+        exact=entry(graph.exact),
+        atoms=bias.atoms,
+        elements=bias.elements,
+        length_unit=LENGTH_UNIT,
+        output_units={spec.name: OUTPUT_UNITS[spec.name] for spec in outputs},
+        freeze=False,
+        differentiable=energy_only,
+    )
+
+
+def _potential(bias: Bias, module: nn.Module, rows: Sequence[int], bound: bool) -> Potential:
+    """Return the potential of a bias that a module evaluates."""
     defaults = bias.parameter_defaults()
     tensors = {name: torch.tensor(value, dtype=bias.dtype) for name, value in defaults.items()}
     return Potential(
-        bias_call(inner, bias.periodic, tensors, bound),
-        atoms,
+        bias_call(module, bias.periodic, tensors, bound),
+        rows,
         length_factor(LENGTH_UNIT, str(bias.length_unit)),
         energy_factor(bias.energy_unit, ENERGY_UNIT),
         bias.dtype,
-        whole=not _periodic(bias),
+        whole=bias.box.open,
     )
 
 
@@ -246,7 +230,7 @@ def bias_call(
     """
     graph = fx.Graph()
     positions, box = graph.placeholder("positions"), graph.placeholder("box")
-    listed = graph.placeholder("parameters", type_expr=List[Tensor])  # noqa: UP006 (TorchScript)
+    listed = graph.placeholder("parameters", type_expr=list[Tensor])
     given = [
         graph.get_attr(name) if bound else graph.call_function(operator.getitem, (listed, index))
         for index, name in enumerate(parameters)
@@ -274,35 +258,17 @@ def box_check(bias: Bias) -> BoxCheck:
     ValueError
         If the bias was made for several boxes.
     """
-    factor = length_factor(str(bias.length_unit), LENGTH_UNIT)
-    boxes = [box * factor for box in map(_fixed_box, _boundaries(bias)) if box is not None]
-    for one, other in itertools.pairwise(boxes):
-        if not torch.allclose(one, other):
+    boxes = [torch.tensor(lattice, dtype=torch.float64) for lattice in bias.box.fixed]
+    for box in boxes[1:]:
+        if not torch.allclose(boxes[0], box):
             raise ValueError("module: expected one fixed box in all descriptors, got several")
-    orthorhombic = any(
-        isinstance(box, RuntimeBox) and box.orthorhombic for box in _boundaries(bias)
-    )
-    return BoxCheck(orthorhombic, boxes[0] if boxes else None)
+    factor = length_factor(str(bias.length_unit), LENGTH_UNIT)
+    fixed = factor * boxes[0] if boxes else None
+    return BoxCheck(bias.box.run_time == "orthorhombic", fixed)
 
 
-def _fixed_box(boundaries: Boundaries) -> Tensor | None:
-    """Return the lattice vectors (3, 3) that are frozen in periodic boundaries."""
-    if isinstance(boundaries, TriclinicBox) and boundaries.periodic:
-        return boundaries.vectors
-    if isinstance(boundaries, OrthorhombicBox) and boundaries.periodic:
-        return torch.diag(boundaries.lengths)
-    return None
-
-
-def _boundaries(bias: Bias) -> list[Boundaries]:
-    return [part for part in bias.descriptors.modules() if isinstance(part, Boundaries)]
-
-
-def _periodic(bias: Bias) -> bool:
-    """Return whether every descriptor takes nearest images itself."""
-    return all(
-        any(isinstance(part, Boundaries) and part.periodic for part in descriptor.modules())
-        for descriptor in bias.descriptors.modules()
-        if isinstance(descriptor, Descriptor)
-        and not any(isinstance(part, Descriptor) for part in list(descriptor.modules())[1:])
-    )
+def require_bias(module: object) -> Bias:
+    """Return a module, or raise TypeError unless it is a bias."""
+    if not isinstance(module, Bias):
+        raise TypeError(f"module: expected a Bias (an energy), got {type(module).__name__}")
+    return module

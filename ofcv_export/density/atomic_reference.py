@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ofcv_export.base.indexing import select
 from ofcv_export.base.validation import (
     require_device,
     require_dtype,
@@ -161,8 +162,8 @@ class AtomicReference(nn.Module):
             Number of molecules.
         """
         t_first = torch.zeros_like(self.g_z).index_copy(0, self.first_function, self.t_z)
-        slope = self.g_z.index_select(0, basis_function_ind)
-        bias = t_first.index_select(0, basis_function_ind)
+        slope = select(self.g_z, basis_function_ind)
+        bias = select(t_first, basis_function_ind)
         summed = coeffs.new_zeros(n_molecules).index_add(0, batch, slope * coeffs + bias)
         return summed + self.t_global
 

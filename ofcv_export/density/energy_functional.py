@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ofcv_export.base.fixed_order import fixed_order
 from ofcv_export.base.validation import (
     dtype_name,
+    first_line,
     require_dtype,
     require_finite,
     require_in_range,
@@ -32,15 +33,16 @@ from ofcv_export.base.validation import (
 )
 from ofcv_export.density.atomic_reference import AtomicReference
 from ofcv_export.density.basis import BasisLayout
+from ofcv_export.density.energy_core import EnergyCore, MoleculeEnergyCore
 from ofcv_export.density.rescaling import DimensionWiseRescaling
-from ofcv_export.density.rescaling_formulas import scale_coeffs
-from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
-from ofcv_export.graph.gradients import EnergyAndGradient, write_out_gradient
+from ofcv_export.graph.derivatives import EnergyAndGradient, energy_and_gradient
+from ofcv_export.graph.details import EnergyFunctionalDetails
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tracing import traced
 
-KIND = "energy_functional"
-
-# Coefficients in each molecule of the batch that a graph is traced with.
-_TRACED_SIZES = (4, 2, 5)
+# Coefficients in each molecule of a batch that a network is tried with.
+_TRIED_SIZES = (4, 2, 5)
 
 
 class EnergyNetwork(Protocol):
@@ -70,7 +72,7 @@ class EnergyNetwork(Protocol):
         ...
 
 
-class EnergyFunctional(nn.Module):
+class EnergyFunctional(EnergyCore):
     """Energies of molecules, and the gradient with respect to their coefficients.
 
     Parameters
@@ -105,20 +107,19 @@ class EnergyFunctional(nn.Module):
     (tensor([25., 16.]), tensor([16.,  6.,  8.]))
     """
 
+    rescaling: DimensionWiseRescaling
+
     def __init__(
         self,
         network: nn.Module,
         rescaling: DimensionWiseRescaling,
         atomic_reference: AtomicReference | None = None,
     ) -> None:
-        super().__init__()
         if not isinstance(rescaling, DimensionWiseRescaling):
             raise TypeError(
                 f"rescaling: expected a DimensionWiseRescaling, got {type(rescaling).__name__}"
             )
-        self.network = network.eval()
-        self.rescaling = rescaling
-        self.atomic_reference = atomic_reference
+        super().__init__(network.eval(), rescaling, atomic_reference)
         for tensor in [*network.parameters(), *network.buffers()]:
             if tensor.is_floating_point():
                 require_dtype("network", tensor, self.dtype)
@@ -137,20 +138,17 @@ class EnergyFunctional(nn.Module):
         """Number of basis functions of all elements together."""
         return self.rescaling.n_basis
 
-    def forward(self, coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor) -> Tensor:
-        """Return the energy of every molecule, see `energy_and_gradient`; nothing is checked."""
-        n_molecules = batch.max().item() + 1
-        return self.energies(coeffs, basis_function_ind, batch, n_molecules)
+    def core(self) -> EnergyCore:
+        """Return the functional as buffers and tensor operations.
 
-    def energies(
-        self, coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor, n_molecules: Any
-    ) -> Tensor:
-        """Return the energies of a known number of molecules, shape (n_molecules,)."""
-        scaled_coeffs = self._scaled(coeffs, basis_function_ind)
-        energy: Tensor = self.network(scaled_coeffs, basis_function_ind, batch, n_molecules)
-        if self.atomic_reference is None:
-            return energy
-        return energy + self.atomic_reference(coeffs, basis_function_ind, batch, n_molecules)
+        It is what ``torch.jit.script`` takes for this module: where the module is part of another
+        one that is scripted, PyTorch leaves the core in its place.
+        """
+        return EnergyCore(self.network, self.rescaling.core(), self.atomic_reference)
+
+    def __prepare_scriptable__(self) -> EnergyCore:
+        """Return what ``torch.jit.script`` takes for this module."""
+        return self.core()
 
     def energy_and_gradient(
         self, coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor
@@ -260,23 +258,20 @@ class EnergyFunctional(nn.Module):
     def export_graph(self) -> ExportGraph:
         """Return the graph of energies and gradient, with nothing left to differentiate."""
         name = dtype_name(self.dtype)
+        core = self.core()
         return ExportGraph(
-            KIND,
-            write_out_gradient(self, self._example(), free=True),
+            EnergyFunctionalDetails(
+                n_basis=self.n_basis, atomic_reference=self.atomic_reference is not None
+            ),
             (
                 TensorSpec("coeffs", name, ("n",)),
                 TensorSpec("basis_function_ind", "int64", ("n",), low=0, high=self.n_basis),
                 TensorSpec("batch", "int64", ("n",), low=0, high="n"),
             ),
             (TensorSpec("energy", name, ("n_molecules",)), TensorSpec("gradient", name, ("n",))),
-            {"n_basis": self.n_basis, "atomic_reference": self.atomic_reference is not None},
-            exact=EnergyAndGradient(self),
+            build=lambda graph: traced(energy_and_gradient(core), graph.inputs, "network"),
+            exact=EnergyAndGradient(core),
         )
-
-    def _scaled(self, coeffs: Tensor, basis_function_ind: Tensor) -> Tensor:
-        scale = self.rescaling.lambda_z.index_select(0, basis_function_ind)
-        bias = self.rescaling.coeff_biases.index_select(0, basis_function_ind)
-        return scale_coeffs(coeffs, scale, bias)
 
     @property
     def _device(self) -> torch.device:
@@ -284,25 +279,22 @@ class EnergyFunctional(nn.Module):
 
     def _example(self) -> list[Tensor]:
         """Return coefficients, basis functions and molecules of a small batch."""
-        batch = torch.repeat_interleave(
-            torch.arange(len(_TRACED_SIZES)), torch.tensor(_TRACED_SIZES)
-        )
+        batch = torch.repeat_interleave(torch.arange(len(_TRIED_SIZES)), torch.tensor(_TRIED_SIZES))
         k = torch.arange(len(batch))
         example = [torch.sin(k + 1.0).to(self.dtype), k % self.n_basis, batch]
         return [tensor.to(self._device) for tensor in example]
 
     def _require_energies(self) -> None:
         """Raise ValueError unless the network gives an energy for every molecule."""
-        n_molecules = len(_TRACED_SIZES)
+        n_molecules = len(_TRIED_SIZES)
         coeffs, *indices = self._example()
         try:
             with torch.no_grad():
-                energy = self.network(self._scaled(coeffs, indices[0]), *indices, n_molecules)
+                energy = self.network(self.scaled(coeffs, indices[0]), *indices, n_molecules)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise ValueError(
                 "network: expected one that takes scaled_coeffs, basis_function_ind, batch and "
-                f"n_molecules, got: {reason}"
+                f"n_molecules, got: {first_line(error)}"
             ) from error
         require_tensor("network", energy)
         if energy.shape != (n_molecules,):
@@ -312,7 +304,7 @@ class EnergyFunctional(nn.Module):
             )
 
 
-class MoleculeFunctional(nn.Module):
+class MoleculeFunctional(MoleculeEnergyCore):
     """The functional of one molecule: a map of its coefficients alone.
 
     Made by `EnergyFunctional.for_molecule`.
@@ -329,10 +321,6 @@ class MoleculeFunctional(nn.Module):
         Applied to the coefficients first.
     """
 
-    basis_function_ind: Tensor
-    batch: Tensor
-    transform: Tensor | None
-
     def __init__(
         self,
         functional: EnergyFunctional,
@@ -340,18 +328,8 @@ class MoleculeFunctional(nn.Module):
         basis_function_ind: Tensor,
         transform: Tensor | None,
     ) -> None:
-        super().__init__()
-        self.functional = functional
+        super().__init__(functional, basis_function_ind, transform)
         self.atomic_numbers = atomic_numbers
-        self.register_buffer("basis_function_ind", basis_function_ind)
-        self.register_buffer("batch", torch.zeros_like(basis_function_ind))
-        self.register_buffer("transform", transform)
-
-    def forward(self, coeffs: Tensor) -> Tensor:
-        """Return the energy, shape (1,), see `energy_and_gradient`; nothing is checked."""
-        if self.transform is not None:
-            coeffs = torch.mv(self.transform, coeffs)
-        return self.functional.energies(coeffs, self.basis_function_ind, self.batch, 1)
 
     def energy_and_gradient(self, coeffs: Tensor) -> tuple[Tensor, ...]:
         """Return energy and gradient by autograd.
@@ -373,7 +351,7 @@ class MoleculeFunctional(nn.Module):
         """
         require_tensor("coeffs", coeffs)
         require_shape("coeffs", coeffs, self.basis_function_ind.shape)
-        require_dtype("coeffs", coeffs, self.functional.dtype)
+        require_dtype("coeffs", coeffs, self.dtype)
         require_finite("coeffs", coeffs)
         with fixed_order(coeffs.device):
             outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)
@@ -381,18 +359,33 @@ class MoleculeFunctional(nn.Module):
 
     def export_graph(self) -> ExportGraph:
         """Return the graph of energy and gradient, with nothing left to differentiate."""
-        size, name = len(self.basis_function_ind), dtype_name(self.functional.dtype)
-        example = torch.sin(torch.arange(1.0, size + 1)).to(self.functional.rescaling.lambda_z)
+        size, name = len(self.basis_function_ind), dtype_name(self.dtype)
+        core = self.core()
         return ExportGraph(
-            KIND,
-            write_out_gradient(self, [example], free=False),
+            EnergyFunctionalDetails(
+                n_basis=len(self.functional.rescaling.lambda_z),
+                atomic_reference=self.functional.atomic_reference is not None,
+                atomic_numbers=tuple(self.atomic_numbers),
+                transform=self.transform is not None,
+            ),
             (TensorSpec("coeffs", name, (size,)),),
             (TensorSpec("energy", name, (1,)), TensorSpec("gradient", name, (size,))),
-            {
-                "n_basis": self.functional.n_basis,
-                "atomic_reference": self.functional.atomic_reference is not None,
-                "atomic_numbers": self.atomic_numbers,
-                "transform": self.transform is not None,
-            },
-            exact=EnergyAndGradient(self),
+            build=lambda graph: traced(energy_and_gradient(core), graph.inputs, "network"),
+            exact=EnergyAndGradient(core),
         )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of coefficients and energy."""
+        return self.functional.rescaling.lambda_z.dtype
+
+    def core(self) -> MoleculeEnergyCore:
+        """Return buffers and tensor operations alone, see `EnergyFunctional.core`."""
+        functional = self.functional
+        if isinstance(functional, EnergyFunctional):
+            functional = functional.core()
+        return MoleculeEnergyCore(functional, self.basis_function_ind, self.transform)
+
+    def __prepare_scriptable__(self) -> MoleculeEnergyCore:
+        """Return what ``torch.jit.script`` takes for this module."""
+        return self.core()

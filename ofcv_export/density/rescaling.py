@@ -2,12 +2,11 @@
 
 Section 4.3 and eq. (4) of M-OFDFT, https://arxiv.org/abs/2309.16578: coefficients are centred and
 scaled up until either their gradient or they themselves reach a target scale. The formulas are in
-``ofcv_export.density.rescaling_formulas``.
+`ofcv_export.density.rescaling_core`.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ofcv_export.base.validation import (
     dtype_name,
@@ -26,25 +25,27 @@ from ofcv_export.base.validation import (
     require_finite,
     require_in_range,
     require_integer,
+    require_non_negative,
+    require_positive_number,
     require_shape,
     to_float_tensor,
 )
 from ofcv_export.density.basis import BasisLayout, basis_function_ind, element_text
 from ofcv_export.density.dataset_statistics import DatasetStatistics, store_path
-from ofcv_export.density.rescaling_formulas import (
-    IndexedGradientGraph,
-    IndexedGraph,
-    MoleculeGradientGraph,
-    MoleculeGraph,
+from ofcv_export.density.rescaling_core import (
+    MoleculeRescalingCore,
+    RescalingCore,
+    WithGradient,
     gradient_to_original,
     scale_coeffs,
     scale_gradient,
     unscale_coeffs,
     unscale_gradient,
 )
-from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
-
-KIND = "dimension_wise_rescaling"
+from ofcv_export.graph.details import RescalingDetails
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tracing import traced
 
 # What becomes of each statistic when the data set is rescaled; mldft leaves out all others.
 MEAN_STATISTICS = ("coeffs/mean",)
@@ -83,7 +84,7 @@ class Shells(Protocol):
         ...
 
 
-class DimensionWiseRescaling(nn.Module):
+class DimensionWiseRescaling(RescalingCore):
     r"""Centre and rescale coefficients and gradients per element and basis function.
 
     The scale is eq. (4) of M-OFDFT,
@@ -150,9 +151,10 @@ class DimensionWiseRescaling(nn.Module):
         s_grad: float = 0.05,
         epsilon: float = 1e-8,
     ) -> None:
-        super().__init__()
         biases = to_float_tensor("coeff_biases", coeff_biases)
         require_shape("coeff_biases", biases, ("n_basis",))
+        require_non_negative("epsilon", epsilon)
+        super().__init__(torch.ones_like(biases), biases, float(epsilon))
         for name, value in {
             "coeff_biases": biases,
             "coeff_stds": to_float_tensor("coeff_stds", coeff_stds),
@@ -162,9 +164,8 @@ class DimensionWiseRescaling(nn.Module):
             require_finite(name, value)
             self.register_buffer(name, value.detach().clone())
         _require_non_negative("coeff_stds", self.coeff_stds)
-        self.s_coeff = _positive("s_coeff", s_coeff)
-        self.s_grad = _positive("s_grad", s_grad)
-        self.epsilon = _non_negative("epsilon", epsilon)
+        self.s_coeff = require_positive_number("s_coeff", s_coeff)
+        self.s_grad = require_positive_number("s_grad", s_grad)
         self.init_lambda_z()
 
     @classmethod
@@ -335,7 +336,7 @@ class DimensionWiseRescaling(nn.Module):
         if basis_function_ind is None:
             coeffs, basis_function_ind = _fields(coeffs, "coeffs", "basis_function_ind")
         coeffs, index = self._checked("coeffs", coeffs, basis_function_ind)
-        return scale_coeffs(coeffs, *self._scale_and_bias(index))
+        return super().forward(coeffs, index)
 
     def rescale_coeffs_and_gradient(
         self, coeffs: Any, gradient: Any = None, basis_function_ind: Any = None
@@ -368,11 +369,7 @@ class DimensionWiseRescaling(nn.Module):
             )
         coeffs, index = self._checked("coeffs", coeffs, basis_function_ind)
         gradient = _checked_values("gradient", gradient, len(index), self.lambda_z)
-        scale, bias = self._scale_and_bias(index)
-        return (
-            scale_coeffs(coeffs, scale, bias),
-            scale_gradient(gradient, scale + self.epsilon),
-        )
+        return self.with_gradient(coeffs, index, gradient)
 
     def unscale_coeffs(self, scaled_coeffs: Tensor, basis_function_ind: Tensor) -> Tensor:
         """Return the coefficients behind scaled ones: the inverse of `forward`, shape (n,)."""
@@ -422,7 +419,8 @@ class DimensionWiseRescaling(nn.Module):
             See `basis_function_ind`.
         """
         scale, bias = self._scale_and_bias(self.basis_function_ind(atomic_numbers, basis_info))
-        return MoleculeRescaling(np.asarray(atomic_numbers).tolist(), scale, bias, self.epsilon)
+        numbers = np.asarray(atomic_numbers).tolist()
+        return MoleculeRescaling(numbers, self.n_basis, scale, bias, self.epsilon)
 
     def basis_function_ind(
         self, atomic_numbers: Sequence[int] | NDArray[Any], basis_info: BasisLayout
@@ -468,22 +466,34 @@ class DimensionWiseRescaling(nn.Module):
         ValueError
             If a frozen value is NaN or infinite.
         """
+        core = WithGradient(self.core()) if gradient else self.core()
         index = TensorSpec("basis_function_ind", "int64", ("n",), low=0, high=self.n_basis)
         inputs, outputs = _specs("n", self.lambda_z.dtype, gradient)
-        graph = IndexedGradientGraph if gradient else IndexedGraph
         return ExportGraph(
-            KIND,
-            graph(**_frozen_buffers(self, gradient)),
+            RescalingDetails(
+                n_basis=self.n_basis,
+                epsilon=self.epsilon,
+                s_coeff=self.s_coeff,
+                s_grad=self.s_grad,
+            ),
             (inputs[0], index, *inputs[1:]),
             outputs,
-            {
-                "n_basis": self.n_basis,
-                "s_coeff": self.s_coeff,
-                "s_grad": self.s_grad,
-                "epsilon": self.epsilon,
-            },
+            build=lambda graph: traced(core, graph.inputs),
+            exact=core,
             scalar_code=True,
         )
+
+    def core(self) -> RescalingCore:
+        """Return the rescaling as buffers and tensor operations.
+
+        It is what is exported, and what ``torch.jit.script`` takes for this module: where the
+        module is part of another one that is scripted, PyTorch leaves the core in its place.
+        """
+        return RescalingCore(self.lambda_z, self.coeff_biases, self.epsilon)
+
+    def __prepare_scriptable__(self) -> RescalingCore:
+        """Return what ``torch.jit.script`` takes for this module."""
+        return self.core()
 
     def _scale_and_bias(self, index: Tensor) -> tuple[Tensor, Tensor]:
         return self.lambda_z.index_select(0, index), self.coeff_biases.index_select(0, index)
@@ -506,7 +516,7 @@ class DimensionWiseRescaling(nn.Module):
         return scale_gradient(values, self.lambda_z + self.epsilon)
 
 
-class MoleculeRescaling(nn.Module):
+class MoleculeRescaling(MoleculeRescalingCore):
     """The rescaling of one molecule: a scale and a bias for each of its coefficients.
 
     Made by `DimensionWiseRescaling.for_molecule`. The methods are those of
@@ -516,34 +526,36 @@ class MoleculeRescaling(nn.Module):
     ----------
     atomic_numbers : list of int
         Elements of the molecule.
+    n_basis : int
+        Number of basis functions of all elements together.
     lambda_z, coeff_biases : torch.Tensor, shape (n_coeffs,)
         Scale and bias of each coefficient.
     epsilon : float
         Added to lambda where gradients are divided by it.
     """
 
-    lambda_z: Tensor
-    coeff_biases: Tensor
-
     def __init__(
-        self, atomic_numbers: list[int], lambda_z: Tensor, coeff_biases: Tensor, epsilon: float
+        self,
+        atomic_numbers: list[int],
+        n_basis: int,
+        lambda_z: Tensor,
+        coeff_biases: Tensor,
+        epsilon: float,
     ) -> None:
-        super().__init__()
+        super().__init__(lambda_z, coeff_biases, epsilon)
         self.atomic_numbers = atomic_numbers
-        self.epsilon = epsilon
-        self.register_buffer("lambda_z", lambda_z)
-        self.register_buffer("coeff_biases", coeff_biases)
+        self.n_basis = n_basis
 
     def forward(self, coeffs: Tensor) -> Tensor:
         """Return the scaled coefficients, shape (n_coeffs,)."""
-        return scale_coeffs(self._checked("coeffs", coeffs), self.lambda_z, self.coeff_biases)
+        return super().forward(self._checked("coeffs", coeffs))
 
     def rescale_coeffs_and_gradient(
         self, coeffs: Tensor, gradient: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the scaled coefficients and the scaled gradient, both of shape (n_coeffs,)."""
         gradient = self._checked("gradient", gradient)
-        return self(coeffs), scale_gradient(gradient, self.lambda_z + self.epsilon)
+        return self.with_gradient(self._checked("coeffs", coeffs), gradient)
 
     def unscale_coeffs(self, scaled_coeffs: Tensor) -> Tensor:
         """Return the coefficients behind scaled ones: the inverse of `forward`."""
@@ -563,14 +575,26 @@ class MoleculeRescaling(nn.Module):
     def export_graph(self, gradient: bool = False) -> ExportGraph:
         """Return the graph to export; see `DimensionWiseRescaling.export_graph`."""
         inputs, outputs = _specs(len(self.lambda_z), self.lambda_z.dtype, gradient)
-        graph = MoleculeGradientGraph if gradient else MoleculeGraph
+        core = WithGradient(self.core()) if gradient else self.core()
         return ExportGraph(
-            KIND,
-            graph(**_frozen_buffers(self, gradient)),
+            RescalingDetails(
+                n_basis=self.n_basis,
+                epsilon=self.epsilon,
+                atomic_numbers=tuple(self.atomic_numbers),
+            ),
             inputs,
             outputs,
-            {"atomic_numbers": self.atomic_numbers},
+            build=lambda graph: traced(core, graph.inputs),
+            exact=core,
         )
+
+    def core(self) -> MoleculeRescalingCore:
+        """Return buffers and tensor operations alone, see `DimensionWiseRescaling.core`."""
+        return MoleculeRescalingCore(self.lambda_z, self.coeff_biases, self.epsilon)
+
+    def __prepare_scriptable__(self) -> MoleculeRescalingCore:
+        """Return what ``torch.jit.script`` takes for this module."""
+        return self.core()
 
     def _checked(self, name: str, value: Any) -> Tensor:
         return _checked_values(name, value, len(self.lambda_z), self.lambda_z)
@@ -584,18 +608,6 @@ def _specs(
         tuple(TensorSpec(name, dtype_name(dtype), (size,)) for name in names),
         tuple(TensorSpec(f"scaled_{name}", dtype_name(dtype), (size,)) for name in names),
     )
-
-
-def _frozen_buffers(
-    module: DimensionWiseRescaling | MoleculeRescaling, gradient: bool
-) -> dict[str, Tensor]:
-    buffers = {"lambda_z": module.lambda_z, "coeff_biases": module.coeff_biases}
-    if gradient:
-        buffers["divisor"] = module.lambda_z + module.epsilon
-    # Buffers may have been loaded or changed since they were checked.
-    for name, buffer in buffers.items():
-        require_finite(name, buffer)
-    return buffers
 
 
 def _max_over_shell(values: Tensor, shell: Tensor) -> Tensor:
@@ -664,15 +676,3 @@ def _require_non_negative(name: str, values: Tensor) -> None:
         raise ValueError(
             f"{name}: expected values of at least 0, got {values[index].item()} at index {index}"
         )
-
-
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}: expected a positive finite number, got {value}")
-    return float(value)
-
-
-def _non_negative(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
-    return float(value)

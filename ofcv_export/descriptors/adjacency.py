@@ -1,6 +1,6 @@
 """Eigenvalues of the adjacency matrix."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class AdjacencyEigenvalues(Descriptor):
         padded = torch.cat([contributions, torch.zeros_like(contributions[:, :1])], dim=1)
         return padded.index_select(1, self.entries).reshape(-1, self.n_atoms, self.n_atoms)
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the eigenvalues, shape (batch, n_atoms)."""
         contributions = self.switching_function(self.distances(positions, box))
         return torch.linalg.eigvalsh(self._matrix(contributions))

@@ -1,6 +1,6 @@
 """Positions after optimal superposition on a reference structure."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class Superposition(nn.Module):
         self.rotation = OptimalRotation()
         self.box = open_boundaries() if box is None else box
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return centred superposed positions and the centred reference.
 
         Parameters
@@ -144,7 +144,7 @@ class AlignedPositions(Descriptor):
         super().__init__(n_atoms, 3 * len(superposition.atoms), superposition.box.takes_box)
         self.superposition = superposition
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return x, y, z of each chosen atom in turn, shape (batch, 3 * n_chosen)."""
         aligned, centred = self.superposition(positions, box)
         centroid = self.superposition.reference.to(positions)[0] - centred[0]

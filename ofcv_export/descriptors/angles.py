@@ -1,6 +1,6 @@
 """Angles between two bonds."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class Angles(Descriptor):
         self.modes = angle_modes
         self.box = box
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the chosen modes of every angle, shape (batch, n_angles * n_modes)."""
         centre = positions.index_select(1, self.centre)
         bonds = self.box.displacement(centre, positions.index_select(1, self.ends), box)

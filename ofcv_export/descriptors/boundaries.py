@@ -6,7 +6,7 @@ differentiation; derivatives with respect to the box (the virial) follow from
 ``displacement = vector - n @ box``.
 """
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class Boundaries(nn.Module):
         self.periodic = periodic
         self.scaled = scaled
 
-    def displacement(self, start: Tensor, end: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def displacement(self, start: Tensor, end: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the vectors from `start` to `end` in real units.
 
         Parameters
@@ -70,12 +70,16 @@ class Boundaries(nn.Module):
         """
         raise NotImplementedError
 
-    def to_positions(self, derivatives: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def to_positions(self, derivatives: Tensor, box: Tensor | None = None) -> Tensor:
         """Turn derivatives with respect to real vectors into those with respect to positions."""
         raise NotImplementedError
 
     def specification(self) -> dict[str, Any] | None:
         """Return the JSON-able description of the boundaries, None for open ones."""
+        raise NotImplementedError
+
+    def lattice(self) -> Tensor:
+        """Return the lattice vectors of a fixed box as rows, shape (3, 3), float64."""
         raise NotImplementedError
 
 
@@ -112,7 +116,7 @@ class OrthorhombicBox(Boundaries):
             raise ValueError(f"box: expected positive edge lengths, got {lengths.tolist()}")
         self.register_buffer("lengths", lengths, persistent=False)
 
-    def displacement(self, start: Tensor, end: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def displacement(self, start: Tensor, end: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the vectors from `start` to `end`, see `Boundaries.displacement`.
 
         In a box with perpendicular edges rounding each component gives the nearest image.
@@ -128,9 +132,13 @@ class OrthorhombicBox(Boundaries):
             vectors = vectors - lengths * torch.round(vectors.detach() / lengths)
         return vectors
 
-    def to_positions(self, derivatives: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def to_positions(self, derivatives: Tensor, box: Tensor | None = None) -> Tensor:
         """Return derivatives with respect to positions, see `Boundaries.to_positions`."""
         return derivatives * self.lengths.to(derivatives) if self.scaled else derivatives
+
+    def lattice(self) -> Tensor:
+        """Return the lattice vectors as rows."""
+        return torch.diag(self.lengths)
 
     def specification(self) -> dict[str, Any] | None:
         """Return the JSON-able description of the boundaries, None for open ones."""
@@ -173,7 +181,7 @@ class TriclinicBox(Boundaries):
         self.register_buffer("reduced", reduced_lattice(vectors), persistent=False)
         self.nearest_image = NearestImage()
 
-    def displacement(self, start: Tensor, end: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def displacement(self, start: Tensor, end: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the vectors from `start` to `end`, see `Boundaries.displacement`."""
         _require_none(box)
         vectors = end - start
@@ -185,11 +193,15 @@ class TriclinicBox(Boundaries):
             vectors = self.nearest_image(vectors, self.reduced.to(start))
         return vectors
 
-    def to_positions(self, derivatives: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def to_positions(self, derivatives: Tensor, box: Tensor | None = None) -> Tensor:
         """Return derivatives with respect to positions, see `Boundaries.to_positions`."""
         if self.scaled:
             return torch.matmul(derivatives, self.vectors.to(derivatives).t())
         return derivatives
+
+    def lattice(self) -> Tensor:
+        """Return the lattice vectors as rows."""
+        return self.vectors
 
     def specification(self) -> dict[str, Any]:
         """Return the JSON-able description of the boundaries."""
@@ -230,7 +242,7 @@ class RuntimeBox(Boundaries):
         self.reduction = LatticeReduction()
         self.nearest_image = NearestImage()
 
-    def displacement(self, start: Tensor, end: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def displacement(self, start: Tensor, end: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the vectors from `start` to `end`, see `Boundaries.displacement`."""
         if box is None:
             raise ValueError("box: expected shape (3, 3), got none")
@@ -249,7 +261,7 @@ class RuntimeBox(Boundaries):
             return vectors - in_basis(images, box)
         return self.nearest_image(vectors, self.reduction(box))
 
-    def to_positions(self, derivatives: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def to_positions(self, derivatives: Tensor, box: Tensor | None = None) -> Tensor:
         """Return derivatives with respect to positions, see `Boundaries.to_positions`."""
         if box is not None and self.scaled:
             return torch.matmul(derivatives, box.to(derivatives).t())
@@ -314,6 +326,6 @@ def _is_diagonal(box: Tensor) -> bool:
     return bool((box == torch.diag(torch.diagonal(box))).all())
 
 
-def _require_none(box: Optional[Tensor]) -> None:  # noqa: UP045 (TorchScript)
+def _require_none(box: Tensor | None) -> None:
     if box is not None:
         raise ValueError("box: expected none (the boundaries are open or fixed), got a tensor")

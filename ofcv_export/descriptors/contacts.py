@@ -1,6 +1,6 @@
 """Contacts: a switching function of the distance of each pair of atoms."""
 
-from typing import Any, Optional
+from typing import Any
 
 from torch import Tensor
 
@@ -44,7 +44,7 @@ class Contacts(Descriptor):
         self.antisymmetric = True
         self.switching_function = switching_module(switching_function)
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the contacts, shape (batch, n_pairs)."""
         return self.switching_function(self.distances(positions, box))
 

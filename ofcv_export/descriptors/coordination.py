@@ -1,11 +1,11 @@
 """Coordination numbers between two groups of atoms."""
 
-import math
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ofcv_export.base.validation import require_positive_number
 from ofcv_export.descriptors.boundaries import Boundaries, open_boundaries
 from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
@@ -59,8 +59,8 @@ class CoordinationNumbers(Descriptor):
         different = group_a[:, None] != group_b[None, :]
         if not bool(different.any(dim=1).all()):
             raise ValueError("group_b: expected an atom other than the one of group_a, got none")
-        if cutoff is not None and not (math.isfinite(cutoff) and cutoff > 0):
-            raise ValueError(f"cutoff: expected a positive number, got {cutoff!r}")
+        if cutoff is not None:
+            require_positive_number("cutoff", cutoff)
         box = open_boundaries() if box is None else box
         super().__init__(n_atoms, len(group_a), box.takes_box)
         self.register_buffer("group_a", group_a, persistent=False)
@@ -69,11 +69,11 @@ class CoordinationNumbers(Descriptor):
         self.overlap = not bool(different.all())
         self.switching_function = switching_module(switching_function)
         self.cutoff = cutoff
-        largest = torch.tensor(math.inf if cutoff is None else cutoff, dtype=torch.float64)
+        largest = torch.tensor(0.0 if cutoff is None else cutoff, dtype=torch.float64)
         self.register_buffer("largest_distance", largest, persistent=False)
         self.box = box
 
-    def _vectors(self, positions: Tensor, box: Optional[Tensor]) -> Tensor:  # noqa: UP045 (TorchScript)
+    def _vectors(self, positions: Tensor, box: Tensor | None) -> Tensor:
         """Return the vectors from A to B, shape (batch, n_a, n_b, 3)."""
         a = positions.index_select(1, self.group_a).unsqueeze(2)
         b = positions.index_select(1, self.group_b).unsqueeze(1)
@@ -87,7 +87,7 @@ class CoordinationNumbers(Descriptor):
             s = s * self.different
         return s
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the coordination numbers, shape (batch, n_a)."""
         return self._contributions(norm(self._vectors(positions, box))).sum(2)
 

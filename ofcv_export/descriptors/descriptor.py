@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class Descriptor(nn.Module, ABC):
         self.antisymmetric = False
 
     @abstractmethod
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the descriptors.
 
         Parameters
@@ -76,7 +76,6 @@ class Descriptor(nn.Module, ABC):
     def specification(self) -> dict[str, Any] | None:
         """Return the JSON-able description that an artifact's metadata carries.
 
-        `ofcv_export.descriptors.specification.from_specification` makes the descriptor again.
         None where a part, such as a switching function of the user's own, has no description.
         """
 

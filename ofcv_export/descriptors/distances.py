@@ -1,6 +1,6 @@
 """Distances of pairs of atoms."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,13 +40,13 @@ class PairDistances(Descriptor):
         self.box = box
         self.antisymmetric = True
 
-    def vectors(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def vectors(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the vectors from i to j, shape (batch, n_pairs, 3)."""
         start = positions.index_select(1, self.first)
         end = positions.index_select(1, self.second)
         return self.box.displacement(start, end, box)
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the distances, shape (batch, n_pairs)."""
         return norm(self.vectors(positions, box))
 

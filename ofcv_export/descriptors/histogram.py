@@ -1,11 +1,12 @@
 """A continuous histogram of the values of another descriptor."""
 
 import math
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ofcv_export.base.validation import require_positive_number
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 
@@ -46,10 +47,7 @@ class ContinuousHistogram(Descriptor):
             )
         if isinstance(n_bins, bool) or not isinstance(n_bins, int) or n_bins < 2:
             raise ValueError(f"n_bins: expected an integer of at least 2, got {n_bins!r}")
-        if not (math.isfinite(sigma_to_center) and sigma_to_center > 0):
-            raise ValueError(
-                f"sigma_to_center: expected a positive number, got {sigma_to_center!r}"
-            )
+        require_positive_number("sigma_to_center", sigma_to_center)
         super().__init__(descriptor.n_atoms, n_bins, descriptor.takes_box)
         centres = torch.linspace(minimum, maximum, n_bins, dtype=torch.float64)
         self.register_buffer("centres", centres, persistent=False)
@@ -60,7 +58,7 @@ class ContinuousHistogram(Descriptor):
         sigma = (centres[1] - centres[0]) * sigma_to_center
         self.register_buffer("sigma", sigma, persistent=False)
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the histogram, shape (batch, n_bins)."""
         values = self.descriptor(positions, box).unsqueeze(1)
         deviations = (values - self.centres.to(values).unsqueeze(1)) / self.sigma.to(values)

@@ -1,6 +1,6 @@
 """Inverse distances of pairs of atoms."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class InverseDistances(Descriptor):
         self.distances = distances
         self.antisymmetric = True
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the inverse distances, shape (batch, n_pairs)."""
         return reciprocal(self.distances(positions, box))
 

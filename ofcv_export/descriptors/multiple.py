@@ -1,7 +1,7 @@
 """Several descriptors of the same atoms, one after another."""
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class MultipleDescriptors(Descriptor):
         self.descriptors = nn.ModuleList(descriptors)
         self.antisymmetric = all(descriptor.antisymmetric for descriptor in descriptors)
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return all descriptors, shape (batch, n_descriptors)."""
         if box is not None and not self.takes_box:
             raise ValueError("box: expected none (the boundaries are open or fixed), got a tensor")

@@ -1,6 +1,6 @@
 """Root-mean-square deviation from a reference structure after optimal superposition."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class RMSD(Descriptor):
         super().__init__(n_atoms, 1, superposition.box.takes_box)
         self.superposition = superposition
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the deviation in the unit of the positions, shape (batch, 1)."""
         aligned, reference = self.superposition(positions, box)
         share = self.superposition.normalised_weights(positions)

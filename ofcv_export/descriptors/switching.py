@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.base.validation import require_positive_number
+
 SwitchingFunction = Callable[[Tensor], Tensor]
 
 # Powers of distances beyond this are 0 or 1 in all digits, and would overflow in float32.
@@ -47,10 +49,10 @@ class Fermi(nn.Module):
         dmax: float | None = None,
     ) -> None:
         super().__init__()
-        self.cutoff = _positive("cutoff", cutoff)
-        self.q = _positive("q", q)
-        self.prefactor_cutoff = _positive("prefactor_cutoff", prefactor_cutoff)
-        self.dmax = None if dmax is None else _positive("dmax", dmax)
+        self.cutoff = require_positive_number("cutoff", cutoff)
+        self.q = require_positive_number("q", q)
+        self.prefactor_cutoff = require_positive_number("prefactor_cutoff", prefactor_cutoff)
+        self.dmax = None if dmax is None else require_positive_number("dmax", dmax)
         self.register_buffer("midpoint", _number(prefactor_cutoff * cutoff), persistent=False)
         self.register_buffer("width", _number(q), persistent=False)
         self.register_buffer("at_dmax", _at(self._function, self.dmax), persistent=False)
@@ -118,12 +120,12 @@ class Rational(nn.Module):
             raise ValueError(f"n, m: expected two different positive integers, got {n!r}, {m!r}")
         if not (math.isfinite(eps) and eps >= 0):
             raise ValueError(f"eps: expected a number of at least 0, got {eps!r}")
-        self.cutoff = _positive("cutoff", cutoff)
+        self.cutoff = require_positive_number("cutoff", cutoff)
         self.n = n
         self.m = m
         self.eps = float(eps)
-        self.prefactor_cutoff = _positive("prefactor_cutoff", prefactor_cutoff)
-        self.dmax = None if dmax is None else _positive("dmax", dmax)
+        self.prefactor_cutoff = require_positive_number("prefactor_cutoff", prefactor_cutoff)
+        self.dmax = None if dmax is None else require_positive_number("dmax", dmax)
         self.divisor = math.gcd(n, m)
         self.is_limit = self.eps == 0.0
         largest = _LARGEST_POWER ** (1.0 / max(n, m))
@@ -177,7 +179,7 @@ class Step(nn.Module):
 
     def __init__(self, cutoff: float) -> None:
         super().__init__()
-        self.cutoff = _positive("cutoff", cutoff)
+        self.cutoff = require_positive_number("cutoff", cutoff)
         self.register_buffer("threshold", _number(cutoff), persistent=False)
 
     def forward(self, distances: Tensor) -> Tensor:
@@ -252,9 +254,3 @@ def _at(function: SwitchingFunction, dmax: float | None) -> Tensor:
 
 def _number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
-
-
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
-    return float(value)

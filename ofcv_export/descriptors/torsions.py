@@ -1,6 +1,6 @@
 """Torsional angles of four atoms, their sines and their cosines."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,14 +52,14 @@ class Torsions(Descriptor):
         self.modes = angle_modes
         self.box = box
 
-    def _bonds(self, positions: Tensor, box: Optional[Tensor]) -> tuple[Tensor, Tensor, Tensor]:  # noqa: UP045 (TorchScript)
+    def _bonds(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return AB, BC and CD, shapes (batch, n_torsions, 3)."""
         start = positions.index_select(1, self.start)
         end = positions.index_select(1, self.end)
         ab, bc, cd = torch.chunk(self.box.displacement(start, end, box), 3, dim=1)
         return ab, bc, cd
 
-    def forward(self, positions: Tensor, box: Optional[Tensor] = None) -> Tensor:  # noqa: UP045 (TorchScript)
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the chosen modes of every torsion, shape (batch, n_torsions * n_modes)."""
         ab, bc, cd = self._bonds(positions, box)
         x, y = _point(bc, cross(ab, bc, dim=-1), cross(bc, cd, dim=-1))

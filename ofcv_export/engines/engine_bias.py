@@ -14,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from ofcv_export.artifacts.loading import load
+from ofcv_export.base.elements import require_elements
 from ofcv_export.base.units import ENERGIES, energy_factor, length_factor
 from ofcv_export.descriptors.boundaries import require_box
-from ofcv_export.descriptors.lattice import NearestImage, reduced_lattice
+from ofcv_export.descriptors.box_check import BoxCheck
+from ofcv_export.descriptors.lattice import reduced_lattice
+from ofcv_export.descriptors.whole_molecules import MakeWhole
+from ofcv_export.graph.details import ContractDetails, VariableDetails
 from ofcv_export.graph.metadata import Metadata
 
 Values = float | Sequence[float] | NDArray[Any]
-
-# Largest relative difference between a box frozen into an artifact and the engine's.
-_SAME_BOX = 1e-4
 
 
 @dataclass(frozen=True)
@@ -111,29 +112,36 @@ class EngineBias:
         self._artifact = load(path, device)
         self.metadata = self._artifact.metadata
         self._threads = threads
-        _require_energy(self.metadata)
+        details = _require_energy(self.metadata)
         self._length = length_factor(length_unit, to=str(self.metadata.length_unit))
         self._energy = energy_factor(self.metadata.output_units["values"], to=energy_unit)
-        details = self.metadata.details
-        self.atoms = np.array(self.metadata.atoms or range(int(details["n_atoms"])), dtype=np.int64)
+        self.atoms = np.array(self.metadata.atoms or range(details.n_atoms), dtype=np.int64)
         _require_atoms(self.atoms, n_atoms)
-        _require_elements(self.atoms, details.get("elements"), elements)
-        boxes = list(_boxes(details["descriptors"]))
-        _require_positions(boxes)
-        self._frozen_boxes = [_vectors(box) for box in boxes if box["type"] != "run time"]
-        self.takes_box = self.metadata.periodic or bool(self._frozen_boxes)
+        require_elements(self.atoms.tolist(), self.metadata.elements, elements)
+        if details.box.fractions:
+            raise ValueError(
+                "model: expected an artifact that takes positions, "
+                "got one that takes fractions of a box"
+            )
+        self._facts = details.box
+        orthorhombic = details.box.run_time == "orthorhombic"
+        self._box_checks = [
+            BoxCheck(orthorhombic, torch.tensor(fixed, dtype=torch.float64))
+            for fixed in details.box.fixed
+        ] or [BoxCheck(orthorhombic, None)]
+        self.takes_box = self.metadata.periodic or bool(details.box.fixed)
         if self.takes_box and not periodic:
             raise ValueError("box: expected a periodic system, got one without a box")
-        self.time_unit: str | None = details.get("bias", {}).get("time_unit")
+        self.time_unit = details.time_unit
         self.dtype = np.dtype(self.metadata.inputs[0].dtype)
         self.parameters = {
             name: np.array(default, dtype=np.float64)
-            for name, default in details.get("parameters", {}).items()
+            for name, default in details.parameters.items()
         }
         for name, value in (parameters or {}).items():
             self.set_parameter(name, value)
-        self._nearest_image = NearestImage()
-        self._box = _Box()
+        self._make_whole = MakeWhole()
+        self._last_box: _Box | None = None
 
     def set_parameter(self, name: str, value: Values) -> None:
         """Set a run-time parameter.
@@ -143,6 +151,9 @@ class EngineBias:
         ValueError
             If the name is unknown, or the value has another size or is not finite.
         """
+        self.parameters[name] = self._checked(name, value)
+
+    def _checked(self, name: str, value: Values) -> NDArray[np.float64]:
         if name not in self.parameters:
             known = ", ".join(self.parameters) or "none"
             raise ValueError(f"parameters: expected {known}, got {name}")
@@ -153,19 +164,26 @@ class EngineBias:
             raise ValueError(f"{name}: expected shape {shape}, got {given.shape}")
         if not np.isfinite(given).all():
             raise ValueError(f"{name}: expected finite values, got {given.tolist()}")
-        self.parameters[name] = given
+        return given
 
-    def evaluate(self, positions: NDArray[Any], box: NDArray[Any] | None = None) -> Evaluation:
-        """Return energy, forces and strain derivative.
+    def evaluate(
+        self,
+        positions: NDArray[Any],
+        box: NDArray[Any] | None = None,
+        parameters: Mapping[str, Values] | None = None,
+    ) -> Evaluation:
+        """Return energy, forces and strain derivative; calls may come from several threads.
 
         Parameters
         ----------
         positions : numpy.ndarray
             Positions of the artifact's atoms, in its order, shape (n_atoms, 3).
         box : numpy.ndarray, optional
-            Lattice vectors as rows, shape (3, 3). An artifact that knows no box takes each of its
-            atoms at the image nearest to the atom before it when one is given, and as they are
-            when none is.
+            Lattice vectors as rows, shape (3, 3). Where descriptors take vectors between atoms as
+            they are, each atom is put at its image nearest to the atom before it when a box is
+            given.
+        parameters : mapping, optional
+            Values of run-time parameters in this call, other than the present ones.
 
         Raises
         ------
@@ -180,18 +198,19 @@ class EngineBias:
         if not math.isfinite(given.sum()):
             raise ValueError("positions: expected finite values, got NaN or infinity")
         places = given * self._length
-        inputs = [places]
+        lattice: list[NDArray[np.float64]] = []
         if box is None:
             if self.takes_box:
                 raise ValueError("box: expected shape (3, 3), got none")
         else:
-            vectors = self._checked_box(np.asarray(box, dtype=np.float64))
-            if self.metadata.periodic:
-                inputs.append(vectors)
-            elif not self._frozen_boxes:
-                places = inputs[0] = self._whole(places)
-        inputs += self.parameters.values()
-        return self._evaluation(places, inputs)
+            known = self._known_box(np.asarray(box, dtype=np.float64))
+            if self._facts.open:
+                places = self._whole(places, known)
+            lattice = [known.vectors] * self.metadata.periodic
+        values = dict(self.parameters)
+        for name, value in (parameters or {}).items():
+            values[name] = self._checked(name, value)
+        return self._evaluation(places, [places, *lattice, *values.values()])
 
     def _evaluation(
         self, places: NDArray[np.float64], inputs: list[NDArray[np.float64]]
@@ -205,7 +224,7 @@ class EngineBias:
         if not math.isfinite(value[0] + gradient.sum()):
             raise ValueError("values: expected a finite energy and forces, got NaN or infinity")
         strain = None
-        if not self._frozen_boxes:
+        if not self._facts.fixed:
             strain = places.T @ gradient
             if self.metadata.periodic:
                 strain = strain + inputs[1].T @ derivatives[1][0]
@@ -216,33 +235,29 @@ class EngineBias:
             strain_derivative=strain,
         )
 
-    def _checked_box(self, box: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _known_box(self, box: NDArray[np.float64]) -> _Box:
         """Return the box in the artifact's unit; what is costly is done when it changes."""
-        if self._box.given is None or not np.array_equal(self._box.given, box):
-            vectors = box * self._length
-            only = self.metadata.details.get("box") == "orthorhombic"
-            require_box(torch.from_numpy(vectors), orthorhombic=only)
-            for frozen in self._frozen_boxes:
-                if not np.allclose(frozen, vectors, rtol=0, atol=_SAME_BOX * np.abs(frozen).max()):
-                    raise ValueError(
-                        f"box: expected the artifact's own {frozen.tolist()}, "
-                        f"got {vectors.tolist()}"
-                    )
-            reduced = reduced_lattice(torch.from_numpy(vectors))
-            shortest_squared = float(reduced.square().sum(1).min())
-            self._box = _Box(box.copy(), vectors, reduced, shortest_squared)
-        assert self._box.vectors is not None
-        return self._box.vectors
+        last = self._last_box
+        if last is not None and np.array_equal(last.given, box):
+            return last
+        vectors = torch.from_numpy(box * self._length)
+        require_box(vectors, orthorhombic=self._facts.run_time == "orthorhombic")
+        for check in self._box_checks:
+            complaint = check(vectors)
+            if complaint:
+                raise ValueError(complaint)
+        reduced = reduced_lattice(vectors)
+        shortest_squared = float(reduced.square().sum(1).min())
+        self._last_box = _Box(box.copy(), vectors.numpy(), reduced, shortest_squared)
+        return self._last_box
 
-    def _whole(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _whole(self, places: NDArray[np.float64], box: _Box) -> NDArray[np.float64]:
         """Return positions in which each atom is the image nearest to the one before it."""
-        assert self._box.reduced is not None
         steps = np.diff(places, axis=0)
         # A step within half the shortest lattice vector is its own nearest image.
-        if 4 * np.square(steps).sum(1).max(initial=0.0) < self._box.shortest_squared:
+        if 4 * np.square(steps).sum(1).max(initial=0.0) < box.shortest_squared:
             return places
-        steps = self._nearest_image(torch.from_numpy(steps), self._box.reduced).numpy()
-        return np.concatenate([places[:1], places[:1] + np.cumsum(steps, axis=0)])
+        return self._make_whole.in_reduced(torch.from_numpy(places), box.reduced).numpy()
 
 
 @contextmanager
@@ -266,22 +281,23 @@ def _threads(number: int) -> Iterator[None]:
 class _Box:
     """The last box as it was given, in the artifact's unit, and as a reduced lattice."""
 
-    given: NDArray[np.float64] | None = None
-    vectors: NDArray[np.float64] | None = None
-    reduced: torch.Tensor | None = None
-    shortest_squared: float = 0.0
+    given: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+    reduced: torch.Tensor
+    shortest_squared: float
 
 
-def _require_energy(metadata: Metadata) -> None:
-    unit = metadata.output_units.get("values")
-    if metadata.kind != "collective_variable" or unit not in ENERGIES:
+def _require_energy(metadata: Metadata) -> VariableDetails:
+    """Return the facts about a bias, or raise ValueError if it is none that an engine can call."""
+    details, unit = metadata.details, metadata.output_units.get("values")
+    if isinstance(details, ContractDetails):
+        raise ValueError(
+            f"path: expected a bias without a contract, got one for {details.contract}"
+        )
+    if not isinstance(details, VariableDetails) or unit not in ENERGIES:
         raise ValueError(
             f"model: expected a bias, whose values are in {', '.join(ENERGIES)}, "
             f"got a {metadata.kind} in {unit or 'no unit'}"
-        )
-    if "contract" in metadata.details:
-        raise ValueError(
-            f"path: expected a bias without a contract, got one for {metadata.details['contract']}"
         )
     if metadata.inputs[0].shape[0] not in ("batch", 1):
         raise ValueError(
@@ -291,6 +307,7 @@ def _require_energy(metadata: Metadata) -> None:
         raise ValueError(
             f"model: expected a bias with one value, got {metadata.outputs[0].shape[1]}"
         )
+    return details
 
 
 def _require_atoms(atoms: NDArray[np.int64], n_atoms: int) -> None:
@@ -298,40 +315,3 @@ def _require_atoms(atoms: NDArray[np.int64], n_atoms: int) -> None:
         raise ValueError(
             f"atoms: expected indices below the system's {n_atoms} atoms, got {atoms.max()}"
         )
-
-
-def _require_elements(
-    atoms: NDArray[np.int64], expected: Sequence[str] | None, elements: Sequence[str] | None
-) -> None:
-    if expected is None or elements is None:
-        return
-    for atom, element in zip(atoms, expected, strict=True):
-        if elements[atom] != element:
-            raise ValueError(
-                f"atoms: expected {element} as atom {atom} (zero-based), got {elements[atom]}"
-            )
-
-
-def _require_positions(boxes: Sequence[Mapping[str, Any]]) -> None:
-    if any(box["scaled"] for box in boxes):
-        raise ValueError(
-            "model: expected an artifact that takes positions, "
-            "got one that takes fractions of a box"
-        )
-
-
-def _boxes(specification: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the boxes in a description of descriptors, however deep."""
-    if isinstance(specification, Mapping):
-        if isinstance(specification.get("box"), Mapping):
-            yield specification["box"]
-        for entry in specification.values():
-            yield from _boxes(entry)
-    elif isinstance(specification, list):
-        for entry in specification:
-            yield from _boxes(entry)
-
-
-def _vectors(box: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return a fixed box as lattice vectors."""
-    return np.array(box["vectors"]) if box["type"] == "triclinic" else np.diag(box["lengths"])

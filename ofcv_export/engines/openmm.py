@@ -172,25 +172,24 @@ class OpenMMBias:
             for name, values in self._bias.parameters.items()
             if not (self._moves and name == "time")
         }
-        self._current = self._defaults()
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float64]]:
         """Return the energy in kJ/mol and the forces in kJ/mol/nm of OpenMM's particles."""
-        self._follow(state)
         # In nm. `value_in_unit` would cost as much again as everything else that OpenMM does.
         positions = state.getPositions(asNumpy=True)._value
         box = None
         if self.takes_box:
             box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value)
+        parameters = self._parameters(state)
         if self._selected:
-            found = self._bias.evaluate(positions, box)
+            found = self._bias.evaluate(positions, box, parameters)
             return found.energy, found.forces
         if self.atoms.max() >= len(positions):
             raise ValueError(
                 f"atoms: expected indices below the system's {len(positions)} atoms, "
                 f"got {self.atoms.max()}"
             )
-        found = self._bias.evaluate(positions[self.atoms], box)
+        found = self._bias.evaluate(positions[self.atoms], box, parameters)
         forces = np.zeros_like(positions)
         forces[self.atoms] = found.forces
         return found.energy, forces
@@ -204,24 +203,18 @@ class OpenMMBias:
         return {
             key: value
             for name, keys in self._names.items()
-            for key, value in zip(keys, self._defaults()[name], strict=True)
+            for key, value in zip(keys, self._bias.parameters[name].tolist(), strict=True)
         }
 
-    def _defaults(self) -> dict[str, list[float]]:
-        return {name: self._bias.parameters[name].tolist() for name in self._names}
-
-    def _follow(self, state: openmm.State) -> None:
-        """Hand the context's parameters, and the time, to the bias where they have changed."""
+    def _parameters(self, state: openmm.State) -> dict[str, Values]:
+        """Return the context's parameters, and its time for a bias that moves."""
+        values = state.getParameters() if self._names else {}
+        found: dict[str, Values] = {
+            name: [values[key] for key in keys] for name, keys in self._names.items()
+        }
         if self._moves:
-            self._bias.set_parameter("time", state.getTime()._value)
-        if not self._names:
-            return
-        values = state.getParameters()
-        for name, keys in self._names.items():
-            found = [values[key] for key in keys]
-            if found != self._current[name]:
-                self._bias.set_parameter(name, found)
-                self._current[name] = found
+            found["time"] = state.getTime()._value
+        return found
 
 
 def _python_force() -> type[openmm.PythonForce]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ofcv_export.artifacts.loading import read_metadata
 from ofcv_export.base.units import ENERGIES, LENGTHS, length_factor
+from ofcv_export.graph.details import ContractDetails, VariableDetails
 from ofcv_export.graph.metadata import Metadata
 
 CONTRACT = "plumed-pytorch"
@@ -65,14 +66,15 @@ def ofcv_input(
     BIASVALUE ARG=cv.node-0
     """
     metadata = read_metadata(path)
-    if metadata.kind != "collective_variable" or metadata.format == "onnx":
+    details = metadata.details
+    if not isinstance(details, VariableDetails) or metadata.format == "onnx":
         raise ValueError(
             "path: expected a collective variable in a .pt or .pt2 file, "
             f"got a {metadata.kind} in {metadata.format}"
         )
     if nopbc and metadata.periodic:
         raise ValueError("nopbc: expected False for a periodic file, got True")
-    action = f"{label}: OFCV MODEL={_word(path)} ATOMS={_serials(metadata)}"
+    action = f"{label}: OFCV MODEL={_word(path)} ATOMS={_serials(metadata, details)}"
     if device != "cpu":
         action += f" DEVICE={device}"
     if threads != 1:
@@ -80,7 +82,7 @@ def ofcv_input(
     if nopbc:
         action += " NOPBC"
     if parameters:
-        action += f" PARAMETERS={{{_parameters(metadata, parameters)}}}"
+        action += f" PARAMETERS={{{_parameters(details, parameters)}}}"
     lines = [f"LOAD FILE={_word(library)}", action]
     if metadata.output_units.get("values") in ENERGIES:
         lines.append(f"BIASVALUE ARG={label}.node-0")
@@ -114,16 +116,17 @@ def pytorch_model_input(
         If the file has another contract, or PLUMED has no action for its descriptors.
     """
     metadata = read_metadata(path)
-    contract = metadata.details.get("contract")
-    if contract != CONTRACT:
-        raise ValueError(
-            f"path: expected a file with contract {CONTRACT}, got {contract or 'none'}"
-        )
-    specification = metadata.details.get("descriptors")
+    details = metadata.details
+    contract = details.contract if isinstance(details, ContractDetails) else "none"
+    if not isinstance(details, ContractDetails) or contract != CONTRACT:
+        raise ValueError(f"path: expected a file with contract {CONTRACT}, got {contract}")
+    specification = details.variable.descriptors
     lines = [f"UNITS LENGTH={_length(metadata)}"] if metadata.length_unit != "nm" else []
     if not nopbc and any(part.get("box") is None for part in _parts(specification)):
-        lines.append(f"WHOLEMOLECULES ENTITY0={_serials(metadata)}")
-    actions, arguments = descriptor_actions(specification, _atoms(metadata), label)
+        lines.append(f"WHOLEMOLECULES ENTITY0={_serials(metadata, details.variable)}")
+    actions, arguments = descriptor_actions(
+        specification, _atoms(metadata, details.variable), label
+    )
     lines += actions
     lines.append(f"{label}: PYTORCH_MODEL FILE={_word(path)} ARG={','.join(arguments)}")
     return "\n".join(lines) + "\n"
@@ -198,10 +201,10 @@ def _boundaries(box: Mapping[str, Any] | None) -> str:
     return "" if box is not None and box["periodic"] else " NOPBC"
 
 
-def _parameters(metadata: Metadata, parameters: Mapping[str, float | Sequence[float]]) -> str:
+def _parameters(details: VariableDetails, parameters: Mapping[str, float | Sequence[float]]) -> str:
     """Return run-time parameters as OFCV reads them, checked."""
-    defaults = dict(metadata.details.get("parameters", {}))
-    if "time_unit" in metadata.details.get("bias", {}):
+    defaults = dict(details.parameters)
+    if details.time_unit is not None:
         del defaults["time"]  # PLUMED's own
     words = []
     for name, value in parameters.items():
@@ -221,14 +224,14 @@ def _length(metadata: Metadata) -> str:
     return "A" if unit in ("A", "angstrom") else repr(LENGTHS[unit])
 
 
-def _atoms(metadata: Metadata) -> list[int]:
-    return metadata.atoms or list(range(int(metadata.details["n_atoms"])))
+def _atoms(metadata: Metadata, details: VariableDetails) -> list[int]:
+    return list(metadata.atoms or range(details.n_atoms))
 
 
-def _serials(metadata: Metadata) -> str:
+def _serials(metadata: Metadata, details: VariableDetails) -> str:
     """Return the one-based numbers of the atoms, with ranges, e.g. ``1-5,8``."""
     ranges: list[list[int]] = []
-    for atom in _atoms(metadata):
+    for atom in _atoms(metadata, details):
         if ranges and atom == ranges[-1][1]:
             ranges[-1][1] += 1
         else:

@@ -1,4 +1,7 @@
-"""The file formats, chosen by a file's suffix."""
+"""The file formats, chosen by a file's suffix, behind one interface.
+
+May import `base` and `graph`.
+"""
 
 from __future__ import annotations
 

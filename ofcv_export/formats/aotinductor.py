@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.validation import first_line
 from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, digest, records
 from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, foreign
@@ -49,10 +50,11 @@ class AOTInductor(Format):
     suffix = ".pt2"
     runtime = "AOTInductor"
 
-    def target(self, graph: ExportGraph) -> dict[str, str | None]:
+    def target(self, graph: ExportGraph) -> dict[str, Any]:
         """Return the device of the graph's data and what the code needs of the CPU."""
         with _inductor():
-            return {"device": graph.device, "instruction_set": _instruction_set()}
+            needed = {"device": graph.device, "instruction_set": _instruction_set()}
+        return super().target(graph) | needed
 
     def compile(self, graph: ExportGraph) -> dict[str, bytes]:
         """Compile the graph for one thread; return the records of the package.
@@ -89,9 +91,9 @@ class AOTInductor(Format):
                     inductor_configs={"cpp.simdlen": 1} if graph.scalar_code else None,
                 )
             except RuntimeError as error:
-                reason = str(error).strip().splitlines()[0]
                 raise ValueError(
-                    f"module: expected a graph that AOTInductor can compile, got {reason}"
+                    "module: expected a graph that AOTInductor can compile, "
+                    f"got {first_line(error)}"
                 ) from error
             content = records(package, package.read_bytes(), _KIND)
         return _code(content, folder)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofcv_export.graph.export_graph import TensorSpec
+from ofcv_export.graph.tensor_spec import TensorSpec
 
 # Different primes, so that no two symbols are taken for one.
 _SIZES = {"batch": 3, "n": 7}

@@ -64,9 +64,9 @@ class Format(ABC):
             If the file was compiled for another machine.
         """
 
-    def target(self, graph: ExportGraph) -> dict[str, str | None]:
-        """Return the device and the instruction set that files of this graph are made for."""
-        return {"device": "cpu", "instruction_set": None}
+    def target(self, graph: ExportGraph) -> dict[str, Any]:
+        """Return what files of this graph are made for: device, instruction set, ONNX opset."""
+        return {"device": "cpu", "instruction_set": None, "opset": None}
 
 
 def foreign(path: Path, why: str) -> ValueError:

@@ -20,10 +20,11 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor, fx, nn
 
+from ofcv_export.base.validation import first_line
+from ofcv_export.formats.exact_numbers import with_exact_numbers
 from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, damaged, foreign
 from ofcv_export.graph.export_graph import ExportGraph
-from ofcv_export.graph.gradients import with_exact_numbers
 from ofcv_export.graph.metadata import Metadata
 
 OPSET = 18
@@ -41,6 +42,10 @@ class Onnx(Format):
     suffix = ".onnx"
     runtime = "ONNX Runtime"
 
+    def target(self, graph: ExportGraph) -> dict[str, Any]:
+        """Return what a file is made for: any device, and an opset."""
+        return super().target(graph) | {"opset": OPSET}
+
     def compile(self, graph: ExportGraph) -> onnx.ModelProto:
         """Export the module through torch.export, names and symbolic sizes as in its specs."""
         n_bytes = sum(buffer.nbytes for buffer in graph.module.buffers())
@@ -50,13 +55,14 @@ class Onnx(Format):
                 f"got {n_bytes}; a .pt file has no such limit"
             )
         module = graph.module.eval()
-        if isinstance(module, fx.GraphModule) and graph.inputs[0].dtype == "float64":
+        if any(spec.dtype == "float64" for spec in graph.inputs):
+            assert isinstance(module, fx.GraphModule)
             module = with_exact_numbers(module)
         try:
             program = _program(module, graph)
         except torch.onnx.OnnxExporterError as error:
             missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
-            what = missing[1] if missing else str(error).splitlines()[0]
+            what = missing[1] if missing else first_line(error)
             raise ValueError(f"module: expected operators that ONNX has, got {what}") from error
         model: onnx.ModelProto = program.model_proto
         _name_sizes(model, graph)

@@ -18,8 +18,8 @@ from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, diges
 from ofcv_export.formats.format import Format, Runner, foreign
 from ofcv_export.formats.machine import devices
 from ofcv_export.graph.export_graph import ExportGraph
-from ofcv_export.graph.gradients import scriptable
 from ofcv_export.graph.metadata import Metadata
+from ofcv_export.graph.scriptable import scriptable
 
 _KIND = "a TorchScript archive"
 

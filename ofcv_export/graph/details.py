@@ -188,3 +188,11 @@ Details = (
     | VariableDetails
     | ContractDetails
 )
+
+
+def box_shape(details: Details) -> Literal["triclinic", "orthorhombic"]:
+    """Return which boxes an input of the name ``box`` may hold."""
+    if isinstance(details, ContractDetails):
+        details = details.variable
+    run_time = details.box.run_time if isinstance(details, VariableDetails) else None
+    return run_time or "triclinic"

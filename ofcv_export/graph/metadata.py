@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from importlib import metadata as packages
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from torch import nn
 
-from ofcv_export.graph.details import Details
+from ofcv_export.graph.details import Details, VariableDetails
 from ofcv_export.graph.tensor_spec import TensorSpec
 
-SCHEMA = 2
+SCHEMA: Final = 2
 
 
 class Digests(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,9 +63,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         What goes in and out, in order.
     options : dict
         Options of the export, with which a reference module makes the same graph.
-    atoms : tuple of int or None
+    atoms : list of int or None
         Zero-based indices of the atoms in the engine's numbering.
-    elements : tuple of str or None
+    elements : list of str or None
         Chemical symbols of the atoms.
     length_unit : str or None
         Unit of lengths.
@@ -95,8 +95,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     options: dict[str, Any]
-    atoms: tuple[int, ...] | None
-    elements: tuple[str, ...] | None
+    atoms: list[int] | None
+    elements: list[str] | None
     length_unit: str | None
     output_units: dict[str, str]
     sha256: Digests
@@ -142,6 +142,19 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"metadata: expected schema {SCHEMA}, got others: {error}") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"metadata: expected JSON, got {text[:40]!r}") from error
+
+
+def variable_details(metadata: Metadata) -> VariableDetails:
+    """Return the facts about a collective variable or a bias.
+
+    Raises
+    ------
+    ValueError
+        If the artifact is of another kind.
+    """
+    if not isinstance(metadata.details, VariableDetails):
+        raise ValueError(f"model: expected a collective_variable, got a {metadata.kind}")
+    return metadata.details
 
 
 class _AnySchema(msgspec.Struct):

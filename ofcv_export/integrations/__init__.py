@@ -1,1 +1,4 @@
-"""Bridges to other packages; nothing here is imported by the core."""
+"""Bridges to other packages: mlcolvar's models, checkpoints and classes.
+
+May import everything but `engines`; no other package imports it.
+"""

@@ -3,17 +3,76 @@
     d(out)/d(pos)[frame, t] = sum over entries e with target[e] = t of
                               values[frame, e] * d(out)/d(desc)[frame, descriptor[e]]
 
-Two forms compute it. Each arranges the values of a frame in the order that suits it. Either can
-be wrapped to take one vector for each pair of opposite blocks.
+Two forms compute it with torch's operators. Each arranges the values of a frame in the order that
+suits it. Either can be wrapped to take one vector for each pair of opposite blocks.
 """
 
 # No postponed annotations here: torch.jit.script wants the classes' own to be types.
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]
 
+from ofcv_export.base.indexing import select
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
+from ofcv_export.jacobian.opposite_pairs import blocks_of_pairs
+
+# The gather form is faster and reproducible, and padded with zeros where atoms have unequal shares.
+_LARGEST_PADDING = 1.5
+
+
+class ChainRule(nn.Module, ABC):
+    """A linear map x -> d(out)/d(pos) for each frame, on a pattern that all frames share.
+
+    Attributes
+    ----------
+    n_values : int
+        Numbers stored per frame.
+    stores_pairs : bool
+        Whether its vectors are one for each pair of opposite blocks, instead of one a block.
+    """
+
+    n_values: int
+    stores_pairs = False
+
+    @abstractmethod
+    def arrange(self, vectors: Tensor) -> Tensor:
+        """Return the values (batch, n_values) of vectors (batch, n_vectors, 3)."""
+
+    @abstractmethod
+    def vectors(self, values: Tensor) -> Tensor:
+        """Return the vectors (batch, n_vectors, 3) of values (batch, n_values)."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor | None = None) -> Tensor:
+        """Return d(out)/d(pos).
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            d(out)/d(desc), shape (batch, n_descriptors) or (batch, n_descriptors, n_outputs).
+        values : torch.Tensor
+            d(desc)/d(pos), shape (batch, n_values), or (n_frames, n_values) with `ref_idx`.
+        ref_idx : torch.Tensor, optional
+            Frame of each row, int64 (batch,); by default row k has the values of frame k.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (batch, n_atoms, 3) or (batch, n_atoms, 3, n_outputs).
+        """
+
+    def blocks(self, values: Tensor) -> Tensor:
+        """Return the blocks (batch, n_blocks, 3) of values (batch, n_values)."""
+        vectors = self.vectors(values)
+        return blocks_of_pairs(vectors) if self.stores_pairs else vectors
+
+
+def rows(values: Tensor, ref_idx: Tensor | None) -> Tensor:
+    """Return the values of some frames, of all in turn by default."""
+    return values if ref_idx is None else select(values, ref_idx)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
@@ -28,7 +87,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return x.index_select(1, index)
 
 
-class ScatterChainRule(nn.Module):
+class ScatterChainRule(ChainRule):
     """Scatter-add of every non-zero to its target; values in block order.
 
     Parameters
@@ -48,31 +107,19 @@ class ScatterChainRule(nn.Module):
         self.register_buffer("descriptor_index", pattern.descriptor_index, persistent=False)
         self.register_buffer("target_index", targets, persistent=False)
 
-    def arrange(self, blocks: Tensor) -> Tensor:
+    def arrange(self, vectors: Tensor) -> Tensor:
         """Return the values (batch, nnz) of blocks (batch, n_blocks, 3)."""
-        return blocks.flatten(1)
+        return vectors.flatten(1)
 
-    def blocks(self, values: Tensor) -> Tensor:
+    def vectors(self, values: Tensor) -> Tensor:
         """Return the blocks (batch, n_blocks, 3) of values (batch, nnz)."""
         return values.unflatten(1, (-1, 3))
 
-    def forward(self, x: Tensor, values: Tensor) -> Tensor:
-        """Return d(out)/d(pos).
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            d(out)/d(desc), shape (batch, n_descriptors) or (batch, n_descriptors, n_outputs).
-        values : torch.Tensor
-            d(desc)/d(pos), shape (batch, nnz).
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (batch, n_atoms, 3) or (batch, n_atoms, 3, n_outputs).
-        """
+    def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor | None = None) -> Tensor:
+        """Return d(out)/d(pos), see `ChainRule.forward`."""
+        n_blocks = self.descriptor_index.shape[0]
         right = take(x, self.descriptor_index).unsqueeze(2)
-        left = values.reshape(x.shape[0], -1, 3)
+        left = rows(values, ref_idx).reshape(x.shape[0], n_blocks, 3)
         if x.dim() == 3:
             left = left.unsqueeze(3)
         contributions = (left * right).flatten(1, 2)
@@ -85,7 +132,7 @@ class ScatterChainRule(nn.Module):
         return out.unflatten(1, [self.n_atoms, 3])
 
 
-class GatherChainRule(nn.Module):
+class GatherChainRule(ChainRule):
     """Sum over the blocks of each atom as a batch of small matrix products; no scatter.
 
     Reproducible on every device, and faster where all atoms have about as many blocks. Atoms with
@@ -122,49 +169,42 @@ class GatherChainRule(nn.Module):
         counts = torch.bincount(pattern.atom_index, minlength=pattern.n_atoms)
         return pattern.n_atoms * int(counts.max()) / max(pattern.n_blocks, 1)
 
-    def arrange(self, blocks: Tensor) -> Tensor:
+    def arrange(self, vectors: Tensor) -> Tensor:
         """Return the values (batch, n_atoms * 3 * width) of blocks (batch, n_blocks, 3)."""
-        padded = blocks.new_zeros(len(blocks), self.n_atoms * self.width, 3)
-        padded.index_copy_(1, self.place, blocks)
+        padded = vectors.new_zeros(len(vectors), self.n_atoms * self.width, 3)
+        padded.index_copy_(1, self.place, vectors)
         return padded.unflatten(1, (self.n_atoms, self.width)).transpose(2, 3).flatten(1)
 
-    def blocks(self, values: Tensor) -> Tensor:
+    def vectors(self, values: Tensor) -> Tensor:
         """Return the blocks (batch, n_blocks, 3) of values (batch, n_atoms * 3 * width)."""
         padded = values.reshape(-1, self.n_atoms, 3, self.width).transpose(2, 3).flatten(1, 2)
         return padded.index_select(1, self.place)
 
-    def forward(self, x: Tensor, values: Tensor) -> Tensor:
-        """Return d(out)/d(pos), see `ScatterChainRule.forward`; values in this form's own order."""
+    def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor | None = None) -> Tensor:
+        """Return d(out)/d(pos), see `ChainRule.forward`."""
+        batch = x.shape[0]
         right = take(x, self.descriptor_index)
-        left = values.reshape(x.shape[0] * self.n_atoms, 3, self.width)
-        if x.dim() == 3:
-            out = torch.bmm(left, right.reshape(-1, self.width, x.shape[2]))
-            return out.reshape(x.shape[0], self.n_atoms, 3, x.shape[2])
-        out = torch.bmm(left, right.reshape(-1, self.width, 1))
-        return out.reshape(x.shape[0], self.n_atoms, 3)
+        left = rows(values, ref_idx).reshape(batch * self.n_atoms, 3, self.width)
+        n_outputs = x.shape[2] if x.dim() == 3 else 1
+        right = right.reshape(batch * self.n_atoms, self.width, n_outputs)
+        out = torch.bmm(left, right)
+        shape = [batch, self.n_atoms, 3] + list(x.shape[2:])  # noqa: RUF005 (TorchScript)
+        return out.reshape(shape)
 
 
-def blocks_of_pairs(pairs: Tensor) -> Tensor:
-    """Return the blocks -u and u (batch, 2 * n, 3) of vectors u (batch, n, 3)."""
-    return torch.stack([-pairs, pairs], dim=2).flatten(1, 2)
-
-
-def turned(pairs: Tensor, flipped: Tensor) -> Tensor:
-    """Return vectors (batch, n, 3) with those turned round that are `flipped` (n,)."""
-    return torch.where(flipped.unsqueeze(1), -pairs, pairs)
-
-
-class OppositePairs(nn.Module):
+class OppositePairs(ChainRule):
     """A form of the chain rule for pairs of blocks -u and u, of which u alone is its input.
 
     Parameters
     ----------
     rule : ScatterChainRule or GatherChainRule
-        The form, on a pattern with two blocks for each descriptor in turn, the first minus the
-        second.
+        The form.
+    pattern : SparsityPattern
+        Its pattern, with two blocks for each descriptor in turn, the first minus the second.
     """
 
     source: Tensor
+    stores_pairs = True
 
     def __init__(self, rule: ScatterChainRule | GatherChainRule, pattern: SparsityPattern) -> None:
         super().__init__()
@@ -178,20 +218,17 @@ class OppositePairs(nn.Module):
         source = torch.where(arranged == 0, 2 * self.n_values, source)
         self.register_buffer("source", source, persistent=False)
 
-    def arrange(self, pairs: Tensor) -> Tensor:
+    def arrange(self, vectors: Tensor) -> Tensor:
         """Return the values (batch, 3 * n_descriptors) of vectors (batch, n_descriptors, 3)."""
-        return pairs.flatten(1)
+        return vectors.flatten(1)
 
-    def pairs(self, values: Tensor) -> Tensor:
+    def vectors(self, values: Tensor) -> Tensor:
         """Return the vectors (batch, n_descriptors, 3) of values (batch, 3 * n_descriptors)."""
         return values.unflatten(1, (-1, 3))
 
-    def blocks(self, values: Tensor) -> Tensor:
-        """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_descriptors)."""
-        return blocks_of_pairs(self.pairs(values))
-
-    def forward(self, x: Tensor, values: Tensor) -> Tensor:
-        """Return d(out)/d(pos), see `ScatterChainRule.forward`; one vector u for each pair."""
+    def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor | None = None) -> Tensor:
+        """Return d(out)/d(pos), see `ChainRule.forward`; one vector u for each pair."""
+        values = rows(values, ref_idx)
         zero = torch.zeros([x.shape[0], 1], dtype=values.dtype, device=values.device)
         both = torch.cat([values, -values, zero], dim=1)
         out: Tensor = self.rule(x, both.index_select(1, self.source))
@@ -203,7 +240,7 @@ class FrozenDataset(nn.Module):
 
     Parameters
     ----------
-    chain_rule : ScatterChainRule, GatherChainRule or OppositePairs
+    chain_rule : ChainRule
         The chain rule.
     values : torch.Tensor
         Derivatives as the chain rule arranges them, shape (n_frames, n_values).
@@ -211,16 +248,56 @@ class FrozenDataset(nn.Module):
 
     values: Tensor
 
-    def __init__(
-        self, chain_rule: ScatterChainRule | GatherChainRule | OppositePairs, values: Tensor
-    ) -> None:
+    def __init__(self, chain_rule: ChainRule, values: Tensor) -> None:
         super().__init__()
         self.chain_rule = chain_rule
         self.register_buffer("values", values)
 
-    def forward(self, output_wrt_descriptors: Tensor, ref_idx: Tensor) -> Tensor:
-        """Return d(out)/d(positions) of the frames `ref_idx`."""
-        # ONNX counts a negative index from the end; one past the end is an error in every runtime.
-        rows = torch.where(ref_idx < 0, self.values.shape[0], ref_idx)
-        out: Tensor = self.chain_rule(output_wrt_descriptors, self.values.index_select(0, rows))
+    def forward(self, output_wrt_descriptors: Tensor, ref_idx: Tensor | None = None) -> Tensor:
+        """Return d(out)/d(positions) of the frames `ref_idx`, of the first ones by default."""
+        if ref_idx is None:
+            ref_idx = torch.arange(output_wrt_descriptors.shape[0], device=self.values.device)
+        out: Tensor = self.chain_rule(output_wrt_descriptors, self.values, ref_idx)
         return out
+
+
+def suitable_chain_rule(pattern: SparsityPattern, kernel: str, antisymmetric: bool) -> ChainRule:
+    """Return the chain rule that suits a pattern and a kernel best.
+
+    Parameters
+    ----------
+    pattern : SparsityPattern
+        Structure of the Jacobian.
+    kernel : {"torch", "numba"}
+        What computes it.
+    antisymmetric : bool
+        Whether the pattern's blocks are pairs of opposite ones, of which numba's loops take one.
+    """
+    if kernel == "numba":
+        # Imported here because numba is optional.
+        from ofcv_export.jacobian.compiled_chain_rule import BlockKernel, PairKernel
+
+        return PairKernel(pattern) if antisymmetric else BlockKernel(pattern)
+    if GatherChainRule.padding(pattern) <= _LARGEST_PADDING:
+        return GatherChainRule(pattern)
+    return ScatterChainRule(pattern)
+
+
+def exportable_chain_rule(
+    pattern: SparsityPattern, form: str, antisymmetric: bool
+) -> ScatterChainRule | GatherChainRule | OppositePairs:
+    """Return the chain rule of torch's operators in a form that a file can hold.
+
+    Parameters
+    ----------
+    pattern : SparsityPattern
+        Structure of the Jacobian.
+    form : {"scatter", "gather"}
+        Scatter-add, or the sum over gathered blocks.
+    antisymmetric : bool
+        Whether the pattern's blocks are pairs of opposite ones, of which it then takes one.
+    """
+    if form not in ("scatter", "gather"):
+        raise ValueError(f'form: expected "scatter" or "gather", got {form!r}')
+    rule = ScatterChainRule(pattern) if form == "scatter" else GatherChainRule(pattern)
+    return OppositePairs(rule, pattern) if antisymmetric else rule

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from ofcv_export.base.validation import require_in_range
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
-from ofcv_export.jacobian.chain_rule import blocks_of_pairs, turned
 from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
 
 # Values that keep a thread busy for longer than it takes to start it, about 0.2 ms.
@@ -265,6 +264,7 @@ class PairKernel(_Kernel):
     """
 
     flipped: Tensor
+    stores_pairs = True
     loops = (_pair_product, _pair_projection)
 
     def __init__(self, pattern: SparsityPattern) -> None:
@@ -284,18 +284,17 @@ class PairKernel(_Kernel):
         flipped = torch.from_numpy(first != atoms[:, 0])
         self.register_buffer("flipped", flipped, persistent=False)
 
-    def arrange(self, pairs: Tensor) -> Tensor:
+    def arrange(self, vectors: Tensor) -> Tensor:
         """Return the values (batch, 3 * n_descriptors) of vectors (batch, n_descriptors, 3)."""
-        return turned(pairs, self.flipped).transpose(1, 2).flatten(1)
+        return self._turned(vectors).transpose(1, 2).flatten(1)
 
-    def pairs(self, values: Tensor) -> Tensor:
+    def vectors(self, values: Tensor) -> Tensor:
         """Return the vectors (batch, n_descriptors, 3) of values (batch, 3 * n_descriptors)."""
-        pairs = values.unflatten(1, (3, -1)).transpose(1, 2)
-        return turned(pairs, self.flipped)
+        return self._turned(values.unflatten(1, (3, -1)).transpose(1, 2))
 
-    def blocks(self, values: Tensor) -> Tensor:
-        """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_descriptors)."""
-        return blocks_of_pairs(self.pairs(values))
+    def _turned(self, pairs: Tensor) -> Tensor:
+        """Return vectors (batch, n, 3), those turned round that lie the other way round here."""
+        return torch.where(self.flipped.unsqueeze(1), -pairs, pairs)
 
 
 class BlockKernel(_Kernel):
@@ -314,11 +313,11 @@ class BlockKernel(_Kernel):
         indices = (pattern.descriptor_index, pattern.atom_index)
         self.indices = tuple(index.numpy().astype(np.uint64) for index in indices)
 
-    def arrange(self, blocks: Tensor) -> Tensor:
+    def arrange(self, vectors: Tensor) -> Tensor:
         """Return the values (batch, 3 * n_blocks) of blocks (batch, n_blocks, 3)."""
-        return blocks.flatten(1)
+        return vectors.flatten(1)
 
-    def blocks(self, values: Tensor) -> Tensor:
+    def vectors(self, values: Tensor) -> Tensor:
         """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_blocks)."""
         return values.unflatten(1, (-1, 3))
 

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ofcv_export.jacobian.chain_rule import ChainRule
 
 
-class FrameChainRule(nn.Module, ABC):
-    """A linear map x -> d(out)/d(pos) for each frame, given by its product and its transpose.
+class FrameChainRule(ChainRule):
+    """A chain rule given by its product and its transpose.
 
     The derivative of either is the other, so it is differentiable to any order, and a backward
     pass reads the frozen values again instead of keeping a copy of them.
-
-    Attributes
-    ----------
-    n_values : int
-        Numbers stored per frame.
     """
-
-    n_values: int
-
-    @abstractmethod
-    def arrange(self, vectors: Tensor) -> Tensor:
-        """Return the values (batch, n_values) of vectors, one per block or one per pair."""
-
-    @abstractmethod
-    def blocks(self, values: Tensor) -> Tensor:
-        """Return the blocks (batch, n_blocks, 3) of values (batch, n_values)."""
 
     @abstractmethod
     def product(self, x: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
@@ -46,23 +33,10 @@ class FrameChainRule(nn.Module, ABC):
         From gradient (batch, n_outputs, n_atoms, 3) and the others as in `product`.
         """
 
-    def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
-        """Return d(out)/d(pos) of the frames `ref_idx`.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            d(out)/d(desc), shape (batch, n_descriptors) or (batch, n_descriptors, n_outputs).
-        values : torch.Tensor
-            Derivatives of all frames, shape (n_frames, n_values).
-        ref_idx : torch.Tensor
-            Frames, shape (batch,).
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (batch, n_atoms, 3) or (batch, n_atoms, 3, n_outputs).
-        """
+    def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor | None = None) -> Tensor:
+        """Return d(out)/d(pos), see `ChainRule.forward`."""
+        if ref_idx is None:
+            ref_idx = torch.arange(len(x), device=x.device)
         out: Tensor = _Product.apply(x, values, ref_idx, self)  # type: ignore[no-untyped-call]
         return out
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from os import PathLike
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,24 +28,19 @@ from ofcv_export.base.validation import (
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.recognise import recognise
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
-from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.graph.details import SmartDerivativesDetails
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tracing import traced
 from ofcv_export.jacobian.chain_rule import (
+    ChainRule,
     FrozenDataset,
-    GatherChainRule,
-    OppositePairs,
-    ScatterChainRule,
-    blocks_of_pairs,
-)
-from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
-from ofcv_export.jacobian.pair_chain_rule import has_pairs, takes_pairs
-from ofcv_export.jacobian.pattern_search import find_pattern
-from ofcv_export.jacobian.sparse_chain_rule import (
-    SparseChainRule,
-    chain_rule_details,
-    chain_rule_specs,
+    exportable_chain_rule,
     suitable_chain_rule,
-    suitable_pair_rule,
 )
+from ofcv_export.jacobian.opposite_pairs import blocks_of_pairs, pairs_of_blocks
+from ofcv_export.jacobian.pattern_search import find_pattern
+from ofcv_export.jacobian.sparse_chain_rule import SparseChainRule, chain_rule_specs
 from ofcv_export.jacobian.sparse_jacobian import (
     DescriptorFunction,
     PatternTooNarrowError,
@@ -61,15 +56,7 @@ _SAVED = ("descriptor_index", "atom_index", "sizes", "blocks", "descriptors")
 # Version of saved set-ups: 2 holds one vector for each pair of opposite blocks.
 _FULL, _PAIRS = 1, 2
 
-ChainRule = ScatterChainRule | GatherChainRule | OppositePairs | FrameChainRule
-
-
-@runtime_checkable
-class StoresPairs(Protocol):
-    """A chain rule that stores one vector for each pair of opposite blocks."""
-
-    def pairs(self, values: Tensor) -> Tensor:
-        """Return the vectors (batch, n_descriptors, 3) of values (batch, n_values)."""
+KERNELS = ("auto", "torch", "numba")
 
 
 class SmartDerivatives(nn.Module):
@@ -86,10 +73,11 @@ class SmartDerivatives(nn.Module):
         Device on which `setup` evaluates descriptors and derivatives.
     force_all_atoms : bool
         Whether atoms that no descriptor depends on are allowed; their derivatives are zero.
-    kernel : {"torch", "numba"}
+    kernel : {"auto", "torch", "numba"}
         What computes the chain rule: torch's operators, on any device, or loops compiled with
-        numba (the extra ``fast``), on the CPU only and faster there. The first call in a process
-        compiles them, or reads what an earlier process compiled.
+        numba (the extra ``fast``), on the CPU only and several times faster there. The first call
+        in a process compiles them, or reads what an earlier process compiled. By default numba's
+        on the CPU where it is installed, torch's elsewhere.
     atomics : bool
         Whether sums on CUDA, forward and backward, may use atomics: the last digits then differ
         from call to call. By default they have a fixed order, see `ofcv_export.base.fixed_order`.
@@ -110,8 +98,8 @@ class SmartDerivatives(nn.Module):
     values : torch.Tensor
         Derivatives of every frame in the order that the chain rule wants, shape
         (n_frames, n_values). A buffer that moves with the module and stays out of its state dict.
-        Of descriptors that are `antisymmetric` (distances and functions of them) one vector per
-        pair is stored, half the memory; with torch's operators only for more than 24 atoms.
+        With numba's loops one vector per pair is stored of descriptors that are `antisymmetric`
+        (distances and functions of them), half the memory.
 
     Examples
     --------
@@ -128,7 +116,7 @@ class SmartDerivatives(nn.Module):
         self,
         setup_device: str = "cpu",
         force_all_atoms: bool = False,
-        kernel: str = "torch",
+        kernel: str = "auto",
         *,
         atomics: bool = False,
     ) -> None:
@@ -215,7 +203,9 @@ class SmartDerivatives(nn.Module):
             jacobian = SparseJacobian(function, pattern)
             try:
                 with fixed_order(self.setup_device, self.atomics):
-                    descriptors, values, rule = self._evaluate(jacobian, frames, batch_size)
+                    kernel = self._kernel_on(positions.device)
+                    rule = suitable_chain_rule(pattern, kernel, jacobian.antisymmetric)
+                    descriptors, values = _evaluate(jacobian, rule, frames, batch_size)
                 break
             except PatternTooNarrowError as error:
                 pattern = error.wider_pattern
@@ -226,22 +216,6 @@ class SmartDerivatives(nn.Module):
         self.values = values.to(positions.device)
         described = _all_descriptors(function, positions, varies, descriptors, batch_size)
         return _smart_dataset(dataset, described, varies)
-
-    def _evaluate(
-        self, jacobian: SparseJacobian, frames: Tensor, batch_size: int
-    ) -> tuple[Tensor, Tensor, ChainRule]:
-        """Return descriptors, arranged values and the chain rule for all frames."""
-        pattern = jacobian.pattern
-        pairs = jacobian.antisymmetric and _takes_pairs(pattern, self.kernel)
-        rule = _suitable_rule(pattern, pairs, self.kernel)
-        descriptors = torch.empty(len(frames), pattern.n_descriptors, dtype=frames.dtype)
-        values = torch.empty(len(frames), rule.n_values, dtype=frames.dtype)
-        show_progress = values.numel() >= _LONG_SETUP
-        for rows, d, blocks in evaluate_all(jacobian, frames, batch_size, show_progress):
-            descriptors[rows] = d.cpu()
-            blocks = _second_of_pairs(blocks) if pairs else blocks
-            values[rows] = rule.arrange(blocks.cpu())
-        return descriptors, values, rule
 
     def _require_used(self, pattern: SparsityPattern) -> None:
         unused = pattern.unused_atoms()
@@ -281,16 +255,12 @@ class SmartDerivatives(nn.Module):
         require_tensor("x", x)
         if ref_idx is None:
             ref_idx = torch.arange(len(x), device=x.device)
-        values = self.values
         self._require_inputs(pattern, x, ref_idx)
         try:
-            if isinstance(chain_rule, FrameChainRule):
-                out: Tensor = chain_rule(x, values, ref_idx)
-            else:
-                with fixed_order(x.device, self.atomics):
-                    out = chain_rule(x, values.index_select(0, ref_idx))
+            with fixed_order(x.device, self.atomics):
+                out: Tensor = chain_rule(x, self.values, ref_idx)
         except IndexError:
-            require_in_range("ref_idx", ref_idx, 0, len(values))
+            require_in_range("ref_idx", ref_idx, 0, len(self.values))
             raise
         return out
 
@@ -349,35 +319,52 @@ class SmartDerivatives(nn.Module):
         n_outputs : int, optional
             Number of outputs; None for a single output without a dimension of its own.
         """
-        rule, pattern = self._require_setup()
-        form = form or ("gather" if self.values.is_cuda else "scatter")
-        if form not in ("scatter", "gather"):
-            raise ValueError(f'form: expected "scatter" or "gather", got {form!r}')
-        wanted: ScatterChainRule | GatherChainRule | OppositePairs
-        wanted = (ScatterChainRule if form == "scatter" else GatherChainRule)(pattern)
-        values = self.values
-        if isinstance(rule, StoresPairs):
-            values = rule.pairs(values).flatten(1)
-            wanted = OppositePairs(wanted, pattern)
-        elif type(wanted) is not type(rule):
-            values = wanted.arrange(rule.blocks(values).cpu())
-        n_frames = len(values)
+        core = self.core(form)
+        _, pattern = self._require_setup()
         x, out = chain_rule_specs(pattern, self.values.dtype, n_outputs)
         return ExportGraph(
-            "smart_derivatives",
-            FrozenDataset(wanted, values.cpu()),
-            (x, TensorSpec("ref_idx", "int64", ("batch",), 0, n_frames)),
+            SmartDerivativesDetails(
+                n_atoms=pattern.n_atoms,
+                n_descriptors=pattern.n_descriptors,
+                nnz=pattern.nnz,
+                n_frames=len(self.values),
+                form=self._form(form),
+                descriptors=self.descriptors,
+            ),
+            (x, TensorSpec("ref_idx", "int64", ("batch",), 0, len(self.values))),
             (out,),
-            {**chain_rule_details(pattern, self.descriptors), "n_frames": n_frames, "form": form},
+            build=lambda graph: traced(core, graph.inputs),
+            exact=core,
+            pattern_digest=pattern.digest(),
         )
+
+    def core(self, form: str | None = None) -> FrozenDataset:
+        """Return the frozen dataset as buffers and tensor operations, on the CPU.
+
+        It is what is exported, and what ``torch.jit.script`` takes for this module: where the
+        module is part of another one that is scripted, PyTorch leaves the core in its place.
+
+        Parameters
+        ----------
+        form : {"scatter", "gather"}, optional
+            See `export_graph`.
+        """
+        rule, pattern = self._require_setup()
+        vectors, are_pairs = _smallest(rule, self.values.cpu(), pattern)
+        wanted = exportable_chain_rule(pattern, self._form(form), are_pairs)
+        return FrozenDataset(wanted, wanted.arrange(vectors))
+
+    def __prepare_scriptable__(self) -> FrozenDataset:
+        """Return what ``torch.jit.script`` takes for this module."""
+        return self.core().to(self.values.device)
+
+    def _form(self, form: str | None) -> Any:
+        return form or ("gather" if self.values.is_cuda else "scatter")
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the frozen set-up to an ``.npz`` file, from which `load` makes it again."""
         rule, pattern = self._require_setup()
-        if isinstance(rule, StoresPairs):
-            blocks, version = rule.pairs(self.values), _PAIRS
-        else:
-            blocks, version = rule.blocks(self.values), _FULL
+        vectors, are_pairs = _smallest(rule, self.values.cpu(), pattern)
         require_suffix("path", path, ".npz")
         with atomic_path(path) as temporary:
             np.savez(
@@ -385,20 +372,20 @@ class SmartDerivatives(nn.Module):
                 descriptor_index=pattern.descriptor_index.numpy(),
                 atom_index=pattern.atom_index.numpy(),
                 sizes=np.array([pattern.n_descriptors, pattern.n_atoms]),
-                blocks=blocks.cpu().numpy(),
-                version=version,
+                blocks=vectors.numpy(),
+                version=_PAIRS if are_pairs else _FULL,
                 descriptors=json.dumps(self.descriptors),
             )
 
     @classmethod
-    def load(cls, path: str | PathLike[str], kernel: str = "torch") -> SmartDerivatives:
+    def load(cls, path: str | PathLike[str], kernel: str = "auto") -> SmartDerivatives:
         """Read a set-up that `save` wrote, with one vector for each pair or without.
 
         Parameters
         ----------
         path : path-like
             The ``.npz`` file.
-        kernel : {"torch", "numba"}
+        kernel : {"auto", "torch", "numba"}
             What computes the chain rule, whatever it was when the file was written.
 
         Raises
@@ -418,19 +405,42 @@ class SmartDerivatives(nn.Module):
             torch.from_numpy(arrays["atom_index"]),
             *arrays["sizes"].tolist(),
         )
-        blocks = torch.from_numpy(arrays["blocks"])
-        require_floating("blocks", blocks)
+        vectors = torch.from_numpy(arrays["blocks"])
+        require_floating("blocks", vectors)
         n_vectors = pattern.n_blocks if version == _FULL else pattern.n_descriptors
-        require_shape("blocks", blocks, ("n_frames", n_vectors, 3))
-        require_finite("blocks", blocks)
+        require_shape("blocks", vectors, ("n_frames", n_vectors, 3))
+        require_finite("blocks", vectors)
         smart = cls(force_all_atoms=bool(pattern.unused_atoms()), kernel=kernel)
         smart.pattern = pattern
         smart.descriptors = json.loads(str(arrays["descriptors"]))
-        vectors, pairs = _as_stored(blocks, version == _PAIRS, pattern, kernel)
-        rule = _suitable_rule(pattern, pairs, kernel)
-        smart.chain_rule = rule
-        smart.values = rule.arrange(vectors)
+        smart._arrange(blocks_of_pairs(vectors) if version == _PAIRS else vectors)
         return smart
+
+    def _arrange(self, blocks: Tensor) -> None:
+        """Choose the chain rule for derivatives in block order, and arrange them for it."""
+        assert self.pattern is not None
+        kernel = self._kernel_on(blocks.device)
+        pairs = pairs_of_blocks(blocks, self.pattern) if kernel == "numba" else None
+        rule = suitable_chain_rule(self.pattern, kernel, pairs is not None)
+        self.chain_rule = rule.to(blocks.device)
+        vectors = pairs if rule.stores_pairs and pairs is not None else blocks
+        self.values = self.chain_rule.arrange(vectors)
+
+    def _apply(self, function: Any, recurse: bool = True) -> SmartDerivatives:
+        """Move or cast the frozen values, and choose the chain rule anew on another device."""
+        before = self.values.device
+        super()._apply(function, recurse)
+        if self.chain_rule is not None and self._kernel_on(before) != self._kernel_on(
+            self.values.device
+        ):
+            self._arrange(self.chain_rule.blocks(self.values))
+        return self
+
+    def _kernel_on(self, device: torch.device) -> str:
+        """Return what computes the chain rule on a device."""
+        if self.kernel != "auto":
+            return self.kernel
+        return "numba" if device.type == "cpu" and find_spec("numba") else "torch"
 
     def _require_setup(self) -> tuple[ChainRule, SparsityPattern]:
         if self.chain_rule is None or self.pattern is None:
@@ -439,8 +449,9 @@ class SmartDerivatives(nn.Module):
 
 
 def _require_kernel(kernel: str) -> None:
-    if kernel not in ("torch", "numba"):
-        raise ValueError(f'kernel: expected "torch" or "numba", got {kernel!r}')
+    if kernel not in KERNELS:
+        expected = ", ".join(f'"{name}"' for name in KERNELS)
+        raise ValueError(f"kernel: expected one of {expected}, got {kernel!r}")
     if kernel == "numba" and find_spec("numba") is None:
         raise ImportError(
             'kernel: expected the package numba for kernel="numba" '
@@ -448,32 +459,38 @@ def _require_kernel(kernel: str) -> None:
         )
 
 
-def _suitable_rule(pattern: SparsityPattern, pairs: bool, kernel: str) -> ChainRule:
-    """Return what suits a pattern best, with one vector for each pair of opposite blocks or not."""
-    if kernel == "numba":
-        # Imported here because numba is optional.
-        from ofcv_export.jacobian.compiled_chain_rule import BlockKernel, PairKernel
+def _evaluate(
+    jacobian: SparseJacobian, rule: ChainRule, frames: Tensor, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Return descriptors and arranged values of all frames."""
+    descriptors = torch.empty(len(frames), jacobian.pattern.n_descriptors, dtype=frames.dtype)
+    values = torch.empty(len(frames), rule.n_values, dtype=frames.dtype)
+    show_progress = values.numel() >= _LONG_SETUP
+    for rows, d, blocks in evaluate_all(jacobian, frames, batch_size, show_progress):
+        descriptors[rows] = d.cpu()
+        vectors = _pairs(blocks, jacobian.pattern) if rule.stores_pairs else blocks
+        values[rows] = rule.arrange(vectors.cpu())
+    return descriptors, values
 
-        return PairKernel(pattern) if pairs else BlockKernel(pattern)
-    return suitable_pair_rule(pattern) if pairs else suitable_chain_rule(pattern)
+
+def _pairs(blocks: Tensor, pattern: SparsityPattern) -> Tensor:
+    """Return the derivatives for the second atom of every pair, proved to be minus the first."""
+    pairs = pairs_of_blocks(blocks, pattern)
+    if pairs is None:
+        raise ValueError(
+            "descriptor_function: expected opposite derivatives from descriptors that say they "
+            "are antisymmetric, got others"
+        )
+    return pairs
 
 
-def _takes_pairs(pattern: SparsityPattern, kernel: str) -> bool:
-    """Return whether one vector per pair pays."""
-    return kernel == "numba" or takes_pairs(pattern)
-
-
-def _as_stored(
-    vectors: Tensor, pairs: bool, pattern: SparsityPattern, kernel: str
-) -> tuple[Tensor, bool]:
-    """Return vectors of a file as a kernel wants them, and whether they are one per pair."""
-    if pairs and not _takes_pairs(pattern, kernel):
-        return blocks_of_pairs(vectors), False
-    if not pairs and kernel == "numba" and has_pairs(pattern):
-        first, second = vectors.unflatten(1, (-1, 2)).unbind(2)
-        if torch.equal(first, -second):
-            return second, True
-    return vectors, pairs
+def _smallest(rule: ChainRule, values: Tensor, pattern: SparsityPattern) -> tuple[Tensor, bool]:
+    """Return frozen vectors, and whether they are one for each pair of opposite blocks."""
+    vectors = rule.vectors(values)
+    if rule.stores_pairs:
+        return vectors, True
+    pairs = pairs_of_blocks(vectors, pattern)
+    return (vectors, False) if pairs is None else (pairs, True)
 
 
 def _positions(data: Any, n_atoms: int) -> Tensor:
@@ -512,17 +529,6 @@ def _pattern(function: DescriptorFunction, frames: Tensor) -> SparsityPattern:
     if isinstance(function, Descriptor):
         return function.pattern()
     return find_pattern(function, frames)
-
-
-def _second_of_pairs(blocks: Tensor) -> Tensor:
-    """Return the derivatives for the second atom of every pair, proved to be minus the first."""
-    first, second = blocks.unflatten(1, (-1, 2)).unbind(2)
-    if not torch.equal(first, -second):
-        raise ValueError(
-            "descriptor_function: expected opposite derivatives from descriptors that say they "
-            f"are antisymmetric, got a difference of {float((first + second).abs().max()):.1e}"
-        )
-    return second
 
 
 def _require_sizes(pattern: SparsityPattern, n_atoms: int) -> None:

@@ -16,12 +16,11 @@ from ofcv_export.base.validation import (
     require_tensor,
 )
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
-from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
-from ofcv_export.jacobian.chain_rule import GatherChainRule, OppositePairs, ScatterChainRule
-from ofcv_export.jacobian.pair_chain_rule import PairChainRule, suitable_layout
-
-# The gather form is faster and reproducible, and padded with zeros where atoms have unequal shares.
-_LARGEST_PADDING = 1.5
+from ofcv_export.graph.details import Pattern, SparseChainRuleDetails
+from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tracing import traced
+from ofcv_export.jacobian.chain_rule import ScatterChainRule
 
 
 class SparseChainRule(nn.Module):
@@ -88,29 +87,30 @@ class SparseChainRule(nn.Module):
 
     def export_graph(self, n_outputs: int | None = None) -> ExportGraph:
         """Return the graph; `n_outputs` is None for a single output without its own dimension."""
-        x, out = chain_rule_specs(self.pattern, self.dtype, n_outputs)
-        values = TensorSpec("descriptors_wrt_positions", x.dtype, ("batch", self.pattern.nnz))
-        details = chain_rule_details(self.pattern, self.descriptors)
-        details["pattern"] = {
-            "descriptor_index": self.pattern.descriptor_index.tolist(),
-            "atom_index": self.pattern.atom_index.tolist(),
-        }
-        return ExportGraph("sparse_chain_rule", self.chain_rule, (x, values), (out,), details)
+        pattern = self.pattern
+        x, out = chain_rule_specs(pattern, self.dtype, n_outputs)
+        details = SparseChainRuleDetails(
+            n_atoms=pattern.n_atoms,
+            n_descriptors=pattern.n_descriptors,
+            nnz=pattern.nnz,
+            pattern=Pattern(
+                descriptor_index=tuple(pattern.descriptor_index.tolist()),
+                atom_index=tuple(pattern.atom_index.tolist()),
+            ),
+            descriptors=self.descriptors,
+        )
+        return ExportGraph(
+            details,
+            (x, TensorSpec("descriptors_wrt_positions", x.dtype, ("batch", pattern.nnz))),
+            (out,),
+            build=lambda graph: traced(self.chain_rule, graph.inputs),
+            exact=self.chain_rule,
+            pattern_digest=pattern.digest(),
+        )
 
-
-def suitable_chain_rule(pattern: SparsityPattern) -> ScatterChainRule | GatherChainRule:
-    """Return the form of the chain rule that suits a pattern best."""
-    if GatherChainRule.padding(pattern) <= _LARGEST_PADDING:
-        return GatherChainRule(pattern)
-    return ScatterChainRule(pattern)
-
-
-def suitable_pair_rule(pattern: SparsityPattern) -> PairChainRule | OppositePairs:
-    """Return what suits a pattern of opposite blocks best."""
-    layout = suitable_layout(pattern)
-    if layout is None:
-        return OppositePairs(suitable_chain_rule(pattern), pattern)
-    return PairChainRule(layout)
+    def __prepare_scriptable__(self) -> ScatterChainRule:
+        """Return what ``torch.jit.script`` takes for this module, see `SmartDerivatives.core`."""
+        return self.chain_rule
 
 
 def chain_rule_specs(
@@ -125,18 +125,3 @@ def chain_rule_specs(
         TensorSpec("output_wrt_descriptors", name, ("batch", pattern.n_descriptors, *outputs)),
         TensorSpec("output_wrt_positions", name, ("batch", pattern.n_atoms, 3, *outputs)),
     )
-
-
-def chain_rule_details(
-    pattern: SparsityPattern, descriptors: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Return what the metadata says about a pattern and its descriptors."""
-    details: dict[str, Any] = {
-        "n_atoms": pattern.n_atoms,
-        "n_descriptors": pattern.n_descriptors,
-        "nnz": pattern.nnz,
-        "pattern_sha256": pattern.digest(),
-    }
-    if descriptors is not None:
-        details["descriptors"] = descriptors
-    return details

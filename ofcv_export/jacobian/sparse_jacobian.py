@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ofcv_export.descriptors.descriptor import Descriptor, compressed_jacobian
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
-from ofcv_export.jacobian.pair_chain_rule import has_pairs
+from ofcv_export.jacobian.opposite_pairs import has_pairs
 
 DescriptorFunction = Callable[[Tensor], Tensor]
 

@@ -2,3 +2,16 @@
 
 May import `base`, `descriptors` and `graph`.
 """
+
+from ofcv_export.variables.bias import Bias
+from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.kolmogorov_bias import KolmogorovBias
+from ofcv_export.variables.restraints import HarmonicRestraint, MovingRestraint
+
+__all__ = [
+    "Bias",
+    "CollectiveVariable",
+    "HarmonicRestraint",
+    "KolmogorovBias",
+    "MovingRestraint",
+]

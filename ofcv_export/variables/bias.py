@@ -1,9 +1,8 @@
-"""A bias: a collective variable whose one value is an energy."""
+"""A bias: an energy made of a collective variable."""
 
-from __future__ import annotations
+# No postponed annotations: torch.jit.script wants those of `forward` to be types.
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,13 @@ from torch import Tensor
 
 from ofcv_export.base.units import require_energy_unit
 from ofcv_export.base.validation import require_finite, require_shape
-from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.graph.details import Description
 from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.variable import Head, Variable
 
 
-class Bias(CollectiveVariable):
+class Bias(Variable):
     """An energy that an engine adds to its own; minus its derivatives are the forces.
 
     This class takes the value of a network for the energy; its subclasses make energies of
@@ -47,29 +48,55 @@ class Bias(CollectiveVariable):
     """
 
     def __init__(self, cv: CollectiveVariable, energy_unit: str = "kJ/mol") -> None:
-        if not isinstance(cv, CollectiveVariable) or isinstance(cv, Bias):
+        if not isinstance(cv, CollectiveVariable):
             raise TypeError(f"cv: expected a CollectiveVariable, got {type(cv).__name__}")
         require_energy_unit(energy_unit)
-        super().__init__(cv.descriptors, cv.network, cv.atoms, cv.length_unit, cv.elements)
-        self.energy_unit = energy_unit
         if type(self) is Bias:
             require_one_value(cv)
+        super().__init__()
+        self.cv = cv
+        self.atoms, self.elements, self.length_unit = cv.atoms, cv.elements, cv.length_unit
+        self.n_outputs = 1
+        self.energy_unit = energy_unit
 
-    def specification(self) -> dict[str, Any]:
+    @property
+    def descriptors(self) -> Descriptor:  # type: ignore[override]
+        """Descriptors of the collective variable."""
+        return self.cv.descriptors
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the collective variable."""
+        return self.cv.dtype
+
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Return the energy (batch, 1) of positions (batch, n_atoms, 3).
+
+        Parameters
+        ----------
+        positions, box : torch.Tensor
+            See `values_and_derivatives`; nothing is checked.
+        """
+        values: Tensor = self.cv(positions, box)
+        return values
+
+    def head(self) -> Head | None:
+        """Return what maps descriptors and parameters to the energy, see `Variable.head`."""
+        return self.cv.head()
+
+    def specification(self) -> Description:
         """Return the JSON-able description of the energy, written to the metadata."""
         return {"type": "value"}
 
-    def export_graph(self) -> ExportGraph:
-        """Return the graph of energy and derivatives, with nothing left to differentiate."""
-        graph = super().export_graph()
-        units = {"values": self.energy_unit}
-        for spec in graph.outputs[1:]:
-            units[spec.name] = f"{self.energy_unit}/{self.length_unit}"
-        details = {**graph.details, "bias": self.specification()}
-        return replace(graph, details=details, output_units=units)
+    def bias_description(self) -> Description:
+        """Return the JSON-able description of the energy."""
+        return self.specification()
 
-    def _count_outputs(self) -> int:
-        return 1
+    def output_units(self) -> dict[str, str]:
+        """Return the unit of energy, derivatives and box derivatives."""
+        slope = f"{self.energy_unit}/{self.length_unit}"
+        units = {"values": self.energy_unit, "derivatives": slope}
+        return units | ({"box_derivatives": slope} if self.periodic else {})
 
 
 def require_one_value(cv: CollectiveVariable) -> None:

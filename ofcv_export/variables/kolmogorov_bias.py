@@ -1,18 +1,28 @@
 """The Kolmogorov bias of a committor, an energy with exact forces."""
 
-from __future__ import annotations
+# No postponed annotations: torch.jit.script wants those of `forward` to be types.
 
-import math
+import copy
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ofcv_export.base.validation import require_finite, require_floating, require_shape
+from ofcv_export.base.validation import (
+    dtype_name,
+    require_finite,
+    require_floating,
+    require_positive_number,
+    require_shape,
+)
+from ofcv_export.graph.details import Description
+from ofcv_export.graph.scriptable import scriptable
+from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tracing import traced
 from ofcv_export.variables.bias import Bias, require_one_value
 from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.variable import Head
 
 OVER = ("positions", "descriptors")
 
@@ -66,7 +76,6 @@ class KolmogorovBias(Bias):
     (torch.Size([5, 1]), torch.Size([5, 1, 2, 3]))
     """
 
-    inverse_masses: Tensor
     height: Tensor
     regularisation: Tensor
 
@@ -86,36 +95,46 @@ class KolmogorovBias(Bias):
             raise ValueError("masses: expected none for a gradient over descriptors, got some")
         super().__init__(cv, energy_unit)
         require_one_value(cv)
-        self.beta = _positive("beta", beta)
-        self.lambd = _positive("lambd", lambd)
-        self.epsilon = _positive("epsilon", epsilon)
+        self.beta = require_positive_number("beta", beta)
+        self.lambd = require_positive_number("lambd", lambd)
+        self.epsilon = require_positive_number("epsilon", epsilon)
         self.over = over
         masses = _masses(masses, cv.descriptors.n_atoms)
         self.masses = None if masses is None else masses.tolist()
-        inverse_masses = torch.ones(cv.descriptors.n_atoms) if masses is None else 1 / masses
-        self.register_buffer("inverse_masses", inverse_masses.to(cv.dtype))
+        self.slope: nn.Module
+        if over == "descriptors":
+            self.slope = DescriptorSlope(cv)
+        else:
+            inverse_masses = torch.ones(cv.descriptors.n_atoms) if masses is None else 1 / masses
+            self.slope = PositionSlope(cv, inverse_masses.to(cv.dtype))
         # Tensors, because ONNX rounds plain numbers to float32.
         self.register_buffer("height", torch.tensor(self.lambd / self.beta, dtype=cv.dtype))
         self.register_buffer("regularisation", torch.tensor(self.epsilon, dtype=cv.dtype))
 
-    @property
-    def reads_positions(self) -> bool:
-        """Whether the gradient is over positions."""
-        return self.over == "positions"
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Return the bias (batch, 1) of positions (batch, n_atoms, 3); nothing is checked."""
+        return self.energy(self.slope(positions, box))
 
-    def forward(self, positions: Tensor, box: Tensor | None = None, *parameters: Tensor) -> Tensor:
-        """Return the bias (batch, 1) of positions (batch, n_atoms, 3)."""
-        if self.over == "descriptors":
-            gradient = _gradient(self.network, self.descriptors(positions, box))
-            squared = gradient.square().sum(1, keepdim=True)
-        else:
-            committor = super().forward
-            gradient = _gradient(lambda leaf: committor(leaf, box), positions)
-            squared = (gradient.square().sum(2) * self.inverse_masses).sum(1, keepdim=True)
+    def energy(self, squared: Tensor) -> Tensor:
+        """Return the bias (batch, 1) of squared gradients (batch, 1)."""
         # log((g + eps) / eps) keeps the digits where g is much smaller than eps.
         return -self.height * torch.log1p(squared / self.regularisation)
 
-    def specification(self) -> dict[str, Any]:
+    def head(self) -> Head | None:
+        """Return what maps descriptors to the bias; None for a gradient over positions."""
+        if self.over == "positions":
+            return None
+        cv_head = self.cv.head()
+        return lambda descriptors: self.energy(_squared_slope(cv_head, descriptors))
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return what ``torch.jit.script`` takes for this module, its inner gradient traced."""
+        prepared = copy.copy(self)
+        slope = TracedSlope(self.slope, self.periodic, self.descriptors.n_atoms, self.dtype)
+        prepared._modules = {**self._modules, "slope": slope}
+        return prepared
+
+    def specification(self) -> Description:
         """Return the JSON-able description of the energy, written to the metadata."""
         return {
             "type": "kolmogorov",
@@ -125,6 +144,85 @@ class KolmogorovBias(Bias):
             "over": self.over,
             "masses": self.masses,
         }
+
+
+class DescriptorSlope(nn.Module):
+    """Squared gradient of a collective variable of one value over its descriptors.
+
+    Parameters
+    ----------
+    cv : CollectiveVariable
+        The collective variable.
+    """
+
+    def __init__(self, cv: CollectiveVariable) -> None:
+        super().__init__()
+        self.cv = cv
+
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Return the squared gradients (batch, 1) at positions (batch, n_atoms, 3)."""
+        return _squared_slope(self.cv.head(), self.cv.descriptors(positions, box))
+
+
+class PositionSlope(nn.Module):
+    """Squared gradient over positions, weighted with inverse masses.
+
+    Parameters
+    ----------
+    cv : CollectiveVariable
+        The collective variable, of one value.
+    inverse_masses : torch.Tensor
+        Shape (n_atoms,).
+    """
+
+    inverse_masses: Tensor
+
+    def __init__(self, cv: CollectiveVariable, inverse_masses: Tensor) -> None:
+        super().__init__()
+        self.cv = cv
+        self.register_buffer("inverse_masses", inverse_masses)
+
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Return the squared gradients (batch, 1) at positions (batch, n_atoms, 3)."""
+        gradient = _gradient(lambda leaf: self.cv(leaf, box), positions)
+        return (gradient.square().sum(2) * self.inverse_masses).sum(1, keepdim=True)
+
+
+class TracedSlope(nn.Module):
+    """A slope as plain operators, for TorchScript, which knows no `torch.func`.
+
+    Parameters
+    ----------
+    slope : DescriptorSlope or PositionSlope
+        The slope.
+    periodic : bool
+        Whether it takes a box.
+    n_atoms : int
+        Number of atoms.
+    dtype : torch.dtype
+        Of the positions.
+    """
+
+    def __init__(self, slope: nn.Module, periodic: bool, n_atoms: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        specs = [TensorSpec("positions", dtype_name(dtype), ("batch", n_atoms, 3))]
+        if periodic:
+            specs.append(TensorSpec("box", specs[0].dtype, (3, 3)))
+        graph = scriptable(traced(slope, specs, "network"))
+        self.with_box = graph if periodic else None
+        self.without_box = None if periodic else graph
+
+    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
+        """Return the squared gradients (batch, 1) at positions (batch, n_atoms, 3)."""
+        if self.with_box is not None:
+            assert box is not None, "box: expected shape (3, 3), got none"
+            return self.with_box(positions, box)
+        assert self.without_box is not None
+        return self.without_box(positions)
+
+
+def _squared_slope(head: Callable[[Tensor], Tensor], descriptors: Tensor) -> Tensor:
+    return _gradient(head, descriptors).square().sum(1, keepdim=True)
 
 
 def _gradient(function: Callable[[Tensor], Tensor], leaf: Tensor) -> Tensor:
@@ -147,11 +245,3 @@ def _masses(masses: object | None, n_atoms: int) -> Tensor | None:
     if bool((values <= 0).any()):
         raise ValueError(f"masses: expected positive numbers, got {values.tolist()}")
     return values
-
-
-def _positive(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
-    return float(value)

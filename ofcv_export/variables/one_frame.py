@@ -4,54 +4,70 @@ It gives what the general graph gives, in a form that is fast for a single frame
 `ofcv_export.variables.pair_forms` for distances without a box, and ``one frame`` for everything
 else: the general graph with its batch fixed at 1. In all of them, what depends on no input is
 computed at export, and for compiled code products with a vector are written as sums (see
-`ofcv_export.graph.vector_form`).
+`ofcv_export.graph.matrix_vector`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from torch import Tensor, fx, nn
+from torch import fx
 
-from ofcv_export.graph.gradients import differentiated, traced
-from ofcv_export.graph.vector_form import as_vectors, fold_constants, fold_selection, with_shapes
+from ofcv_export.graph.derivatives import Outputs, values_and_derivatives
+from ofcv_export.graph.editing import with_shapes
+from ofcv_export.graph.folding import fold_selection
+from ofcv_export.graph.matrix_vector import as_vectors
+from ofcv_export.graph.probe import probe
+from ofcv_export.graph.tracing import traced
 from ofcv_export.variables.pair_forms import pair_form
 
+if TYPE_CHECKING:
+    from ofcv_export.graph.details import Form
+    from ofcv_export.graph.export_graph import ExportGraph
+    from ofcv_export.variables.variable import Variable
 
-def single_frame(
-    function: nn.Module,
-    n_outputs: int,
-    examples: Sequence[Tensor],
-    periodic: bool,
-    compiled: bool,
-) -> tuple[fx.GraphModule, str]:
-    """Return the graph of values and derivatives for one frame, and the name of its form.
+
+def one_frame(variable: Variable) -> tuple[Callable[..., Outputs], Form]:
+    """Return values and derivatives of one frame as a function, and the name of its form.
 
     Parameters
     ----------
-    function : CollectiveVariable
-        Maps positions (1, n_atoms, 3), a box or None, and parameters to values (1, n_outputs).
-    n_outputs : int
-        Number of values.
-    examples : sequence of torch.Tensor
-        Positions of one frame, a box when periodic, and parameters.
-    periodic : bool
-        Whether a box is an input.
-    compiled : bool
-        Whether Inductor compiles the graph; otherwise it runs operator by operator.
+    variable : Variable
+        A collective variable or a bias.
 
     Returns
     -------
-    torch.fx.GraphModule, str
-        Plain aten operators, and ``cyclic pairs``, ``gathered pairs`` or ``one frame``.
+    callable, str
+        Maps positions (1, n_atoms, 3), a box when periodic, and parameters; and ``cyclic pairs``,
+        ``gathered pairs`` or ``one frame``.
     """
-    dtype = examples[0].dtype
-    form = pair_form(function, n_outputs, dtype)
-    written_out = form or differentiated(function, n_outputs, dtype, periodic)
-    graph_module = traced(written_out, examples, free=[])
-    fold_constants(graph_module)
-    with_shapes(graph_module, examples)
+    form = pair_form(variable)
+    if form is not None:
+        return form, form.name
+    function = values_and_derivatives(
+        variable, variable.n_outputs, variable.dtype, variable.periodic
+    )
+    return function, "one frame"
+
+
+def for_one_frame(
+    function: Callable[..., Outputs], compiled: bool, graph: ExportGraph
+) -> fx.GraphModule:
+    """Return the graph of a function from `one_frame`.
+
+    Parameters
+    ----------
+    function : callable
+        The function.
+    compiled : bool
+        Whether Inductor compiles the graph; otherwise it runs operator by operator.
+    graph : ExportGraph
+        Its description, with all sizes fixed.
+    """
+    graph_module = traced(function, graph.inputs, "network")
+    with_shapes(graph_module, probe(graph.inputs, {}))
     fold_selection(graph_module)
     if compiled:
         as_vectors(graph_module)
-    return graph_module, form.name if form else "one frame"
+    return graph_module

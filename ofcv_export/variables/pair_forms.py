@@ -11,15 +11,18 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.graph.gradients import Outputs
+from ofcv_export.graph.derivatives import Outputs
+
+if TYPE_CHECKING:
+    from ofcv_export.variables.variable import Head, Variable
 
 # Rows of numbers are filled up to whole vector instructions, of float32 with AVX2.
 _VECTOR = 8
@@ -27,26 +30,22 @@ _VECTOR = 8
 _SMALLEST_SHARE = 0.5
 
 
-def pair_form(function: nn.Module, n_outputs: int, dtype: torch.dtype) -> PairForm | None:
+def pair_form(variable: Variable) -> PairForm | None:
     """Return the form that suits a collective variable of pair distances.
 
     Parameters
     ----------
-    function : CollectiveVariable
+    variable : Variable
         Any one.
-    n_outputs : int
-        Number of its values.
-    dtype : torch.dtype
-        Of positions and values.
 
     Returns
     -------
     PairForm or None
-        None for other descriptors, for distances in a box, and for functions that read positions.
+        None for other descriptors, for distances in a box, and for variables that read positions.
     """
-    distances = function.descriptors
+    distances, head = variable.descriptors, variable.head()
     # A subclass of PairDistances may give something else.
-    if type(distances) is not PairDistances or function.reads_positions:
+    if type(distances) is not PairDistances or head is None:
         return None
     if distances.box.specification() is not None:
         return None
@@ -54,7 +53,7 @@ def pair_form(function: nn.Module, n_outputs: int, dtype: torch.dtype) -> PairFo
     are_distinct = len({frozenset(pair) for pair in distances.pairs.tolist()}) == n_pairs
     are_most = 2 * n_pairs >= _SMALLEST_SHARE * n_atoms * (n_atoms - 1)
     form = CyclicPairs if are_distinct and are_most else GatheredPairs
-    return form(distances, function, n_outputs, dtype)
+    return form(distances, head, variable.n_outputs, variable.dtype)
 
 
 class PairForm(ABC):
@@ -64,10 +63,10 @@ class PairForm(ABC):
     ----------
     distances : PairDistances
         The descriptors, without a box.
-    function : CollectiveVariable
-        What they are the descriptors of.
+    head : callable
+        Maps distances (1, n_pairs) and parameters to values (1, n_outputs).
     n_outputs : int
-        Number of its values.
+        Number of values.
     dtype : torch.dtype
         Of positions and values.
 
@@ -77,17 +76,16 @@ class PairForm(ABC):
         What metadata call the form.
     """
 
-    name: str
+    name: Literal["cyclic pairs", "gathered pairs"]
 
     def __init__(
-        self, distances: PairDistances, function: nn.Module, n_outputs: int, dtype: torch.dtype
+        self, distances: PairDistances, head: Head, n_outputs: int, dtype: torch.dtype
     ) -> None:
         self.n_atoms = distances.n_atoms
         self.n_pairs = distances.n_descriptors
         self.first, self.second = distances.first, distances.second
         self.seeds = torch.eye(n_outputs, dtype=dtype)
-        self.network = copy.deepcopy(function)
-        self.network.descriptors = _GivenDescriptors()
+        self.head = head
 
     @abstractmethod
     def __call__(self, positions: Tensor, *parameters: Tensor) -> Outputs:
@@ -105,7 +103,7 @@ class PairForm(ABC):
         respect to them to those with respect to positions (n_atoms, 3).
         """
         values, pullback = torch.func.vjp(  # type: ignore[misc]
-            lambda descriptors: self.network(descriptors, None, *parameters), distances
+            lambda descriptors: self.head(descriptors, *parameters), distances
         )
         derivatives = [from_slopes(pullback(seed.expand_as(values))[0]) for seed in self.seeds]
         stacked = torch.stack(derivatives).unsqueeze(0)
@@ -123,9 +121,9 @@ class CyclicPairs(PairForm):
     name = "cyclic pairs"
 
     def __init__(
-        self, distances: PairDistances, function: nn.Module, n_outputs: int, dtype: torch.dtype
+        self, distances: PairDistances, head: Head, n_outputs: int, dtype: torch.dtype
     ) -> None:
-        super().__init__(distances, function, n_outputs, dtype)
+        super().__init__(distances, head, n_outputs, dtype)
         self.n_shifts = self.n_atoms // 2
         self.width = -(-self.n_atoms // _VECTOR) * _VECTOR
         self.place = self._places()
@@ -195,13 +193,6 @@ class GatheredPairs(PairForm):
             return total.index_add(0, self.first, -forces)[:, :3]
 
         return self._derivatives(distances.unsqueeze(0), parameters, from_slopes)
-
-
-class _GivenDescriptors(nn.Module):
-    """Takes descriptors for positions, so that a collective variable becomes its network."""
-
-    def forward(self, descriptors: Tensor, box: Tensor | None = None) -> Tensor:
-        return descriptors
 
 
 def _inverse(squared: Tensor) -> Tensor:

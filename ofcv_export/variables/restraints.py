@@ -1,6 +1,6 @@
 """Harmonic restraints of collective variables: at rest, and moving in time."""
 
-from __future__ import annotations
+# No postponed annotations: torch.jit.script wants those of `forward` to be types.
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ofcv_export.graph.details import Description
 from ofcv_export.variables.bias import Bias, numbers
 from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.variable import Head
 
 Numbers = float | Sequence[Any] | Tensor
 
@@ -48,6 +50,9 @@ class HarmonicRestraint(Bias):
     tensor([[25.]])
     """
 
+    centre: Tensor
+    force_constant: Tensor
+
     def __init__(
         self,
         cv: CollectiveVariable,
@@ -57,31 +62,53 @@ class HarmonicRestraint(Bias):
     ) -> None:
         super().__init__(cv, energy_unit)
         shape = (cv.n_outputs,)
+        centres = numbers("centre", centre, shape)
+        force_constants = numbers("force_constant", force_constant, shape)
         self._defaults = {
-            "centre": numbers("centre", centre, shape).tolist(),
-            "force_constant": numbers("force_constant", force_constant, shape).tolist(),
+            "centre": centres.tolist(),
+            "force_constant": force_constants.tolist(),
         }
+        self.register_buffer("centre", centres.to(cv.dtype), persistent=False)
+        self.register_buffer("force_constant", force_constants.to(cv.dtype), persistent=False)
 
     def parameter_defaults(self) -> dict[str, list[float]]:
         """Return the default centre and force constant."""
         return self._defaults
 
-    def specification(self) -> dict[str, Any]:
+    def specification(self) -> Description:
         """Return the JSON-able description of the energy, written to the metadata."""
         return {"type": "harmonic_restraint"}
 
-    def forward(self, positions: Tensor, box: Tensor | None = None, *parameters: Tensor) -> Tensor:
+    def forward(
+        self,
+        positions: Tensor,
+        box: Tensor | None = None,
+        centre: Tensor | None = None,
+        force_constant: Tensor | None = None,
+    ) -> Tensor:
         """Return the energy (batch, 1) of positions (batch, n_atoms, 3).
 
         Parameters
         ----------
         positions, box : torch.Tensor
-            See `CollectiveVariable.values_and_derivatives`.
-        *parameters : torch.Tensor
-            Centre and force constant, each (n_outputs,), by default those of the constructor.
+            See `values_and_derivatives`; nothing is checked.
+        centre, force_constant : torch.Tensor
+            Shape (n_outputs,), by default those of the constructor.
         """
-        centre, force_constant = parameters or self._default_tensors()
-        return harmonic(super().forward(positions, box), centre, force_constant)
+        return self.energy(self.cv(positions, box), centre, force_constant)
+
+    def energy(
+        self, values: Tensor, centre: Tensor | None = None, force_constant: Tensor | None = None
+    ) -> Tensor:
+        """Return the energy (batch, 1) of values (batch, n_outputs)."""
+        centre = self.centre if centre is None else centre
+        force_constant = self.force_constant if force_constant is None else force_constant
+        return harmonic(values, centre, force_constant)
+
+    def head(self) -> Head:
+        """Return what maps descriptors and parameters to the energy."""
+        cv_head = self.cv.head()
+        return lambda descriptors, *parameters: self.energy(cv_head(descriptors), *parameters)
 
 
 class MovingRestraint(Bias):
@@ -153,34 +180,49 @@ class MovingRestraint(Bias):
         """Return the first time, in ps."""
         return {"time": self._schedule["times"][:1].tolist()}
 
-    def specification(self) -> dict[str, Any]:
+    def specification(self) -> Description:
         """Return the JSON-able description of the energy, written to the metadata."""
         schedule = {name: values.tolist() for name, values in self._schedule.items()}
-        return {"type": "moving_restraint", "time_unit": "ps", **schedule}
+        return {"type": "moving_restraint", **schedule}
 
-    def forward(self, positions: Tensor, box: Tensor | None = None, *parameters: Tensor) -> Tensor:
+    def time_unit(self) -> str:
+        """Return the unit of the parameter ``time``."""
+        return "ps"
+
+    def forward(
+        self, positions: Tensor, box: Tensor | None = None, time: Tensor | None = None
+    ) -> Tensor:
         """Return the energy (batch, 1) of positions (batch, n_atoms, 3).
 
         Parameters
         ----------
         positions, box : torch.Tensor
-            See `CollectiveVariable.values_and_derivatives`.
-        *parameters : torch.Tensor
+            See `values_and_derivatives`; nothing is checked.
+        time : torch.Tensor
             The time (1,) in ps, by default the first.
         """
-        (time,) = parameters or self._default_tensors()
-        centre, force_constant = self.at(time)
-        return harmonic(super().forward(positions, box), centre, force_constant)
+        return self.energy(self.cv(positions, box), time)
+
+    def energy(self, values: Tensor, time: Tensor | None = None) -> Tensor:
+        """Return the energy (batch, 1) of values (batch, n_outputs)."""
+        centre, force_constant = self.at(self.starts[:1] if time is None else time)
+        return harmonic(values, centre, force_constant)
+
+    def head(self) -> Head:
+        """Return what maps descriptors and the time to the energy."""
+        cv_head = self.cv.head()
+        return lambda descriptors, *parameters: self.energy(cv_head(descriptors), *parameters)
 
     def at(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Return centre and force constant, each (n_outputs,), at a time (1,) in ps."""
         # The finished part of each interval, from 0 before it to 1 after it.
         finished = ((time - self.starts) / self.durations).clamp(0, 1).unsqueeze(1)
-        centre, force_constant = (
-            knots[0] + (finished * (knots[1:] - knots[:-1])).sum(0)
-            for knots in (self.centres, self.force_constants)
-        )
-        return centre, force_constant
+        return _between(self.centres, finished), _between(self.force_constants, finished)
+
+
+def _between(knots: Tensor, finished: Tensor) -> Tensor:
+    """Return values (n_outputs,) between knots (n_times, n_outputs)."""
+    return knots[0] + (finished * (knots[1:] - knots[:-1])).sum(0)
 
 
 def harmonic(values: Tensor, centre: Tensor, force_constant: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ofcv_export as ofcv
-from ofcv_export.artifacts.inputs import probe
 from ofcv_export.formats import FORMATS
+from ofcv_export.graph.probe import probe
 
 SUFFIXES = list(FORMATS)
 
@@ -111,7 +111,7 @@ def test_truncated_files(path, keep):
 def test_one_flipped_bit_is_noticed_or_changes_nothing(path, where, bit):
     whole = path.read_bytes()
     metadata = ofcv.read_metadata(path)
-    x = probe(metadata.inputs, metadata.probe["sizes"])
+    x = probe(metadata.inputs, metadata.probe.sizes)
     expected = ofcv.load(path)(*x)
     damaged = bytearray(whole)
     damaged[int(where * len(whole))] ^= 1 << bit
@@ -131,8 +131,8 @@ def test_one_flipped_bit_is_noticed_or_changes_nothing(path, where, bit):
 
 def test_edited_metadata_are_noticed(path):
     content = path.read_bytes()
-    assert content.count(b'"length_unit": null') >= 1
-    path.write_bytes(content.replace(b'"length_unit": null', b'"length_unit":"A" '))
+    assert content.count(b'"length_unit":null') >= 1
+    path.write_bytes(content.replace(b'"length_unit":null', b'"length_unit":"A" '))
     with pytest.raises(ValueError, match="path: expected an ofcv-export artifact"):
         ofcv.read_metadata(path)
 
@@ -140,13 +140,20 @@ def test_edited_metadata_are_noticed(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda content: content | {"schema": 2}, "metadata: expected schema 1, got 2"),
-        (lambda content: content | {"kind": "energy"}, "metadata: expected a kind among smart_der"),
+        (lambda content: content | {"schema": 1}, "metadata: expected schema 2, got 1"),
+        (
+            lambda content: content | {"details": content["details"] | {"kind": "energy"}},
+            "metadata: expected schema 2, got others: Invalid value 'energy' - at `..details.kind`",
+        ),
         (
             lambda content: {k: v for k, v in content.items() if k != "atoms"},
-            "got others: .'atoms'.",
+            "got others: Object missing required field `atoms`",
         ),
-        (lambda content: [], "metadata: expected schema 1, got None"),
+        (
+            lambda content: content | {"details": content["details"] | {"box": None}},
+            "got others: Object contains unknown field `box` - at `..details`",
+        ),
+        (lambda content: [], "metadata: expected schema 2, got others: Expected `object`"),
     ],
 )
 def test_metadata_of_other_schemas(path, change, message):

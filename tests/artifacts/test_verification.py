@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import ofcv_export as ofcv
-from ofcv_export.artifacts.inputs import STYLES, probe, sample
+from ofcv_export.artifacts.inputs import STYLES, sample
 from ofcv_export.artifacts.verification import TOLERANCE, errors
-from ofcv_export.graph.export_graph import TensorSpec
+from ofcv_export.graph.probe import probe
+from ofcv_export.graph.tensor_spec import TensorSpec
 from tests.builders.systems import all_pairs, frames
 
 

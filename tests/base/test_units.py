@@ -23,7 +23,9 @@ def test_energies_are_those_of_ase():
 
 
 @pytest.mark.parametrize(
-    ("factor", "sizes"), [(length_factor, LENGTHS), (energy_factor, ENERGIES)], ids=str
+    ("factor", "sizes"),
+    [(length_factor, LENGTHS), (energy_factor, ENERGIES)],
+    ids=["length", "energy"],
 )
 def test_there_and_back(factor, sizes):
     for unit in sizes:

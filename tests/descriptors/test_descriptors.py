@@ -1,7 +1,6 @@
 """Every descriptor in every kind of box: values, derivatives, graphs, properties, singularities."""
 
 import itertools
-import json
 import math
 
 import numpy as np
@@ -27,7 +26,6 @@ from ofcv_export.descriptors.histogram import ContinuousHistogram
 from ofcv_export.descriptors.inverse_distances import InverseDistances
 from ofcv_export.descriptors.multiple import MultipleDescriptors
 from ofcv_export.descriptors.rmsd import RMSD
-from ofcv_export.descriptors.specification import from_specification
 from ofcv_export.descriptors.switching import Fermi, Rational, Step
 from ofcv_export.descriptors.torsions import Torsions
 from tests.builders.systems import dense_jacobian
@@ -308,17 +306,6 @@ def test_export_with_a_dynamic_batch(name, box):
     )
 
 
-@every_box
-@every_descriptor
-def test_specification_makes_the_same_descriptor(name, box):
-    descriptor, given = made(name, box)
-    again = from_specification(json.loads(json.dumps(descriptor.specification())))
-    positions = positions_in(box)
-    assert torch.equal(again(positions, given), descriptor(positions, given))
-    assert again.specification() == descriptor.specification()
-    assert (again.n_atoms, again.takes_box) == (N_ATOMS, descriptor.takes_box)
-
-
 @pytest.mark.parametrize("name", [name for name in MAKERS if "discontinuous" not in name])
 def test_smart_derivatives_accepts_every_descriptor(name):
     descriptor, _ = made(name, "triclinic")
@@ -489,11 +476,6 @@ def test_nearly_collinear_structures_are_superposed():
             lambda: MultipleDescriptors([PairDistances(PAIRS, 6), PairDistances(PAIRS, 7)]),
             ValueError,
             r"same number of atoms in all, got \[6, 7\]",
-        ),
-        (
-            lambda: from_specification({"type": "x"}),
-            ValueError,
-            "descriptor: expected one of the types",
         ),
     ],
 )

@@ -1,6 +1,5 @@
 """AOTInductor packages: compiled once, refused wherever they would not run."""
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -9,6 +8,7 @@ import threading
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from torch._inductor import config
@@ -16,7 +16,9 @@ from torch._inductor import config
 import ofcv_export as ofcv
 from ofcv_export.formats import FORMATS
 from ofcv_export.formats.machine import cpu_features
+from ofcv_export.graph.details import RescalingDetails
 from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
+from ofcv_export.graph.tracing import traced
 from tests.builders.systems import all_pairs, dense_jacobian, frames, small_setup
 
 AOTI = FORMATS[".pt2"]
@@ -29,10 +31,11 @@ class Eigenvalues(torch.nn.Module):
     def export_graph(self):
         shape = ("batch", 3, 3)
         return ExportGraph(
-            "sparse_chain_rule",
-            self,
+            RescalingDetails(n_basis=3, epsilon=0.0),
             (TensorSpec("matrix", "float64", shape),),
             (TensorSpec("eigenvalues", "float64", ("batch", 3)),),
+            build=lambda graph: traced(self, graph.inputs),
+            exact=self,
         )
 
     def forward(self, matrix):
@@ -110,7 +113,7 @@ def rewritten(path, target, records=None, **changes):
     with zipfile.ZipFile(path) as archive:
         found = {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
     code = {name: data for name, data in found.items() if name.startswith(CODE)}
-    metadata = dataclasses.replace(AOTI.read_metadata(path), **changes)
+    metadata = msgspec.structs.replace(AOTI.read_metadata(path), **changes)
     AOTI.write(code if records is None else records, metadata, target)
     return target
 
@@ -208,7 +211,7 @@ def test_metadata(smart_file):
     assert set(metadata.instruction_set.split()) <= cpu_features()
     assert metadata.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert (metadata.atoms, metadata.length_unit) == ([0, 1, 2, 3, 4], "nm")
-    assert metadata.parity["runtime"] == "AOTInductor"
+    assert metadata.parity.runtime == "AOTInductor"
     assert metadata.inputs[0].shape == ("batch", 10)
 
 

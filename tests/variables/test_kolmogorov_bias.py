@@ -113,7 +113,7 @@ def test_torchscript_gives_energy_and_derivatives(over, dtype, tmp_path):
     assert_equal(loaded(positions), expected, TOLERANCE[dtype])
     assert_equal(loaded(positions[:1]), [tensor[:1] for tensor in expected], TOLERANCE[dtype])
     assert loaded.metadata.kind == "collective_variable"
-    assert loaded.metadata.details["bias"] == {
+    assert loaded.metadata.details.bias == {
         "type": "kolmogorov",
         "beta": BETA,
         "lambda": LAMBD,
@@ -140,9 +140,9 @@ def test_onnx_gives_energy_and_derivatives(over, dtype, tmp_path):
 def test_far_from_the_transition_the_bias_vanishes_and_stays_finite(dtype):
     bias = make_bias(dtype=dtype)
     with torch.no_grad():
-        bias.network[4].bias += torch.tensor(1e4)
+        bias.cv.network[4].bias += torch.tensor(1e4)
         right = bias.values_and_derivatives(frames(3, N_ATOMS, dtype))
-        bias.network[4].bias -= torch.tensor(2e4)
+        bias.cv.network[4].bias -= torch.tensor(2e4)
         left = bias.values_and_derivatives(frames(3, N_ATOMS, dtype))
     for tensor in (*left, *right):
         assert torch.equal(tensor, torch.zeros_like(tensor))

@@ -38,7 +38,7 @@ def shuffled(pairs, share=1.0):
 
 def one_frame(module, compiled):
     graph = module.export_graph().for_one_frame(compiled)
-    return graph.module, graph.details["form"]
+    return graph.module, graph.details.form
 
 
 def assert_right(module, compiled, form, *box):
@@ -142,7 +142,7 @@ def test_forces_add_up_to_nothing():
 def test_files(tmp_path, suffix, n_pairs, form):
     module = cv(all_pairs(5)[:n_pairs], 5, n_outputs=2).float()
     report = ofcv.export(module, tmp_path / f"cv{suffix}", batch=1)
-    assert report.metadata.details["form"] == form
+    assert report.metadata.details.form == form
     assert ofcv.verify(tmp_path / f"cv{suffix}", reference=module).passed
     model = ofcv.load(tmp_path / f"cv{suffix}")
     first, second = frames(2, 5, torch.float32).unsqueeze(1)
@@ -157,13 +157,13 @@ def test_any_other_batch_and_onnx_have_the_general_form(tmp_path):
     module = cv(all_pairs(5), 5).float()
     for name, batch in (("free.pt", None), ("two.pt", 2), ("one.onnx", 1)):
         report = ofcv.export(module, tmp_path / name, batch=batch)
-        assert report.metadata.details["form"] == "general"
+        assert report.metadata.details.form == "general"
 
 
 def test_a_bias_with_parameters(tmp_path):
     restraint = ofcv.HarmonicRestraint(cv(all_pairs(5), 5).float(), centre=0.1, force_constant=2.0)
     report = ofcv.export(restraint, tmp_path / "bias.pt", batch=1)
-    assert report.metadata.details["form"] == "cyclic pairs"
+    assert report.metadata.details.form == "cyclic pairs"
 
 
 @pytest.mark.parametrize(

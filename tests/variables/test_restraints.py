@@ -96,7 +96,9 @@ def test_files_take_the_parameters(tmp_path, make, parameters, suffix, box):
     path = tmp_path / f"bias.{suffix}"
     report = ofcv.export(bias, path)
     metadata = report.metadata
-    assert metadata.details["parameters"] == bias.parameter_defaults()
+    assert metadata.details.parameters == {
+        name: tuple(value) for name, value in bias.parameter_defaults().items()
+    }
     assert metadata.output_units["values"] == "kJ/mol"
     assert metadata.output_units["derivatives"] == "kJ/mol/nm"
     inputs = {"positions": positions()} | (

@@ -1,0 +1,49 @@
+"""Inputs that any language can make again: what graphs are traced and files are tried with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ofcv_export.graph.tensor_spec import TensorSpec
+
+_BOX = (3.0, 3.5, 4.0)
+
+
+def probe(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> list[Tensor]:
+    """Return inputs of given sizes.
+
+    Entry k of a floating-point input, counted in row-major order, is sin(k + 1), rounded to the
+    input's dtype; of an index with the range [low, high) it is low + (7919 k mod (high - low)).
+    A box is the diagonal matrix of 3, 3.5 and 4.
+
+    Parameters
+    ----------
+    specs : sequence of TensorSpec
+        What an artifact takes.
+    sizes : mapping
+        Value of every symbolic size.
+    """
+    return [_entries(spec, sized(spec, sizes)) for spec in specs]
+
+
+def sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shape of a tensor with values for its symbolic sizes."""
+    return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+
+
+def _entries(spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
+    k = torch.arange(math.prod(shape))
+    if spec.example is not None:
+        values = torch.tensor(spec.example, dtype=spec.torch_dtype)
+    elif spec.is_integer:
+        low, high = spec.index_range(shape)
+        values = low + (7919 * k) % (high - low)
+    elif spec.name == "box":
+        values = torch.diag(torch.tensor(_BOX)).to(spec.torch_dtype)
+    else:
+        values = torch.sin((k + 1).double()).to(spec.torch_dtype)
+    return values.reshape(shape)

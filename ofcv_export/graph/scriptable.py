@@ -1,0 +1,52 @@
+"""Traced graphs in the words of TorchScript."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+
+def scriptable(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Return the graph in the words of TorchScript, which knows operators but no overloads."""
+    copied = copy.deepcopy(graph_module)
+    for node in copied.graph.nodes:
+        if node.target is aten.sym_size.int:
+            node.target = aten.size
+        elif node.target is aten._local_scalar_dense.default:
+            node.target = aten.Int
+        elif isinstance(node.target, torch._ops.OpOverload):
+            node.target = node.target.overloadpacket
+    _split_addmm(copied)
+    _follow_device(copied)
+    copied.recompile()
+    return copied
+
+
+def _follow_device(graph_module: fx.GraphModule) -> None:
+    """Let operators make tensors on the device of the first input, not on that of the trace."""
+    graph = graph_module.graph
+    first = next(node for node in graph.nodes if node.op == "placeholder")
+    for node in list(graph.nodes):
+        if node.kwargs.get("device") is not None:
+            with graph.inserting_before(node):
+                current = graph.call_function(getattr, (first, "device"))
+            node.kwargs = {**node.kwargs, "device": current}
+
+
+def _split_addmm(graph_module: fx.GraphModule) -> None:
+    """Write a @ b + c as a product and a sum.
+
+    The shape propagation of TorchScript's executor fails on some frozen graphs with both together.
+    """
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is aten.addmm and len(node.args) == 3 and not node.kwargs:
+            bias, left, right = node.args
+            with graph.inserting_before(node):
+                product = graph.call_function(aten.mm, (left, right))
+                node.replace_all_uses_with(graph.call_function(aten.add, (product, bias)))
+            graph.erase_node(node)
