@@ -328,8 +328,8 @@ void test_openmm_torch_refused(const fs::path& cases) {
     OpenMMCase given(folder);
     if (holds(folder, "fixed")) {
       check_refused([&] { openmm_execute(given, torch::kFloat64, true); },
-                    "box: expected [[2., 0., 0.], [0., 2., 0.], [0., 0., 2.]] nm, for which the "
-                    "bias was made, got [[2.");
+                    "box: expected the artifact's own [[2., 0., 0.], [0., 2., 0.], [0., 0., 2.]], "
+                    "got [[2.");
     }
     given.positions = given.positions.slice(0, 1).clone();
     check_refused([&] { openmm_execute(given, torch::kFloat64, true); },
