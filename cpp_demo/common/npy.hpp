@@ -114,11 +114,10 @@ inline Array read(const std::string& path) {
   return array;
 }
 
-/// Writes format version 1, its data aligned to 64 bytes, as NumPy does.
-inline void write(std::ostream& stream, const ofcv::View& array) {
-  std::string header = std::string("{'descr': '") + detail::descr_of(array.dtype) +
-                       "', 'fortran_order': False, 'shape': " + ofcv::tuple_text(array.shape) +
-                       ", }";
+/// Writes all but the values in format version 1, aligned to 64 bytes, as NumPy does.
+inline void write_header(std::ostream& stream, ofcv::DType dtype, const ofcv::Shape& shape) {
+  std::string header = std::string("{'descr': '") + detail::descr_of(dtype) +
+                       "', 'fortran_order': False, 'shape': " + ofcv::tuple_text(shape) + ", }";
   constexpr std::size_t before_header = 10;
   header.resize((before_header + header.size() + 1 + 63) / 64 * 64 - before_header - 1, ' ');
   header += '\n';
@@ -126,6 +125,10 @@ inline void write(std::ostream& stream, const ofcv::View& array) {
   stream << detail::magic << '\x01' << '\x00';
   stream.write(reinterpret_cast<const char*>(&header_size), 2);
   stream << header;
+}
+
+inline void write(std::ostream& stream, const ofcv::View& array) {
+  write_header(stream, array.dtype, array.shape);
   stream.write(static_cast<const char*>(array.data),
                static_cast<std::streamsize>(ofcv::count(array.shape) * size_of(array.dtype)));
 }

@@ -7,16 +7,15 @@
 #include <chrono>
 #include <cstdio>
 #include <iostream>
-#include <memory>
 #include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "common/array.hpp"
-#include "common/atomic_file.hpp"
 #include "common/npy.hpp"
 #include "common/options.hpp"
+#include "common/output_files.hpp"
 #include "demo/pairwise_distances.hpp"
 #include "demo/trajectory.hpp"
 #include "demo/xyz.hpp"
@@ -182,14 +181,11 @@ std::vector<Array> make_outputs(const ofcv::Metadata& metadata, const std::vecto
 
 /// All outputs are written before the first one takes its name.
 void write_outputs(const std::vector<Array>& outputs, const std::vector<std::string>& paths) {
-  std::vector<std::unique_ptr<AtomicFile>> files;
+  OutputFiles files;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    if (paths[i].empty()) continue;
-    files.push_back(std::make_unique<AtomicFile>(paths[i]));
-    npy::write(files.back()->stream(), outputs[i].view());
-    files.back()->close();
+    if (!paths[i].empty()) npy::write(files.open(paths[i]), outputs[i].view());
   }
-  for (const auto& file : files) file->commit();
+  files.commit();
 }
 
 /// Median wall time of a call in microseconds.

@@ -5,14 +5,13 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "common/array.hpp"
-#include "common/atomic_file.hpp"
 #include "common/npy.hpp"
 #include "common/options.hpp"
+#include "common/output_files.hpp"
 #include "density/density_optimisation.hpp"
 #include "ofcv/model.hpp"
 
@@ -92,24 +91,6 @@ density::Functional functional_of(const ofcv::Model& model, std::int64_t n) {
   };
 }
 
-/// The iterations' energies and gradient norms, (k, 2).
-Array history(const density::Result& result) {
-  const std::size_t n_rows = result.energies.size();
-  Array rows(ofcv::DType::float64, {static_cast<std::int64_t>(n_rows), 2});
-  for (std::size_t i = 0; i < n_rows; ++i) {
-    rows.data<double>()[2 * i] = result.energies[i];
-    rows.data<double>()[2 * i + 1] = result.gradient_norms[i];
-  }
-  return rows;
-}
-
-void write(const std::string& path, const ofcv::View& values) {
-  AtomicFile file(path);
-  npy::write(file.stream(), values);
-  file.close();
-  file.commit();
-}
-
 int run(const Options& options) {
   const c10::InferenceMode inference;
   const density::Settings settings{
@@ -137,15 +118,20 @@ int run(const Options& options) {
       density::minimise(functional_of(model, n), problem, initial, settings);
   const std::chrono::duration<double, std::milli> time = std::chrono::steady_clock::now() - start;
 
+  OutputFiles files;
   if (options.has("--output")) {
-    write(options.text("--output"), {result.coeffs.const_data_ptr<double>(), {n}});
+    npy::write(files.open(options.text("--output")), {result.coeffs.const_data_ptr<double>(), {n}});
   }
-  if (options.has("--history")) write(options.text("--history"), history(result).view());
-  const std::size_t n_iterations = result.energies.size() - 1;
+  if (options.has("--history")) {
+    const auto n_rows = static_cast<std::int64_t>(result.history.size());
+    npy::write(files.open(options.text("--history")), {result.history[0].data(), {n_rows, 2}});
+  }
+  files.commit();
+  const std::size_t n_iterations = result.history.size() - 1;
   std::printf("%s after %zu iterations in %.1f ms\n",
               result.converged ? "converged" : "not converged", n_iterations, time.count());
-  std::printf("energy              %.10f Hartree\n", result.energies.back());
-  std::printf("projected gradient  %.3e\n", result.gradient_norms.back());
+  std::printf("energy              %.10f Hartree\n", result.history.back()[0]);
+  std::printf("projected gradient  %.3e\n", result.history.back()[1]);
   std::printf("electrons           %.12f\n", problem.integrals.dot(result.coeffs).item<double>());
   return result.converged ? 0 : 1;
 }

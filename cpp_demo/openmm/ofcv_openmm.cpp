@@ -14,7 +14,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -24,10 +23,9 @@
 #include <utility>
 #include <vector>
 
-#include "common/array.hpp"
-#include "common/atomic_file.hpp"
 #include "common/npy.hpp"
 #include "common/options.hpp"
+#include "common/output_files.hpp"
 #include "openmm/ofcv_force.hpp"
 
 namespace {
@@ -236,51 +234,39 @@ class Simulation {
 /// Where the energies and positions of a run go.
 class Recorder {
  public:
-  Recorder(const Arguments& arguments, const Simulation& simulation)
-      : n_values_(std::size_t{3} * simulation.n_atoms()) {
+  Recorder(const Arguments& arguments, const Simulation& simulation) {
     if (!arguments.energies.empty()) {
-      energies_file_.emplace(arguments.energies);
-      energies_file_->stream() << "step,time,potential,kinetic,bias\n";
+      energies_ = &files_.open(arguments.energies);
+      *energies_ << "step,time,potential,kinetic,bias\n";
     }
     if (!arguments.positions.empty()) {
-      positions_file_.emplace(arguments.positions);
+      positions_ = &files_.open(arguments.positions);
       const std::int64_t n_frames = arguments.steps / arguments.interval + 1;
-      positions_.emplace(ofcv::DType::float64, ofcv::Shape{n_frames, simulation.n_atoms(), 3});
+      npy::write_header(*positions_, ofcv::DType::float64, {n_frames, simulation.n_atoms(), 3});
     }
   }
 
   void record(int step, const Simulation& simulation) {
     const OpenMM::State state = simulation.state();
-    if (energies_file_) {
+    if (energies_ != nullptr) {
       char line[160];
       std::snprintf(line, sizeof line, "%d,%.9g,%.17g,%.17g,%.17g\n", step, state.getTime(),
                     state.getPotentialEnergy(), state.getKineticEnergy(), simulation.bias_energy());
-      energies_file_->stream() << line;
+      *energies_ << line;
     }
-    if (positions_) {
-      double* frame = positions_->data<double>() + n_frames_ * n_values_;
-      std::memcpy(frame, state.getPositions().data(), n_values_ * sizeof(double));
+    if (positions_ != nullptr) {
+      const std::vector<OpenMM::Vec3>& positions = state.getPositions();
+      positions_->write(reinterpret_cast<const char*>(positions.data()),
+                        static_cast<std::streamsize>(positions.size() * sizeof(OpenMM::Vec3)));
     }
-    ++n_frames_;
   }
 
-  /// Both files are complete before the first one takes its name.
-  void finish() {
-    if (positions_file_) npy::write(positions_file_->stream(), positions_->view());
-    for (std::optional<AtomicFile>* file : {&energies_file_, &positions_file_}) {
-      if (*file) (*file)->close();
-    }
-    for (std::optional<AtomicFile>* file : {&energies_file_, &positions_file_}) {
-      if (*file) (*file)->commit();
-    }
-  }
+  void finish() { files_.commit(); }
 
  private:
-  std::optional<AtomicFile> energies_file_;
-  std::optional<AtomicFile> positions_file_;
-  std::optional<Array> positions_;
-  std::size_t n_values_;
-  std::size_t n_frames_ = 0;
+  OutputFiles files_;
+  std::ostream* energies_ = nullptr;
+  std::ostream* positions_ = nullptr;
 };
 
 /// A line on the terminal that follows the run; nothing where stderr is no terminal.

@@ -48,8 +48,6 @@ ofcv::Parameters parse_parameters(const std::string& text) {
   return parameters;
 }
 
-std::string serial(std::int64_t index) { return std::to_string(index + 1); }
-
 /// Throws unless `atoms` are those of the artifact, in its order.
 void require_atoms(const std::vector<AtomNumber>& atoms,
                    const std::vector<std::int64_t>& expected) {
@@ -59,7 +57,8 @@ void require_atoms(const std::vector<AtomNumber>& atoms,
   }
   for (std::size_t i = 0; i < atoms.size(); ++i) {
     if (static_cast<std::int64_t>(atoms[i].index()) == expected[i]) continue;
-    throw ofcv::Error("ATOMS", "serial " + serial(expected[i]) + " as number " + serial(i),
+    const std::string serial = std::to_string(expected[i] + 1), number = std::to_string(i + 1);
+    throw ofcv::Error("ATOMS", "serial " + serial + " as number " + number,
                       std::to_string(atoms[i].serial()));
   }
 }

@@ -59,26 +59,22 @@ std::string package_of(const fs::path& cases, const std::string& name, DType dty
   return model_of(cases, name, dtype, "model.pt2");
 }
 
+at::Tensor tensor_of(const Array& array) {
+  void* values = const_cast<std::byte*>(array.bytes.data());
+  return at::from_blob(values, array.shape, ofcv::detail::scalar_type(array.dtype));
+}
+
 Array converted(const Array& array, DType dtype) {
   Array result(dtype, array.shape);
-  const auto tensor = [](Array& owner) {
-    return at::from_blob(owner.bytes.data(), owner.shape, ofcv::detail::scalar_type(owner.dtype));
-  };
-  Array source = array;
-  tensor(result).copy_(tensor(source));
+  tensor_of(result).copy_(tensor_of(array));
   return result;
 }
 
 /// Largest difference, relative to the largest magnitude of what is expected.
 double relative_error(const Array& got, const Array& expected) {
   CHECK(got.shape == expected.shape);
-  Array a = converted(got, DType::float64), b = converted(expected, DType::float64);
-  double difference = 0, magnitude = 0;
-  for (std::int64_t i = 0; i < ofcv::count(a.shape); ++i) {
-    difference = std::max(difference, std::abs(a.data<double>()[i] - b.data<double>()[i]));
-    magnitude = std::max(magnitude, std::abs(b.data<double>()[i]));
-  }
-  return difference / magnitude;
+  const at::Tensor a = tensor_of(got).to(at::kDouble), b = tensor_of(expected).to(at::kDouble);
+  return ((a - b).abs().max() / b.abs().max()).item<double>();
 }
 
 /// The inputs and the expected outputs of one batch.
@@ -182,10 +178,9 @@ void test_npy(const fs::path& cases) {
   }
   const auto read = [&](const std::string& header, const std::string& data = "12345678",
                         char version = 1) { npy::read(npy_file(header, data, version)); };
-  CHECK_ERROR(read(good, "1234567"),
-              "test.npy: expected as many values as the header's shape says, got 7 bytes");
-  CHECK_ERROR(read(good, "123456789"),
-              "test.npy: expected as many values as the header's shape says, got 9 bytes");
+  const std::string size = "test.npy: expected as many values as the header's shape says, got ";
+  CHECK_ERROR(read(good, "1234567"), size + "7 bytes");
+  CHECK_ERROR(read(good, "123456789"), size + "9 bytes");
   CHECK_ERROR(read(good, "", 4), "test.npy: expected .npy format version 1, 2 or 3, got 4");
   CHECK_ERROR(read("{'descr': '<f4', 'fortran_order': True, 'shape': (2,), }"),
               "test.npy: expected an array in C order, got one in Fortran order");
@@ -194,7 +189,7 @@ void test_npy(const fs::path& cases) {
   CHECK_ERROR(read("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }"),
               "test.npy: expected little-endian float32, float64, int32, int64 or bool, got '|O'");
   CHECK_ERROR(read("{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }"),
-              "test.npy: expected as many values as the header's shape says, got 8 bytes");
+              size + "8 bytes");
   for (const char* bad : {"", "{", "{}", "{'descr': '<f4'}", "{'descr': '<f4', 'shape': (2,)}",
                           "{'descr': '<f4', 'fortran_order': False, 'shape': (-2,), }",
                           "{'descr': '<f4', 'fortran_order': False, 'shape': (2", "[1]"}) {
@@ -626,45 +621,35 @@ void test_bad_arguments(const fs::path& cases) {
   const auto evaluate = [&](ofcv::Shape x_shape, ofcv::Shape frames_shape, ofcv::Shape out_shape) {
     model.evaluate({{x.data(), x_shape}, {frames.data(), frames_shape}}, {{out.data(), out_shape}});
   };
+  const ofcv::View x_view(x.data(), {3, 21}), frames_view(frames.data(), {3});
+  const ofcv::MutableView out_view(out.data(), {3, 7, 3});
   const auto with_x = [&](std::size_t position, float value) {
-    const float before = std::exchange(x[position], value);
-    try {
-      evaluate({3, 21}, {3}, {3, 7, 3});
-    } catch (const ofcv::Error&) {
-      x[position] = before;
-      throw;
-    }
-    x[position] = before;
+    std::vector<float> changed = x;
+    changed[position] = value;
+    model.evaluate({{changed.data(), {3, 21}}, frames_view}, {out_view});
   };
   const auto with_frame = [&](std::int64_t frame) {
     frames[2] = frame;
-    evaluate({3, 21}, {3}, {3, 7, 3});
+    model.evaluate({x_view, frames_view}, {out_view});
   };
 
-  CHECK_ERROR(evaluate({3, 20}, {3}, {3, 7, 3}),
-              "output_wrt_descriptors: expected shape (batch, 21), got (3, 20)");
-  CHECK_ERROR(evaluate({63}, {3}, {3, 7, 3}),
-              "output_wrt_descriptors: expected shape (batch, 21), got (63,)");
-  CHECK_ERROR(evaluate({0, 21}, {0}, {0, 7, 3}),
-              "output_wrt_descriptors: expected shape (batch, 21), got (0, 21)");
-  CHECK_ERROR(evaluate({-1, 21}, {3}, {3, 7, 3}),
-              "output_wrt_descriptors: expected shape (batch, 21), got (-1, 21)");
+  const std::string input = "output_wrt_descriptors: expected ", output = "output_wrt_positions: ";
+  CHECK_ERROR(evaluate({3, 20}, {3}, {3, 7, 3}), input + "shape (batch, 21), got (3, 20)");
+  CHECK_ERROR(evaluate({63}, {3}, {3, 7, 3}), input + "shape (batch, 21), got (63,)");
+  CHECK_ERROR(evaluate({0, 21}, {0}, {0, 7, 3}), input + "shape (batch, 21), got (0, 21)");
+  CHECK_ERROR(evaluate({-1, 21}, {3}, {3, 7, 3}), input + "shape (batch, 21), got (-1, 21)");
   CHECK_ERROR(evaluate({3, 21}, {3, 1}, {3, 7, 3}), "ref_idx: expected shape (batch,), got (3, 1)");
   CHECK_ERROR(evaluate({3, 21}, {2}, {3, 7, 3}),
               "ref_idx: expected batch = 3 as in output_wrt_descriptors, got 2");
   CHECK_ERROR(evaluate({3, 21}, {3}, {2, 7, 3}),
-              "output_wrt_positions: expected batch = 3 as in output_wrt_descriptors, got 2");
+              output + "expected batch = 3 as in output_wrt_descriptors, got 2");
   CHECK_ERROR(evaluate({3, 21}, {3}, {3, 21}),
-              "output_wrt_positions: expected shape (batch, 7, 3), got (3, 21)");
+              output + "expected shape (batch, 7, 3), got (3, 21)");
 
-  CHECK_ERROR(with_x(0, std::nanf("")),
-              "output_wrt_descriptors: expected finite values, got nan at index (0, 0)");
-  CHECK_ERROR(with_x(0, -std::nanf("")),
-              "output_wrt_descriptors: expected finite values, got nan at index (0, 0)");
-  CHECK_ERROR(with_x(44, inf),
-              "output_wrt_descriptors: expected finite values, got inf at index (2, 2)");
-  CHECK_ERROR(with_x(62, -inf),
-              "output_wrt_descriptors: expected finite values, got -inf at index (2, 20)");
+  CHECK_ERROR(with_x(0, std::nanf("")), input + "finite values, got nan at index (0, 0)");
+  CHECK_ERROR(with_x(0, -std::nanf("")), input + "finite values, got nan at index (0, 0)");
+  CHECK_ERROR(with_x(44, inf), input + "finite values, got inf at index (2, 2)");
+  CHECK_ERROR(with_x(62, -inf), input + "finite values, got -inf at index (2, 20)");
   with_x(0, std::numeric_limits<float>::max());
   with_x(0, std::numeric_limits<float>::denorm_min());
   CHECK_ERROR(with_frame(-1), "ref_idx: expected indices in [0, 12), got -1 at position 2");
@@ -673,24 +658,19 @@ void test_bad_arguments(const fs::path& cases) {
 
   // Beyond the range of float32 once converted.
   std::vector<double> large(3 * 21, 1e300);
-  CHECK_ERROR(
-      model.evaluate({{large.data(), {3, 21}}, {frames.data(), {3}}}, {{out.data(), {3, 7, 3}}}),
-      "output_wrt_descriptors: expected finite values, got inf at index (0, 0)");
-
-  CHECK_ERROR(
-      model.evaluate({{frames.data(), {3, 21}}, {frames.data(), {3}}}, {{out.data(), {3, 7, 3}}}),
-      "output_wrt_descriptors: expected dtype float32 or float64, got int64");
-  CHECK_ERROR(model.evaluate({{x.data(), {3, 21}}, {x.data(), {3}}}, {{out.data(), {3, 7, 3}}}),
+  CHECK_ERROR(model.evaluate({{large.data(), {3, 21}}, frames_view}, {out_view}),
+              input + "finite values, got inf at index (0, 0)");
+  CHECK_ERROR(model.evaluate({{frames.data(), {3, 21}}, frames_view}, {out_view}),
+              input + "dtype float32 or float64, got int64");
+  CHECK_ERROR(model.evaluate({x_view, {x.data(), {3}}}, {out_view}),
               "ref_idx: expected dtype int64 or int32, got float32");
-  CHECK_ERROR(
-      model.evaluate({{x.data(), {3, 21}}, {frames.data(), {3}}}, {{frames.data(), {3, 7, 3}}}),
-      "output_wrt_positions: expected dtype float32 or float64, got int64");
-  CHECK_ERROR(model.evaluate({{static_cast<float*>(nullptr), {3, 21}}, {frames.data(), {3}}},
-                             {{out.data(), {3, 7, 3}}}),
-              "output_wrt_descriptors: expected a pointer to 63 values, got a null pointer");
-  CHECK_ERROR(model.evaluate({{x.data(), {3, 21}}}, {{out.data(), {3, 7, 3}}}),
+  CHECK_ERROR(model.evaluate({x_view, frames_view}, {{frames.data(), {3, 7, 3}}}),
+              output + "expected dtype float32 or float64, got int64");
+  CHECK_ERROR(model.evaluate({{static_cast<float*>(nullptr), {3, 21}}, frames_view}, {out_view}),
+              input + "a pointer to 63 values, got a null pointer");
+  CHECK_ERROR(model.evaluate({x_view}, {out_view}),
               "inputs: expected 2 tensors (output_wrt_descriptors, ref_idx), got 1");
-  CHECK_ERROR(model.evaluate({{x.data(), {3, 21}}, {frames.data(), {3}}}, {}),
+  CHECK_ERROR(model.evaluate({x_view, frames_view}, {}),
               "outputs: expected 1 tensors (output_wrt_positions), got 0");
 
   // A failed call leaves the outputs alone.
@@ -699,15 +679,13 @@ void test_bad_arguments(const fs::path& cases) {
   CHECK(out == std::vector<float>(3 * 7 * 3, 42.0F));
   // LibTorch's own refusal comes as one line, too.
   frames[2] = 99;
-  CHECK_ERROR_BEGINS(model.evaluate({{x.data(), {3, 21}}, {frames.data(), {3}}},
-                                    {{out.data(), {3, 7, 3}}}, ofcv::Checks::shapes_only),
+  CHECK_ERROR_BEGINS(model.evaluate({x_view, frames_view}, {out_view}, ofcv::Checks::shapes_only),
                      "model: expected a graph that runs, got ");
 
   const ofcv::Model one_frame(model_of(cases, "smart_derivatives_one_frame", DType::float32));
   frames[2] = 2;
-  CHECK_ERROR(
-      one_frame.evaluate({{x.data(), {3, 21}}, {frames.data(), {3}}}, {{out.data(), {3, 7, 3}}}),
-      "output_wrt_descriptors: expected shape (1, 21), got (3, 21)");
+  CHECK_ERROR(one_frame.evaluate({x_view, frames_view}, {out_view}),
+              input + "shape (1, 21), got (3, 21)");
 
   const std::string path = model_of(cases, "smart_derivatives", DType::float32);
   for (const char* device : {"gpu", "", "meta", "cuda:x"}) {

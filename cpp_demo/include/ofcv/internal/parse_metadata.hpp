@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -75,30 +76,25 @@ struct MetadataReader {
     if (!holds) throw malformed(place, what);
   }
 
-  static void read(const Json& value, const std::string& place, bool& result) {
-    require(value.is_boolean(), place, "no boolean");
-    result = value.get<bool>();
-  }
-
   static void read(const Json& value, const std::string& place, std::int64_t& result) {
     const bool is_large = value.is_number_unsigned() && value.get<std::uint64_t>() > INT64_MAX;
     require(value.is_number_integer() && !is_large, place, "no integer");
     result = value.get<std::int64_t>();
   }
 
-  static void read(const Json& value, const std::string& place, double& result) {
-    require(value.is_number(), place, "no number");
-    result = value.get<double>();
-  }
-
-  static void read(const Json& value, const std::string& place, std::string& result) {
-    require(value.is_string(), place, "no text");
-    result = value.get<std::string>();
-  }
-
   static void read(const Json& value, const std::string& place, Description& result) {
     require(value.is_object(), place, "no object");
     result = value;
+  }
+
+  template <typename Plain>
+    requires std::same_as<Plain, bool> || std::same_as<Plain, double> ||
+             std::same_as<Plain, std::string>
+  static void read(const Json& value, const std::string& place, Plain& result) {
+    if constexpr (std::same_as<Plain, bool>) require(value.is_boolean(), place, "no boolean");
+    if constexpr (std::same_as<Plain, double>) require(value.is_number(), place, "no number");
+    if constexpr (std::same_as<Plain, std::string>) require(value.is_string(), place, "no text");
+    result = value.get<Plain>();
   }
 
   template <typename Enum>
