@@ -14,7 +14,9 @@
 #include <tools/Units.h>
 #if __has_include(<core/Atoms.h>)
 #include <core/Atoms.h>
-#define OFCV_UNITS_BELONG_TO_ATOMS  // PLUMED 2.9
+#define OFCV_OWNER_OF_UNITS plumed.getAtoms()  // PLUMED 2.9
+#else
+#define OFCV_OWNER_OF_UNITS (*this)
 #endif
 
 #include <optional>
@@ -76,8 +78,7 @@ class OFCV : public Colvar {
   void set_up();
   void set_component(std::size_t number);
 
-  const Units& units() const;
-  bool units_are_natural() const;
+  const Units& units() const { return OFCV_OWNER_OF_UNITS.getUnits(); }
 
   std::optional<ofcv::EngineVariable> variable_;
   bool ignores_box_ = false;
@@ -122,7 +123,9 @@ void OFCV::set_up() {
   if (n_threads < 1) {
     throw ofcv::Error("THREADS", "a positive number", std::to_string(n_threads));
   }
-  if (units_are_natural()) throw ofcv::Error("UNITS", "units that have a size", "NATURAL");
+  if (OFCV_OWNER_OF_UNITS.usingNaturalUnits()) {
+    throw ofcv::Error("UNITS", "units that have a size", "NATURAL");
+  }
 
   variable_.emplace(model, ofcv::EngineSystem{.length_unit = units().getLength(),
                                               .energy_unit = units().getEnergy(),
@@ -179,22 +182,6 @@ void OFCV::set_component(std::size_t number) {
   Tensor virial;
   for (int i = 0; i < 9; ++i) virial(i / 3, i % 3) = -strain[i];
   setBoxDerivatives(component, virial);
-}
-
-const Units& OFCV::units() const {
-#ifdef OFCV_UNITS_BELONG_TO_ATOMS
-  return plumed.getAtoms().getUnits();
-#else
-  return getUnits();
-#endif
-}
-
-bool OFCV::units_are_natural() const {
-#ifdef OFCV_UNITS_BELONG_TO_ATOMS
-  return plumed.getAtoms().usingNaturalUnits();
-#else
-  return usingNaturalUnits();
-#endif
 }
 
 }  // namespace PLMD

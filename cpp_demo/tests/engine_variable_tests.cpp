@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <string>
@@ -19,22 +20,17 @@ namespace {
 namespace fs = std::filesystem;
 using Numbers = std::vector<double>;
 
-constexpr std::size_t n_atoms = 4;
-
 struct Case {
   std::string path;
-  Numbers positions, box, values, derivatives, strains;
-  double time;
+  std::map<std::string, Numbers> content;
+  Numbers positions = content.at("positions"), box = content.at("box");
+  Numbers values = content.at("values"), derivatives = content.at("derivatives");
+  Numbers strains = content.at("strains");
+  double time = content.at("time")[0];
 
-  Case(const fs::path& folder, const std::string& name) : path((folder / (name + ".pt")).string()) {
-    const auto content = nlohmann::json::parse(std::ifstream(folder / (name + ".json")));
-    content.at("positions").get_to(positions);
-    content.at("box").get_to(box);
-    content.at("values").get_to(values);
-    content.at("derivatives").get_to(derivatives);
-    content.at("strains").get_to(strains);
-    content.at("time").get_to(time);
-  }
+  Case(const fs::path& folder, const std::string& name)
+      : path((folder / (name + ".pt")).string()),
+        content(nlohmann::json::parse(std::ifstream(folder / (name + ".json")))) {}
 };
 
 Numbers scaled(Numbers numbers, double factor) {

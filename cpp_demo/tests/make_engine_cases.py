@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from ofcv_export.descriptors.multiple import MultipleDescriptors
 from ofcv_export.descriptors.torsions import Torsions
 from ofcv_export.integrations.captured_descriptor import CapturedDescriptor
 
+CV = ofcv.CollectiveVariable
 ATOMS = [6, 2, 3, 0]
 ELEMENTS = ["O", "N", "C", "H"]
 # Far from reduced, so that rounding fractional coordinates does not give nearest images.
@@ -38,19 +40,16 @@ def main(folder: Path) -> None:
     save(folder / "cut", ofcv.HarmonicRestraint(cv(), 0.2, 50.0), positions, given=cut)
     save(folder / "periodic", ofcv.HarmonicRestraint(runtime, 0.2, 50.0), positions, BOX)
     save(folder / "single", ofcv.HarmonicRestraint(cv().float(), 0.2, 50.0), positions)
-    in_ev = ofcv.HarmonicRestraint(cv(length_unit="A"), 0.2, 50.0, "eV")
+    in_ev = ofcv.HarmonicRestraint(cv(unit="A"), 0.2, 50.0, "eV")
     save(folder / "angstrom", in_ev, positions, length=10.0, energy=KJ_PER_EV)
     moving = ofcv.MovingRestraint(cv(), [0.0, 4.0], [0.0, 1.0], [30.0, 50.0])
     save(folder / "moving", moving, positions, time=[1.0])
     save(folder / "several", cv(RuntimeBox("triclinic"), n_outputs=3), positions, BOX)
     # One descriptor has the box, the other none: the molecule is whole for both.
-    mixed = MultipleDescriptors(
-        [
-            PairDistances(torch.tensor([[0, 2], [1, 3]]), 4, RuntimeBox("triclinic")),
-            Torsions(torch.tensor([[0, 1, 2, 3]]), 4, ("sin", "cos")),
-        ]
-    )
-    save(folder / "mixed", network(mixed, n_outputs=2), positions, BOX, given=cut)
+    pairs = PairDistances(torch.tensor([[0, 2], [1, 3]]), 4, RuntimeBox("triclinic"))
+    torsions = Torsions(torch.tensor([[0, 1, 2, 3]]), 4, ("sin", "cos"))
+    mixed = network(MultipleDescriptors([pairs, torsions]), n_outputs=2)
+    save(folder / "mixed", mixed, positions, BOX, given=cut)
     # A position, which is not the same elsewhere.
     save(folder / "height", network(CapturedDescriptor(Height(), 4)), positions)
 
@@ -69,29 +68,22 @@ class Height(torch.nn.Module):
         return positions[:, 0, 2:]
 
 
-def network(
-    descriptors: ofcv.Descriptor, n_outputs: int = 1, length_unit: str = "nm"
-) -> ofcv.CollectiveVariable:
+def network(descriptors: ofcv.Descriptor, n_outputs: int = 1, unit: str = "nm") -> CV:
     """Return a network of descriptors."""
     torch.manual_seed(0)
-    layers = torch.nn.Sequential(
-        torch.nn.Linear(descriptors.n_descriptors, 8),
-        torch.nn.Tanh(),
-        torch.nn.Linear(8, n_outputs),
-    )
-    return ofcv.CollectiveVariable(descriptors, layers.double(), ATOMS, length_unit, ELEMENTS)
+    first, last = torch.nn.Linear(descriptors.n_descriptors, 8), torch.nn.Linear(8, n_outputs)
+    layers = torch.nn.Sequential(first, torch.nn.Tanh(), last).double()
+    return CV(descriptors, layers, ATOMS, unit, ELEMENTS)
 
 
-def cv(
-    box: Boundaries | None = None, length_unit: str = "nm", n_outputs: int = 1
-) -> ofcv.CollectiveVariable:
+def cv(box: Boundaries | None = None, **options: Any) -> CV:
     """Return a network of all distances between four atoms."""
-    return network(PairDistances(all_pairs(4), 4, box=box), n_outputs, length_unit)
+    return network(PairDistances(all_pairs(4), 4, box=box), **options)
 
 
 def save(
     path: Path,
-    variable: ofcv.CollectiveVariable | ofcv.Bias,
+    variable: CV | ofcv.Bias,
     positions: np.ndarray,
     box: np.ndarray | None = None,
     *,
@@ -116,17 +108,14 @@ def save(
     strains = np.einsum("ia,kib->kab", places, gradients)
     if box is not None:
         strains += np.einsum("ia,kib->kab", length * box, by_box[0])
-    content = {
+    arrays = {
         "positions": positions if given is None else given,
-        "box": BOX if given is not None else box if box is not None else np.zeros(0),
-        "values": values,
-        "derivatives": length * gradients,
-        "strains": strains,
+        "box": BOX if given is not None else np.zeros(0) if box is None else box,
+        **{"values": values, "derivatives": length * gradients, "strains": strains},
+        "time": np.array(parameters.get("time", [0.0])),
     }
-    content = {name: array.ravel().tolist() for name, array in content.items()}
-    path.with_suffix(".json").write_text(
-        json.dumps(content | {"time": parameters.get("time", [0.0])[0]})
-    )
+    content = {name: array.ravel().tolist() for name, array in arrays.items()}
+    path.with_suffix(".json").write_text(json.dumps(content))
 
 
 if __name__ == "__main__":

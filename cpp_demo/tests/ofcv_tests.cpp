@@ -229,23 +229,22 @@ void test_xyz(const fs::path& cases) {
   CHECK(!read("1\nProperties=id:I:1:pos:R:3\n7 1 2 3\n").elements);
 
   CHECK_ERROR(read(""), "test.xyz: expected at least one frame, got an empty file");
-  CHECK_ERROR(read("two\n"), "test.xyz, line 1: expected the number of atoms, got 'two'");
-  CHECK_ERROR(read("0\n\n"), "test.xyz, line 1: expected the number of atoms, got '0'");
-  CHECK_ERROR(read("1\n"), "test.xyz, line 1: expected a comment line, got the end of the file");
-  CHECK_ERROR(read("2\n\nC 1 2 3\n"),
-              "test.xyz, line 3: expected 2 atoms in the frame, got 1 and the end of the file");
-  CHECK_ERROR(read("1\n\nC 1 2 3\n2\n\nC 1 2 3\nC 1 2 3\n"),
-              "test.xyz, line 4: expected 1 atoms as in the first frame, got 2");
-  CHECK_ERROR(read("1\n\nC 1 2 3\n1\n\nN 1 2 3\n"),
-              "test.xyz, line 6: expected C as in the first frame, got N");
-  CHECK_ERROR(read("1\n\nC 1 2\n"), "test.xyz, line 3: expected at least 4 columns, got 3");
-  CHECK_ERROR(read("1\nProperties=species:S:1:pos:R:3\nC 1 2 3 4\n"),
-              "test.xyz, line 3: expected 4 columns, got 5");
-  CHECK_ERROR(read("1\n\nC 1 2 3,0\n"), "test.xyz, line 3: expected a coordinate, got '3,0'");
-  CHECK_ERROR(read("1\n\nC 1 nan 3\n"), "test.xyz, line 3: expected a coordinate, got 'nan'");
-  CHECK_ERROR(read("1\nProperties=species:S:1:pos:R:2\nC 1 2\n"),
-              "test.xyz, line 2: expected Properties=<name>:<type>:<columns>:... with pos:R:3, "
-              "got 'species:S:1:pos:R:2'");
+  const std::string properties = "1\nProperties=species:S:1:pos:R:";
+  for (const auto& [text, line, message] : std::vector<std::array<std::string, 3>>{
+           {"two\n", "1", "the number of atoms, got 'two'"},
+           {"0\n\n", "1", "the number of atoms, got '0'"},
+           {"1\n", "1", "a comment line, got the end of the file"},
+           {"2\n\nC 1 2 3\n", "3", "2 atoms in the frame, got 1 and the end of the file"},
+           {"1\n\nC 1 2 3\n2\n\nC 1 2 3\nC 1 2 3\n", "4", "1 atoms as in the first frame, got 2"},
+           {"1\n\nC 1 2 3\n1\n\nN 1 2 3\n", "6", "C as in the first frame, got N"},
+           {"1\n\nC 1 2\n", "3", "at least 4 columns, got 3"},
+           {properties + "3\nC 1 2 3 4\n", "3", "4 columns, got 5"},
+           {"1\n\nC 1 2 3,0\n", "3", "a coordinate, got '3,0'"},
+           {"1\n\nC 1 nan 3\n", "3", "a coordinate, got 'nan'"},
+           {properties + "2\nC 1 2\n", "2",
+            "Properties=<name>:<type>:<columns>:... with pos:R:3, got 'species:S:1:pos:R:2'"}}) {
+    CHECK_ERROR(read(text), "test.xyz, line " + line + ": expected " + message);
+  }
   for (const std::string bad : {"9", "1 2 3 4 5 6 7 8", "1 2 3 4 5 6 7 8 9 10", "1 2 3 4 5 6 7 8 x",
                                 "1 2 3 4 5 6 7 8 inf"}) {
     CHECK_ERROR(

@@ -179,14 +179,6 @@ class EngineVariable {
     if (variable->time_unit.value_or("ps") != "ps") {
       throw Error("time_unit", "ps", *variable->time_unit);
     }
-    if (metadata.inputs.empty() || metadata.inputs[0].shape.empty()) {
-      throw Error("metadata", "inputs and outputs that fit the details", "others");
-    }
-    const Dimension& batch = metadata.inputs[0].shape[0];
-    if (!batch.is_symbolic() && batch.size != 1) {
-      throw Error("model", "an artifact for one frame or any number of them",
-                  "one for " + std::to_string(batch.size));
-    }
     return *variable;
   }
 
@@ -205,6 +197,11 @@ class EngineVariable {
   /// What the details say has to be true of the tensors.
   void require_sizes() const {
     const std::size_t n_boxes = metadata().periodic() ? 1 : 0;
+    const Shape& shape = input_views_.at(0).shape;
+    if (shape.size() == 3 && shape[0] != 1) {
+      throw Error("model", "an artifact for one frame or any number of them",
+                  "one for " + std::to_string(shape[0]));
+    }
     bool fits = inputs_.size() == 1 + n_boxes + variable_.parameters.size() &&
                 outputs_.size() == 2 + n_boxes && inputs_[0].size() == 3 * atoms_.size() &&
                 outputs_[0].size() == n_outputs() &&
