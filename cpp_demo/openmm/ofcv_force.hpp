@@ -20,17 +20,17 @@
 #include <openmm/internal/CustomCPPForceImpl.h>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "ofcv/engine_bias.hpp"
+#include "ofcv/atoms.hpp"
+#include "ofcv/engine_variable.hpp"
 #include "ofcv/error.hpp"
-#include "ofcv/frozen_boxes.hpp"
 #include "ofcv/metadata.hpp"
 #include "ofcv/model.hpp"
 
@@ -41,16 +41,14 @@ struct OpenMMOptions {
   Parameters parameters = {};  ///< other defaults than the file's
   std::string prefix = "";     ///< goes before the names of the global parameters
   std::string device = "cpu";
+  Elements elements = {};  ///< chemical symbols of the system's particles, where they are known
 };
 
 class OpenMMForce : public OpenMM::Force {
  public:
   /// Reads the artifact's metadata; each context loads the artifact for itself.
   explicit OpenMMForce(std::string path, OpenMMOptions options = {})
-      : path_(std::move(path)),
-        options_(std::move(options)),
-        metadata_(read_metadata(path_)),
-        takes_box_(metadata_.periodic || !frozen_boxes(metadata_).empty()) {
+      : path_(std::move(path)), options_(std::move(options)), metadata_(read_metadata(path_)) {
     setName("OpenMMForce");
   }
 
@@ -60,7 +58,10 @@ class OpenMMForce : public OpenMM::Force {
 
   /// Whether the artifact takes a box, be it at run time or a fixed one. One that takes none has
   /// positions as they are, as OpenMM's own forces without periodic boundaries.
-  bool usesPeriodicBoundaryConditions() const override { return takes_box_; }
+  bool usesPeriodicBoundaryConditions() const override {
+    const VariableDetails* variable = metadata_.variable();
+    return variable != nullptr && (variable->box.run_time || !variable->box.fixed.empty());
+  }
 
  protected:
   OpenMM::ForceImpl* createImpl() const override;
@@ -69,7 +70,6 @@ class OpenMMForce : public OpenMM::Force {
   std::string path_;
   OpenMMOptions options_;
   Metadata metadata_;
-  bool takes_box_;
 };
 
 namespace detail {
@@ -84,6 +84,19 @@ inline bool is_periodic(const OpenMM::System& system) {
   return false;
 }
 
+/// Throws unless the artifact's one value is an energy.
+inline void require_bias(const EngineVariable& variable) {
+  const auto unit = variable.metadata().output_units.find("values");
+  if (!variable.is_energy()) {
+    throw Error("model", "a bias, whose values are in " + names(energies),
+                "a " + variable.metadata().kind() + " in " +
+                    (unit == variable.metadata().output_units.end() ? "no unit" : unit->second));
+  }
+  if (variable.n_outputs() != 1) {
+    throw Error("model", "a bias with one value", std::to_string(variable.n_outputs()));
+  }
+}
+
 class OpenMMForceImpl : public OpenMM::CustomCPPForceImpl {
  public:
   explicit OpenMMForceImpl(const OpenMMForce& owner) : CustomCPPForceImpl(owner), owner_(owner) {}
@@ -93,89 +106,82 @@ class OpenMMForceImpl : public OpenMM::CustomCPPForceImpl {
   void initialize(OpenMM::ContextImpl& context) override {
     const OpenMM::System& system = context.getSystem();
     const OpenMMOptions& options = owner_.options();
-    bias_.emplace(owner_.path(), EngineSystem{.length_unit = "nm",
-                                              .energy_unit = "kJ/mol",
-                                              .n_atoms = system.getNumParticles(),
+    const auto n_particles = static_cast<std::size_t>(system.getNumParticles());
+    if (options.elements && options.elements->size() != n_particles) {
+      throw Error("elements", "those of the system's " + std::to_string(n_particles) + " particles",
+                  std::to_string(options.elements->size()));
+    }
+    bias_.emplace(owner_.path(), EngineSystem{.n_atoms = system.getNumParticles(),
+                                              .elements = options.elements,
                                               .periodic = is_periodic(system),
-                                              .parameters = {},
+                                              .parameters = options.parameters,
                                               .device = options.device});
+    require_bias(*bias_);
+    positions_.resize(bias_->atoms().size());
     name_parameters();
     CustomCPPForceImpl::initialize(context);
   }
 
-  std::map<std::string, double> getDefaultParameters() override {
-    std::map<std::string, double> defaults;
-    for (const Parameter& parameter : parameters_) {
-      for (std::size_t k = 0; k < parameter.values.size(); ++k) {
-        defaults[parameter.global_names[k]] = parameter.values[k];
-      }
-    }
-    return defaults;
-  }
+  std::map<std::string, double> getDefaultParameters() override { return defaults_; }
 
   double computeForce(OpenMM::ContextImpl& context, const std::vector<OpenMM::Vec3>& positions,
                       std::vector<OpenMM::Vec3>& forces) override {
     static_assert(sizeof(OpenMM::Vec3) == 3 * sizeof(double), "Vec3 is three numbers in a row");
     follow(context);
-    // OpenMM hands over the forces of the step before.
-    std::fill(forces.begin(), forces.end(), OpenMM::Vec3());
-    const auto* in = reinterpret_cast<const double*>(positions.data());
-    auto* out = reinterpret_cast<double*>(forces.data());
-    if (!owner_.usesPeriodicBoundaryConditions()) return bias_->evaluate(in, nullptr, out, nullptr);
+    const std::vector<std::int64_t>& atoms = bias_->atoms();
+    for (std::size_t k = 0; k < atoms.size(); ++k) positions_[k] = positions[atoms[k]];
     OpenMM::Vec3 box[3];
     context.getPeriodicBoxVectors(box[0], box[1], box[2]);
-    return bias_->evaluate(in, &box[0][0], out, nullptr);
+    bias_->evaluate(&positions_[0][0],
+                    owner_.usesPeriodicBoundaryConditions() ? &box[0][0] : nullptr);
+    // OpenMM hands over the forces of the step before.
+    std::fill(forces.begin(), forces.end(), OpenMM::Vec3());
+    const std::span<const double> gradient = bias_->derivatives(0);
+    for (std::size_t k = 0; k < atoms.size(); ++k) {
+      forces[atoms[k]] -= OpenMM::Vec3(gradient[3 * k], gradient[3 * k + 1], gradient[3 * k + 2]);
+    }
+    return bias_->value(0);
   }
 
  private:
-  struct Parameter {
-    std::string name;
-    std::vector<std::string> global_names;
-    std::vector<double> values;
-  };
-
   /// Names the parameters in the context; the time is the context's own.
   void name_parameters() {
-    const OpenMMOptions& options = owner_.options();
-    is_moving_ = !bias_->time_unit().empty();
-    if (is_moving_ && options.parameters.contains("time")) {
-      throw Error("parameters", "none for time, the context's own", "one");
-    }
-    for (const auto& [name, values] : options.parameters) bias_->set_parameter(name, values);
-    for (const std::string& name : bias_->parameter_names()) {
-      if (is_moving_ && name == "time") continue;
-      const auto given = options.parameters.find(name);
-      const bool is_default = given == options.parameters.end();
-      Parameter parameter{name, {}, is_default ? bias_->default_values(name) : given->second};
-      const std::size_t size = parameter.values.size();
-      for (std::size_t k = 0; k < size; ++k) {
-        std::string global_name = options.prefix + name;
-        if (size > 1) global_name.append("_").append(std::to_string(k));
-        parameter.global_names.push_back(std::move(global_name));
+    current_ = bias_->parameters();
+    for (auto& [name, values] : current_) {
+      const auto given = owner_.options().parameters.find(name);
+      if (given != owner_.options().parameters.end()) values = given->second;
+      for (std::size_t k = 0; k < values.size(); ++k) {
+        defaults_[global_name(name, k)] = values[k];
       }
-      parameters_.push_back(std::move(parameter));
     }
   }
 
-  /// Hands the context's parameters to the artifact where they have changed.
+  std::string global_name(const std::string& name, std::size_t k) const {
+    std::string text = owner_.options().prefix + name;
+    if (current_.at(name).size() > 1) text.append("_").append(std::to_string(k));
+    return text;
+  }
+
+  /// Hands the context's time and parameters to the artifact, the latter where they have changed.
   void follow(OpenMM::ContextImpl& context) {
-    if (is_moving_) bias_->set_parameter("time", std::array{context.getTime()});
+    bias_->set_time(context.getTime());
     const std::map<std::string, double>& globals = context.getParameters();
-    for (Parameter& parameter : parameters_) {
+    for (auto& [name, values] : current_) {
       bool changed = false;
-      for (std::size_t k = 0; k < parameter.values.size(); ++k) {
-        const double value = globals.at(parameter.global_names[k]);
-        changed |= value != parameter.values[k];
-        parameter.values[k] = value;
+      for (std::size_t k = 0; k < values.size(); ++k) {
+        const double value = globals.at(global_name(name, k));
+        changed |= value != values[k];
+        values[k] = value;
       }
-      if (changed) bias_->set_parameter(parameter.name, parameter.values);
+      if (changed) bias_->set_parameter(name, values);
     }
   }
 
   const OpenMMForce& owner_;
-  std::optional<EngineBias> bias_;
-  std::vector<Parameter> parameters_;
-  bool is_moving_ = false;
+  std::optional<EngineVariable> bias_;
+  std::vector<OpenMM::Vec3> positions_;  ///< of the artifact's atoms
+  Parameters current_;
+  std::map<std::string, double> defaults_;
 };
 
 }  // namespace detail

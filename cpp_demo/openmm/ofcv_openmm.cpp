@@ -14,7 +14,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -24,17 +23,107 @@
 #include <utility>
 #include <vector>
 
-#include "array.hpp"
-#include "atomic_file.hpp"
-#include "npy.hpp"
-#include "ofcv_force.hpp"
-#include "openmm_arguments.hpp"
+#include "common/npy.hpp"
+#include "common/options.hpp"
+#include "common/output_files.hpp"
+#include "openmm/ofcv_force.hpp"
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
 constexpr int n_turns = 20;
+
+constexpr const char* usage =
+    R"(usage: ofcv_openmm --system FILE --state FILE [--bias FILE] [options]
+
+Runs OpenMM dynamics, with an exported bias or without one, and no Python in the loop.
+
+  --system FILE            OpenMM System, as XML (openmm.XmlSerializer)
+  --state FILE             OpenMM State, as XML: positions, box, time and, where it has them,
+                           velocities; else these are drawn at --temperature
+  --bias FILE              the artifact (.pt or .pt2); without it the run is unbiased
+  --parameter NAME=X[,X]   other values than the artifact's for a run-time parameter
+  --device cpu|cuda        where the bias runs (default: cpu)
+  --platform NAME          OpenMM platform (default: Reference)
+  --integrator NAME        verlet or langevin (default: verlet)
+  --timestep FS            time step in fs (default: 1)
+  --temperature K          of langevin and of drawn velocities (default: 300)
+  --friction X             of langevin, in 1/ps (default: 1)
+  --seed N                 of langevin and of drawn velocities (default: 1)
+  --steps N                steps to run (default: 1000)
+  --interval N             steps between two frames (default: 100)
+  --energies FILE          writes step, time (ps), potential, kinetic, bias (kJ/mol) as .csv; the
+                           potential has the bias in it
+  --positions FILE         writes positions in nm, (frames, atoms, 3), as .npy
+  --timed-steps N          times N more steps with and N without the bias, by turns
+  --threads N              threads of LibTorch and of the CPU platform (default: 1)
+  --help                   print this and stop
+
+Exit code: 0, or 2 with one line on stderr when something is wrong.
+)";
+
+/// The values of NAME=X or NAME=X,Y,...
+ofcv::Parameters parse_parameters(const Options& options) {
+  ofcv::Parameters parameters;
+  for (const std::string& text : options.all("--parameter")) {
+    const std::size_t equals = text.find('=');
+    if (equals == text.npos || equals == 0) {
+      throw ofcv::Error("--parameter", "NAME=NUMBER[,NUMBER]", "'" + text + "'");
+    }
+    std::vector<double> values;
+    for (std::size_t start = equals + 1; start <= text.size();) {
+      const std::size_t comma = std::min(text.find(',', start), text.size());
+      const std::string word = text.substr(start, comma - start);
+      const std::optional<double> value = parse_number<double>(word);
+      if (!value) throw ofcv::Error("--parameter", "a number", "'" + word + "'");
+      values.push_back(*value);
+      start = comma + 1;
+    }
+    parameters[text.substr(0, equals)] = values;
+  }
+  return parameters;
+}
+
+/// What the options say.
+struct Arguments {
+  explicit Arguments(const Options& given) : options(given) {
+    if (integrator != "verlet" && integrator != "langevin") {
+      throw ofcv::Error("--integrator", "verlet or langevin", "'" + integrator + "'");
+    }
+    if (bias.empty() && (!parameters.empty() || timed_steps > 0)) {
+      throw ofcv::Error("--bias", "a file for --parameter and --timed-steps", "nothing");
+    }
+  }
+
+  double positive(const std::string& name, double absent) const {
+    return options.number(name, absent, "a positive number", [](double x) { return x > 0; });
+  }
+
+  int count(const std::string& name, int absent) const {
+    return options.number(name, absent, "an integer from 1 to 2000000000",
+                          [](int n) { return n >= 1 && n <= 2'000'000'000; });
+  }
+
+  const Options& options;
+  std::string system = options.required("--system", "a file");
+  std::string state = options.required("--state", "a file");
+  std::string bias = options.text("--bias");
+  ofcv::Parameters parameters = parse_parameters(options);
+  std::string device = options.text("--device", "cpu");
+  std::string platform = options.text("--platform", "Reference");
+  std::string integrator = options.text("--integrator", "verlet");
+  double timestep = positive("--timestep", 1);
+  double temperature = positive("--temperature", 300);
+  double friction = positive("--friction", 1);
+  int seed = count("--seed", 1);
+  int steps = count("--steps", 1000);
+  int interval = count("--interval", 100);
+  std::string energies = options.text("--energies");
+  std::string positions = options.text("--positions");
+  int timed_steps = count("--timed-steps", 0);
+  int threads = count("--threads", 1);
+};
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -70,7 +159,7 @@ int free_group(const OpenMM::System& system) {
   throw ofcv::Error("--system", "a force group that is free", "none");
 }
 
-std::unique_ptr<OpenMM::Integrator> make_integrator(const OpenMMArguments& arguments) {
+std::unique_ptr<OpenMM::Integrator> make_integrator(const Arguments& arguments) {
   const double step = arguments.timestep / 1000;  // fs to OpenMM's ps
   if (arguments.integrator == "verlet") return std::make_unique<OpenMM::VerletIntegrator>(step);
   auto langevin = std::make_unique<OpenMM::LangevinMiddleIntegrator>(arguments.temperature,
@@ -82,7 +171,7 @@ std::unique_ptr<OpenMM::Integrator> make_integrator(const OpenMMArguments& argum
 /// A system in a context of its own, biased or not, in the state that was read.
 class Simulation {
  public:
-  Simulation(const OpenMMArguments& arguments, bool biased)
+  Simulation(const Arguments& arguments, bool biased)
       : system_(read_xml<OpenMM::System>("--system", arguments.system, "System")),
         integrator_(make_integrator(arguments)) {
     if (biased) add_bias(arguments);
@@ -95,7 +184,7 @@ class Simulation {
   }
 
   int n_atoms() const { return system_->getNumParticles(); }
-  void step(long long n_steps) { integrator_->step(static_cast<int>(n_steps)); }
+  void step(int n_steps) { integrator_->step(n_steps); }
   OpenMM::State state() const {
     return context_->getState(OpenMM::State::Positions | OpenMM::State::Energy);
   }
@@ -105,7 +194,7 @@ class Simulation {
   }
 
  private:
-  void add_bias(const OpenMMArguments& arguments) {
+  void add_bias(const Arguments& arguments) {
     auto force = std::make_unique<ofcv::OpenMMForce>(
         arguments.bias,
         ofcv::OpenMMOptions{.parameters = arguments.parameters, .device = arguments.device});
@@ -114,7 +203,7 @@ class Simulation {
     system_->addForce(force.release());
   }
 
-  void start(const OpenMMArguments& arguments) {
+  void start(const Arguments& arguments) {
     const auto state = read_xml<OpenMM::State>("--state", arguments.state, "State");
     if ((state->getDataTypes() & OpenMM::State::Positions) == 0) {
       throw ofcv::Error("--state", "a state with positions", "'" + arguments.state + "'");
@@ -145,71 +234,59 @@ class Simulation {
 /// Where the energies and positions of a run go.
 class Recorder {
  public:
-  Recorder(const OpenMMArguments& arguments, const Simulation& simulation)
-      : n_values_(std::size_t{3} * simulation.n_atoms()) {
+  Recorder(const Arguments& arguments, const Simulation& simulation) {
     if (!arguments.energies.empty()) {
-      energies_file_.emplace(arguments.energies);
-      energies_file_->stream() << "step,time,potential,kinetic,bias\n";
+      energies_ = &files_.open(arguments.energies);
+      *energies_ << "step,time,potential,kinetic,bias\n";
     }
     if (!arguments.positions.empty()) {
-      positions_file_.emplace(arguments.positions);
-      const long long n_frames = arguments.steps / arguments.interval + 1;
-      positions_.emplace(ofcv::DType::float64, ofcv::Shape{n_frames, simulation.n_atoms(), 3});
+      positions_ = &files_.open(arguments.positions);
+      const std::int64_t n_frames = arguments.steps / arguments.interval + 1;
+      npy::write_header(*positions_, ofcv::DType::float64, {n_frames, simulation.n_atoms(), 3});
     }
   }
 
-  void record(long long step, const Simulation& simulation) {
+  void record(int step, const Simulation& simulation) {
     const OpenMM::State state = simulation.state();
-    if (energies_file_) {
+    if (energies_ != nullptr) {
       char line[160];
-      std::snprintf(line, sizeof line, "%lld,%.9g,%.17g,%.17g,%.17g\n", step, state.getTime(),
+      std::snprintf(line, sizeof line, "%d,%.9g,%.17g,%.17g,%.17g\n", step, state.getTime(),
                     state.getPotentialEnergy(), state.getKineticEnergy(), simulation.bias_energy());
-      energies_file_->stream() << line;
+      *energies_ << line;
     }
-    if (positions_) {
-      double* frame = positions_->data<double>() + n_frames_ * n_values_;
-      std::memcpy(frame, state.getPositions().data(), n_values_ * sizeof(double));
+    if (positions_ != nullptr) {
+      const std::vector<OpenMM::Vec3>& positions = state.getPositions();
+      positions_->write(reinterpret_cast<const char*>(positions.data()),
+                        static_cast<std::streamsize>(positions.size() * sizeof(OpenMM::Vec3)));
     }
-    ++n_frames_;
   }
 
-  /// Both files are complete before the first one takes its name.
-  void finish() {
-    if (positions_file_) npy::write(positions_file_->stream(), positions_->view());
-    for (std::optional<AtomicFile>* file : {&energies_file_, &positions_file_}) {
-      if (*file) (*file)->close();
-    }
-    for (std::optional<AtomicFile>* file : {&energies_file_, &positions_file_}) {
-      if (*file) (*file)->commit();
-    }
-  }
+  void finish() { files_.commit(); }
 
  private:
-  std::optional<AtomicFile> energies_file_;
-  std::optional<AtomicFile> positions_file_;
-  std::optional<Array> positions_;
-  std::size_t n_values_;
-  std::size_t n_frames_ = 0;
+  OutputFiles files_;
+  std::ostream* energies_ = nullptr;
+  std::ostream* positions_ = nullptr;
 };
 
 /// A line on the terminal that follows the run; nothing where stderr is no terminal.
 class Progress {
  public:
-  explicit Progress(long long n_steps) : n_steps_(n_steps) {}
+  explicit Progress(int n_steps) : n_steps_(n_steps) {}
   ~Progress() {
     if (shown_) std::fprintf(stderr, "\r\033[K");
   }
 
-  void update(long long step) {
+  void update(int step) {
     if (!is_terminal_ || step == 0 || seconds_since(last_) < 1.0) return;
     const double left = seconds_since(start_) / step * (n_steps_ - step);
-    std::fprintf(stderr, "\r\033[Kstep %lld of %lld, %.0f s left", step, n_steps_, left);
+    std::fprintf(stderr, "\r\033[Kstep %d of %d, %.0f s left", step, n_steps_, left);
     last_ = Clock::now();
     shown_ = true;
   }
 
  private:
-  long long n_steps_;
+  int n_steps_;
   bool is_terminal_ = ::isatty(STDERR_FILENO) != 0;
   bool shown_ = false;
   Clock::time_point start_ = Clock::now();
@@ -217,13 +294,13 @@ class Progress {
 };
 
 /// Runs the dynamics; returns the wall time of a step in microseconds, reports left out.
-double run_dynamics(const OpenMMArguments& arguments, Simulation& simulation) {
+double run_dynamics(const Arguments& arguments, Simulation& simulation) {
   Recorder recorder(arguments, simulation);
   Progress progress(arguments.steps);
   double seconds = 0;
   recorder.record(0, simulation);
-  for (long long step = 0; step < arguments.steps;) {
-    const long long n_steps = std::min(arguments.interval, arguments.steps - step);
+  for (int step = 0; step < arguments.steps;) {
+    const int n_steps = std::min(arguments.interval, arguments.steps - step);
     const auto start = Clock::now();
     simulation.step(n_steps);
     seconds += seconds_since(start);
@@ -242,11 +319,11 @@ double median(std::vector<double> values) {
 
 /// Median wall times of a step without and with the bias, in microseconds, measured by turns. Each
 /// step is timed on its own: other programs on the machine disturb some, but not the median.
-std::pair<double, double> time_by_turns(const OpenMMArguments& arguments, Simulation& biased) {
+std::pair<double, double> time_by_turns(const Arguments& arguments, Simulation& biased) {
   Simulation unbiased(arguments, false);
-  const long long n_steps = std::max(1LL, arguments.timed_steps / n_turns);
+  const int n_steps = std::max(1, arguments.timed_steps / n_turns);
   const auto time_steps = [&](Simulation& simulation, std::vector<double>& times) {
-    for (long long step = 0; step < n_steps; ++step) {
+    for (int step = 0; step < n_steps; ++step) {
       const auto start = Clock::now();
       simulation.step(1);
       times.push_back(1e6 * seconds_since(start));
@@ -260,7 +337,8 @@ std::pair<double, double> time_by_turns(const OpenMMArguments& arguments, Simula
   return {median(std::move(without)), median(std::move(with))};
 }
 
-void run(const OpenMMArguments& arguments) {
+int run(const Options& options) {
+  const Arguments arguments(options);
   at::set_num_threads(arguments.threads);
   at::set_num_interop_threads(arguments.threads);
   const char* plugins = std::getenv("OPENMM_PLUGIN_DIR");
@@ -275,7 +353,7 @@ void run(const OpenMMArguments& arguments) {
                 ofcv::read_metadata(arguments.bias).format.c_str());
   }
   const double microseconds = run_dynamics(arguments, simulation);
-  std::printf("run      %lld steps of %g fs with %s, %.1f us a step\n", arguments.steps,
+  std::printf("run      %d steps of %g fs with %s, %.1f us a step\n", arguments.steps,
               arguments.timestep, arguments.integrator.c_str(), microseconds);
   for (const std::string& path : {arguments.energies, arguments.positions}) {
     if (!path.empty()) std::printf("written  %s\n", path.c_str());
@@ -285,23 +363,9 @@ void run(const OpenMMArguments& arguments) {
     std::printf("timing   %.2f us a step without the bias, %.2f with it, %.2f more (%.2f times)\n",
                 without, with, with - without, with / without);
   }
+  return 0;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    const OpenMMArguments arguments = OpenMMArguments::parse({argv + 1, argv + argc});
-    if (arguments.help) {
-      std::cout << OpenMMArguments::usage;
-    } else {
-      run(arguments);
-    }
-    return 0;
-  } catch (const ofcv::Error& error) {
-    std::cerr << "ofcv_openmm: " << error.what() << "\n";
-  } catch (const std::exception& error) {
-    std::cerr << "ofcv_openmm: " << ofcv::detail::reason(error) << "\n";
-  }
-  return 2;
-}
+int main(int argc, char** argv) { return run_program("ofcv_openmm", usage, argc, argv, run); }

@@ -1,17 +1,27 @@
 #pragma once
 
+#include <c10/util/Logging.h>
+
+#include <filesystem>
 #include <iostream>
+#include <map>
 #include <stdexcept>
 #include <string>
 
 #include "ofcv/error.hpp"
 
+// LibTorch has a macro of that name, which ends the program.
+#undef CHECK
 /// Ends a test with what did not hold and where.
 #define CHECK(condition) check::require((condition), __FILE__, __LINE__, #condition)
 
-/// `statement` must throw an ofcv::Error of one line with exactly this message.
+/// `statement` must throw an ofcv::Error with exactly this message.
 #define CHECK_ERROR(statement, message) \
-  check::require_error([&] { (void)(statement); }, message, __FILE__, __LINE__)
+  check::require_error([&] { (void)(statement); }, message, false, __FILE__, __LINE__)
+
+/// `statement` must throw an ofcv::Error of one line that begins like this.
+#define CHECK_ERROR_BEGINS(statement, message) \
+  check::require_error([&] { (void)(statement); }, message, true, __FILE__, __LINE__)
 
 namespace check {
 
@@ -24,16 +34,35 @@ inline void require(bool holds, const char* file, int line, const char* conditio
 }
 
 template <typename Statement>
-void require_error(Statement statement, const std::string& message, const char* file, int line) {
+void require_error(Statement statement, const std::string& message, bool is_beginning,
+                   const char* file, int line) {
+  std::string found = "none";
   try {
     statement();
   } catch (const ofcv::Error& error) {
-    if (error.what() != message) {
-      fail(file, line, "expected the error\n  " + message + "\ngot\n  " + error.what());
-    }
-    return;
+    found = error.what();
+    const bool is_line = found.find('\n') == found.npos;
+    if (is_beginning ? found.starts_with(message) && is_line : found == message) return;
   }
-  fail(file, line, "expected the error\n  " + message + "\ngot none");
+  fail(file, line, "expected the error\n  " + message + "\ngot\n  " + found);
+}
+
+/// What a test program's main does. Usage: PROGRAM FOLDER [NAME]: all tests on a folder, or one.
+inline int run(int argc, char** argv,
+               const std::map<std::string, void (*)(const std::filesystem::path&)>& tests) {
+  const std::string only = argc == 3 ? argv[2] : "";
+  int n_run = 0;
+  for (const auto& [name, test] : tests) {
+    if (argc < 2 || !(only.empty() || name == only)) continue;
+    try {
+      test(argv[1]);
+      ++n_run;
+    } catch (const std::exception& error) {
+      std::cerr << name << ": " << error.what() << "\n";
+      return 1;
+    }
+  }
+  return n_run > 0 ? 0 : 1;
 }
 
 }  // namespace check

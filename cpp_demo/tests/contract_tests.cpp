@@ -1,4 +1,4 @@
-// Usage: contract_tests NAME CASES: calls the files that make_contract_cases.py wrote exactly as
+// Usage: contract_tests FOLDER [NAME]: calls the files that make_contract_cases.py wrote exactly as
 // the engines call them: GROMACS's torchmodel.cpp, OpenMM-Torch's ReferenceTorchKernels.cpp,
 // PLUMED's PytorchModel.cpp and Colvars' colvarcomp_torchann.cpp.
 
@@ -17,10 +17,8 @@
 #include <utility>
 #include <vector>
 
-// LibTorch has a macro of that name.
-#undef CHECK
 #include "check.hpp"
-#include "npy.hpp"
+#include "common/npy.hpp"
 #include "ofcv/dtype.hpp"
 
 namespace {
@@ -330,8 +328,8 @@ void test_openmm_torch_refused(const fs::path& cases) {
     OpenMMCase given(folder);
     if (holds(folder, "fixed")) {
       check_refused([&] { openmm_execute(given, torch::kFloat64, true); },
-                    "box: expected [[2., 0., 0.], [0., 2., 0.], [0., 0., 2.]] nm, for which the "
-                    "bias was made, got [[2.");
+                    "box: expected the artifact's own [[2., 0., 0.], [0., 2., 0.], [0., 0., 2.]], "
+                    "got [[2.");
     }
     given.positions = given.positions.slice(0, 1).clone();
     check_refused([&] { openmm_execute(given, torch::kFloat64, true); },
@@ -429,24 +427,12 @@ void test_colvars_torchann(const fs::path& cases) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::map<std::string, void (*)(const fs::path&)> tests = {
-      {"gromacs", test_gromacs},
-      {"gromacs_refused", test_gromacs_refused},
-      {"gromacs_trial", test_gromacs_trial},
-      {"openmm_torch", test_openmm_torch},
-      {"openmm_torch_refused", test_openmm_torch_refused},
-      {"plumed_pytorch", test_plumed_pytorch},
-      {"colvars_torchann", test_colvars_torchann},
-  };
-  if (argc != 3 || !tests.contains(argv[1])) {
-    std::cerr << "usage: contract_tests NAME CASES\n";
-    return 1;
-  }
-  try {
-    tests.at(argv[1])(argv[2]);
-  } catch (const std::exception& error) {
-    std::cerr << argv[1] << ": " << error.what() << "\n";
-    return 1;
-  }
-  return 0;
+  return check::run(argc, argv,
+                    {{"gromacs", test_gromacs},
+                     {"gromacs_refused", test_gromacs_refused},
+                     {"gromacs_trial", test_gromacs_trial},
+                     {"openmm_torch", test_openmm_torch},
+                     {"openmm_torch_refused", test_openmm_torch_refused},
+                     {"plumed_pytorch", test_plumed_pytorch},
+                     {"colvars_torchann", test_colvars_torchann}});
 }

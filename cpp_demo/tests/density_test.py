@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from program import PROGRAM, fails, run, run_tests
 
 import ofcv_export as ofcv
 from export_scripts.density_minimiser import (
@@ -21,7 +19,6 @@ from export_scripts.density_minimiser import (
 )
 from export_scripts.energy_network import CoefficientNetwork
 
-PROGRAM = Path(sys.argv[1])
 BASIS = ofcv.BasisInfo([1, 8], ["2x0e+1x1o", "3x0e+1x1o"])
 WATER, N = [8, 1, 1], 16
 
@@ -53,32 +50,19 @@ def problem() -> Problem:
     )
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run the program."""
-    command = [str(PROGRAM), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def fails(message: str, *words: object) -> None:
-    """The program must end with code 2 and this one line."""
-    done = run(*words)
-    assert (done.returncode, done.stdout) == (2, ""), done
-    assert done.stderr == f"ofcv_density: {message}\n", done.stderr
-
-
-def test_agreement(folder: Path) -> None:
+def test_agreement() -> None:
     """Same steps, same minimum as in Python; there the gradient is parallel to w."""
     molecule = functional().for_molecule(WATER, BASIS, torch.eye(N) + 0.1 * torch.ones(N, N))
     for suffix in (".pt", ".pt2"):
-        ofcv.export(molecule, folder / f"model{suffix}")
+        ofcv.export(molecule, f"model{suffix}")
     for name, start in (
         ("preconditioned", problem()),
         ("plain", replace(problem(), preconditioner=np.eye(N))),
     ):
-        words = start.save(folder)
+        words = start.save(Path())
         expected = minimise(molecule, start)
         for suffix in (".pt", ".pt2"):
-            found = minimise_in_cpp(PROGRAM, folder / f"model{suffix}", words, folder)
+            found = minimise_in_cpp(PROGRAM, Path(f"model{suffix}"), words, Path())
             assert found.history.shape == expected.history.shape, (name, suffix)
             assert abs(found.history - expected.history).max() < 1e-10, (name, suffix)
             assert abs(found.coeffs - expected.coeffs).max() < 1e-8, (name, suffix)
@@ -92,66 +76,62 @@ def test_agreement(folder: Path) -> None:
         assert (np.diff(energies[len(energies) // 2 :]) < 1e-12).all()
 
 
-def test_single_precision(folder: Path) -> None:
+def test_single_precision() -> None:
     """A float32 functional is used from the program's float64."""
-    ofcv.export(functional().float().for_molecule(WATER, BASIS), folder / "single.pt")
-    words = (*problem().save(folder), "--step", STEP_SIZE, "--momentum", MOMENTUM)
-    done = run("--model", folder / "single.pt", *words, "--tolerance", 1e-4)
+    ofcv.export(functional().float().for_molecule(WATER, BASIS), "single.pt")
+    words = (*problem().save(Path()), "--step", STEP_SIZE, "--momentum", MOMENTUM)
+    done = run("--model", "single.pt", *words, "--tolerance", 1e-4)
     assert done.returncode == 0, done
     assert done.stdout.startswith("converged after "), done.stdout
     assert "electrons           5.0000000000" in done.stdout, done.stdout
 
 
-def test_not_converged(folder: Path) -> None:
+def test_not_converged() -> None:
     """Code 1, and the last coefficients are written all the same."""
-    model, words = folder / "model.pt", problem().save(folder)
+    model, words = "model.pt", problem().save(Path())
     ofcv.export(functional().for_molecule(WATER, BASIS), model)
-    output = ("--output", folder / "p.npy", "--history", folder / "history.npy")
+    output = ("--output", "p.npy", "--history", "history.npy")
     done = run("--model", model, *words, *output, "--max-iterations", 3)
     assert done.returncode == 1, done
     assert done.stdout.startswith("not converged after 3 iterations"), done.stdout
-    assert np.load(folder / "p.npy").shape == (N,)
-    assert np.load(folder / "history.npy").shape == (4, 2)
+    assert np.load("p.npy").shape == (N,)
+    assert np.load("history.npy").shape == (4, 2)
 
 
-def test_errors(folder: Path) -> None:
+def test_errors() -> None:
     """One line that says what was expected and what came."""
-    model, words = folder / "model.pt", problem().save(folder)
-    ofcv.export(functional().for_molecule(WATER, BASIS), model)
-    ofcv.export(functional(), folder / "any.pt")
-    given = ("--model", model, *words)
-    np.save(folder / "short.npy", np.ones(3))
-    np.save(folder / "single.npy", np.ones(N, np.float32))
-    np.save(folder / "nan.npy", np.full(N, np.nan))
-    np.save(folder / "negative.npy", -np.eye(N))
-    fails("--model: expected a value, got nothing")
-    fails("--coulomb: expected a value, got nothing", "--model", model)
-    fails("arguments: expected an option that --help lists, got '--box'", *given, "--box", 1)
-    fails("--step: expected a number in [0, 1e+06), got 'x'", *given, "--step", "x")
-    fails("--momentum: expected a number in [0, 1), got '1'", *given, "--momentum", 1)
-    fails(
-        "--model: expected an energy_functional of one molecule, "
-        "got energy_functional with 3 inputs",
-        *(*given, "--model", folder / "any.pt"),
-    )
-    initial = (*given, "--initial")
-    fails("--initial: expected shape (16,), got (3,)", *initial, folder / "short.npy")
-    fails("--initial: expected dtype float64, got float32", *initial, folder / "single.npy")
-    fails("--initial: expected finite values, got nan at index (0,)", *initial, folder / "nan.npy")
-    fails(
-        "preconditioner: expected a positive definite matrix, got one that is not",
-        *(*given, "--preconditioner", folder / "negative.npy"),
-    )
+    given = " ".join(["--model model.pt", *problem().save(Path())])
+    ofcv.export(functional().for_molecule(WATER, BASIS), "model.pt")
+    ofcv.export(functional(), "any.pt")
+    np.save("short.npy", np.ones(3))
+    np.save("single.npy", np.ones(N, np.float32))
+    np.save("nan.npy", np.full(N, np.nan))
+    np.save("negative.npy", -np.eye(N))
+    for message, words in (
+        ("--model: expected a value, got nothing", ""),
+        ("--coulomb: expected a value, got nothing", "--model model.pt"),
+        ("arguments: expected an option that --help lists, got '--box'", f"{given} --box 1"),
+        ("--step: expected a number in [0, 1e+06), got 'x'", f"{given} --step x"),
+        ("--momentum: expected a number in [0, 1), got '1'", f"{given} --momentum 1"),
+        (
+            "--model: expected an energy_functional of one molecule, "
+            "got energy_functional with 3 inputs",
+            f"{given} --model any.pt",
+        ),
+        ("--initial: expected shape (16,), got (3,)", f"{given} --initial short.npy"),
+        ("--initial: expected dtype float64, got float32", f"{given} --initial single.npy"),
+        (
+            "--initial: expected finite values, got nan at index (0,)",
+            f"{given} --initial nan.npy",
+        ),
+        (
+            "preconditioner: expected a positive definite matrix, got one that is not",
+            f"{given} --preconditioner negative.npy",
+        ),
+    ):
+        fails(message, words)
     assert run("--help").stdout.startswith("usage: ofcv_density --model FILE")
 
 
-def main() -> None:
-    """Run every test in a folder of its own."""
-    tests = (test_agreement, test_single_precision, test_not_converged, test_errors)
-    for test in tests:
-        with tempfile.TemporaryDirectory() as folder:
-            test(Path(folder))
-
-
 if __name__ == "__main__":
-    main()
+    run_tests(test_agreement, test_single_precision, test_not_converged, test_errors)

@@ -9,12 +9,12 @@ the folder ``refused`` some that do not run here.
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ def write_refused(path: Path, folder: Path) -> None:
     code = {name: data for name, data in records.items() if name.startswith("data/")}
     metadata = package.read_metadata(path)
     for name, changes in OTHER_MACHINES.items():
-        changed = dataclasses.replace(metadata, **changes)
+        changed = msgspec.structs.replace(metadata, **changes)
         package.write(code, changed, folder / f"{name}.pt2")
     package.write({}, metadata, folder / "no_code.pt2")
     package.write(dict.fromkeys(code, b"no library"), metadata, folder / "no_library.pt2")

@@ -1,7 +1,7 @@
-"""Write biases for the C++ tests of EngineBias, with what autograd makes of them.
+"""Write variables for the C++ tests of EngineVariable, with what autograd makes of them.
 
-Usage: make_engine_cases.py FOLDER. ``<case>.pt`` comes with ``<case>.json``: positions of the whole
-system and a box in nm, and energy, forces and strain derivative in kJ/mol and nm.
+Usage: make_engine_cases.py FOLDER. ``<case>.pt`` comes with ``<case>.json``: positions of its atoms
+and a box in nm, and values, derivatives and strain derivatives in nm and, for energies, kJ/mol.
 """
 
 from __future__ import annotations
@@ -9,81 +9,112 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 import ofcv_export as ofcv
-from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
+from ofcv_export.descriptors.boundaries import Boundaries, OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
+from ofcv_export.descriptors.multiple import MultipleDescriptors
+from ofcv_export.descriptors.torsions import Torsions
+from ofcv_export.integrations.captured_descriptor import CapturedDescriptor
 
+CV = ofcv.CollectiveVariable
 ATOMS = [6, 2, 3, 0]
-N_ATOMS = 8
-BOX = np.array([[2.0, 0.0, 0.0], [0.5, 2.1, 0.0], [-0.4, 0.3, 1.9]])
+ELEMENTS = ["O", "N", "C", "H"]
+# Far from reduced, so that rounding fractional coordinates does not give nearest images.
+BOX = np.array([[2.0, 0.0, 0.0], [2.5, 2.1, 0.0], [-4.4, 4.5, 1.9]])
 KJ_PER_EV = 96.48533212331002
 
 
 def main(folder: Path) -> None:
-    """Write every bias, and files that are none."""
+    """Write every case, and files that engines refuse."""
     folder.mkdir(parents=True, exist_ok=True)
-    positions = 0.4 * np.random.default_rng(0).standard_normal((N_ATOMS, 3))
+    random = np.random.default_rng(0)
+    positions = np.cumsum(0.2 * random.standard_normal((4, 3)), axis=0)
+    cut = positions + random.integers(-3, 4, (4, 3)) @ BOX
     runtime = cv(RuntimeBox("triclinic"))
     save(folder / "open", ofcv.HarmonicRestraint(cv(), 0.2, 50.0), positions)
+    save(folder / "cut", ofcv.HarmonicRestraint(cv(), 0.2, 50.0), positions, given=cut)
     save(folder / "periodic", ofcv.HarmonicRestraint(runtime, 0.2, 50.0), positions, BOX)
     save(folder / "single", ofcv.HarmonicRestraint(cv().float(), 0.2, 50.0), positions)
-    in_ev = ofcv.HarmonicRestraint(cv(length_unit="A"), 0.2, 50.0, "eV")
+    in_ev = ofcv.HarmonicRestraint(cv(unit="A"), 0.2, 50.0, "eV")
     save(folder / "angstrom", in_ev, positions, length=10.0, energy=KJ_PER_EV)
     moving = ofcv.MovingRestraint(cv(), [0.0, 4.0], [0.0, 1.0], [30.0, 50.0])
     save(folder / "moving", moving, positions, time=[1.0])
+    save(folder / "several", cv(RuntimeBox("triclinic"), n_outputs=3), positions, BOX)
+    # One descriptor has the box, the other none: the molecule is whole for both.
+    pairs = PairDistances(torch.tensor([[0, 2], [1, 3]]), 4, RuntimeBox("triclinic"))
+    torsions = Torsions(torch.tensor([[0, 1, 2, 3]]), 4, ("sin", "cos"))
+    mixed = network(MultipleDescriptors([pairs, torsions]), n_outputs=2)
+    save(folder / "mixed", mixed, positions, BOX, given=cut)
+    # A position, which is not the same elsewhere.
+    save(folder / "height", network(CapturedDescriptor(Height(), 4)), positions)
 
-    ofcv.export(cv(), folder / "no_energy.pt")
-    ofcv.export(ofcv.Bias(cv()), folder / "five_frames.pt", batch=5)
+    ofcv.export(cv(), folder / "five_frames.pt", batch=5)
     fixed = OrthorhombicBox(torch.tensor([2.0, 2.1, 1.9], dtype=torch.float64), periodic=True)
-    ofcv.export(ofcv.Bias(cv(fixed)), folder / "frozen_box.pt")
-    scaled = RuntimeBox("orthorhombic", scaled=True)
-    ofcv.export(ofcv.Bias(cv(scaled)), folder / "fractions.pt")
+    ofcv.export(ofcv.Bias(cv(fixed)), folder / "fixed_box.pt")
+    ofcv.export(cv(RuntimeBox("orthorhombic", scaled=True)), folder / "fractions.pt")
+    ofcv.export(cv(RuntimeBox("orthorhombic")), folder / "orthorhombic.pt")
+    ofcv.export(cv(), folder / "network.pt", contract="plumed-pytorch")
 
 
-def cv(
-    box: RuntimeBox | OrthorhombicBox | None = None, length_unit: str = "nm"
-) -> ofcv.CollectiveVariable:
-    """Return a network of all distances between four atoms."""
+class Height(torch.nn.Module):
+    """The first atom's z."""
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        return positions[:, 0, 2:]
+
+
+def network(descriptors: ofcv.Descriptor, n_outputs: int = 1, unit: str = "nm") -> CV:
+    """Return a network of descriptors."""
     torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-    distances = PairDistances(all_pairs(4), 4, box=box)
-    return ofcv.CollectiveVariable(distances, network.double(), ATOMS, length_unit)
+    first, last = torch.nn.Linear(descriptors.n_descriptors, 8), torch.nn.Linear(8, n_outputs)
+    layers = torch.nn.Sequential(first, torch.nn.Tanh(), last).double()
+    return CV(descriptors, layers, ATOMS, unit, ELEMENTS)
+
+
+def cv(box: Boundaries | None = None, **options: Any) -> CV:
+    """Return a network of all distances between four atoms."""
+    return network(PairDistances(all_pairs(4), 4, box=box), **options)
 
 
 def save(
     path: Path,
-    bias: ofcv.Bias,
+    variable: CV | ofcv.Bias,
     positions: np.ndarray,
     box: np.ndarray | None = None,
+    *,
+    given: np.ndarray | None = None,
     length: float = 1.0,
     energy: float = 1.0,
     **parameters: list[float],
 ) -> None:
-    """Export a bias; `length` and `energy` are the factors to its unit and from it."""
-    ofcv.export(bias, path.with_suffix(".pt"))
-    bias = bias.double()
-    places = length * positions[ATOMS]
+    """Export a variable; `length` and `energy` are the factors to its unit and from it.
+
+    The engine has the positions `given`, and a box where it has some.
+    """
+    ofcv.export(variable, path.with_suffix(".pt"))
+    variable = variable.double()
+    places = length * positions
     boxes = [] if box is None else [torch.tensor(length * box)]
-    given = {name: torch.tensor(value).double() for name, value in parameters.items()}
-    value, gradient, *by_box = (
-        output[0, 0].numpy()
-        for output in bias.values_and_derivatives(torch.tensor(places)[None], *boxes, **given)
+    tensors = {name: torch.tensor(value).double() for name, value in parameters.items()}
+    values, gradients, *by_box = (
+        energy * output[0].numpy()
+        for output in variable.values_and_derivatives(torch.tensor(places)[None], *boxes, **tensors)
     )
-    strain = places.T @ gradient + (length * box.T @ by_box[0] if box is not None else 0.0)
-    forces = np.zeros_like(positions)
-    forces[ATOMS] = -energy * length * gradient
-    content = {
-        "positions": positions.ravel().tolist(),
-        "box": [] if box is None else box.ravel().tolist(),
-        "parameters": parameters,
-        "energy": energy * float(value),
-        "forces": forces.ravel().tolist(),
-        "strain": (energy * strain).ravel().tolist(),
+    strains = np.einsum("ia,kib->kab", places, gradients)
+    if box is not None:
+        strains += np.einsum("ia,kib->kab", length * box, by_box[0])
+    arrays = {
+        "positions": positions if given is None else given,
+        "box": BOX if given is not None else np.zeros(0) if box is None else box,
+        **{"values": values, "derivatives": length * gradients, "strains": strains},
+        "time": np.array(parameters.get("time", [0.0])),
     }
+    content = {name: array.ravel().tolist() for name, array in arrays.items()}
     path.with_suffix(".json").write_text(json.dumps(content))
 
 

@@ -124,38 +124,31 @@ class CpuCode : public torch::inductor::AOTIModelContainerRunnerCpu {
   std::unordered_map<std::string, at::Tensor> weights_;
 };
 
-/// Compiled code behind a lock of ours, which is faster than LibTorch's own synchronisation.
-class CompiledCode {
- public:
-  CompiledCode(const std::string& library, c10::Device device) : state_(std::make_shared<State>()) {
-    if (device.is_cpu()) {
-      state_->cpu = std::make_unique<CpuCode>(library);
-    } else {
-      constexpr bool single_threaded = true;
-      const auto create = torch::inductor::getAOTIModelRunnerRegistry().at("cuda");
-      state_->runner = create(library, 1, device.str(), "", single_threaded);
-    }
-  }
-
-  std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& inputs) const {
-    // Compiled code takes every input to be contiguous.
+/// Compiled code behind a lock of ours, which is faster than LibTorch's own synchronisation. It
+/// takes every input to be contiguous.
+template <typename Run>
+Graph locked(Run run) {
+  return [run, mutex = std::make_shared<std::mutex>()](const std::vector<at::Tensor>& inputs) {
     std::vector<at::Tensor> tensors;
     tensors.reserve(inputs.size());
     for (const at::Tensor& input : inputs) tensors.push_back(input.contiguous());
-    const std::lock_guard<std::mutex> lock(state_->mutex);
-    if (state_->cpu) return state_->cpu->run(tensors);
-    return state_->runner->boxed_run(std::move(tensors));
-  }
-
- private:
-  struct State {
-    std::mutex mutex;
-    std::unique_ptr<CpuCode> cpu;
-    std::unique_ptr<torch::inductor::AOTIModelContainerRunner> runner;
+    const std::lock_guard<std::mutex> lock(*mutex);
+    return run(std::move(tensors));
   };
+}
 
-  std::shared_ptr<State> state_;
-};
+inline Graph compiled_code(const std::string& library, c10::Device device) {
+  if (device.is_cpu()) {
+    return locked([code = std::make_shared<CpuCode>(library)](std::vector<at::Tensor>&& inputs) {
+      return code->run(inputs);
+    });
+  }
+  constexpr bool single_threaded = true;
+  const auto create = torch::inductor::getAOTIModelRunnerRegistry().at("cuda");
+  std::shared_ptr code = create(library, 1, device.str(), "", single_threaded);
+  return locked(
+      [code](std::vector<at::Tensor>&& inputs) { return code->boxed_run(std::move(inputs)); });
+}
 #endif
 
 }  // namespace detail
@@ -176,7 +169,7 @@ inline Graph load_aotinductor(Archive& archive, [[maybe_unused]] c10::Device dev
       folder.write(std::filesystem::path(name).filename(), archive.read(name));
     }
   }
-  return detail::CompiledCode(folder.path_of(library), device);
+  return detail::compiled_code(folder.path_of(library), device);
 #else
   throw Error("model", "LibTorch 2.13 or later for a .pt2 file", TORCH_VERSION);
 #endif

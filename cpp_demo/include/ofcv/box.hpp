@@ -1,40 +1,25 @@
 #pragma once
 
-#include <charconv>
+#include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "ofcv/error.hpp"
+#include "ofcv/lattice.hpp"
 
 namespace ofcv {
 
 namespace detail {
 
-/// A finite number as Python writes it: the shortest digits that read back, e.g. `3.0` or `1e-07`.
-inline std::string number_text(double value) {
-  const double magnitude = std::abs(value);
-  const bool is_plain = magnitude == 0 || (magnitude >= 1e-4 && magnitude < 1e16);
-  char digits[32];
-  const auto end =
-      std::to_chars(digits, digits + sizeof(digits), value,
-                    is_plain ? std::chars_format::fixed : std::chars_format::scientific)
-          .ptr;
-  const std::string text(digits, end);
-  return is_plain && text.find('.') == text.npos ? text + ".0" : text;
-}
-
-/// Rows of three numbers as Python's list of lists.
-inline std::string rows_text(const double (&rows)[3][3]) {
+/// Rows of numbers as Python's list of lists.
+inline std::string rows_text(const Lattice& rows) {
   std::string text;
-  for (const auto& row : rows) {
-    text += text.empty() ? "[[" : ", [";
-    for (const double& value : row) text += (&value == row ? "" : ", ") + number_text(value);
-    text += "]";
-  }
-  return text + "]";
+  for (const char c : nlohmann::json(rows).dump()) text += c == ',' ? ", " : std::string(1, c);
+  return text;
 }
 
-inline bool has_positive_diagonal_only(const double (&box)[3][3]) {
+inline bool has_positive_diagonal_only(const Lattice& box) {
   for (int i = 0; i < 3; ++i) {
     for (int j = 0; j < 3; ++j) {
       if (i == j ? !(box[i][j] > 0) : box[i][j] != 0) return false;
@@ -45,28 +30,30 @@ inline bool has_positive_diagonal_only(const double (&box)[3][3]) {
 
 /// The volume over the product of the lengths, 0 where a length is. Rows are divided one after the
 /// other, so that tiny or huge units neither underflow nor overflow.
-inline double relative_volume(const double (&box)[3][3]) {
-  double unit[3][3];
-  for (int i = 0; i < 3; ++i) {
-    const double length = std::hypot(box[i][0], box[i][1], box[i][2]);
+inline double relative_volume(Lattice box) {
+  for (Vector& row : box) {
+    const double length = std::hypot(row[0], row[1], row[2]);
     if (!(length > 0)) return 0;
-    for (int j = 0; j < 3; ++j) unit[i][j] = box[i][j] / length;
+    for (double& component : row) component /= length;
   }
-  const auto& [a, b, c] = unit;
-  return std::abs(a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) +
-                  a[2] * (b[0] * c[1] - b[1] * c[0]));
+  return std::abs(dot(box[0], cross(box[1], box[2])));
 }
 
 }  // namespace detail
 
-/// Throws unless the nine finite values are the lattice vectors of a box, as rows: a volume above
-/// 1e-6 of the product of the lengths and, where `orthorhombic`, vectors along x, y and z. Python
-/// also refuses boxes too oblique for its fixed number of steps of lattice reduction. Engines keep
-/// their boxes reduced, so that check is not repeated here.
+/// The nine values at `values`, row by row, times `factor`.
 template <typename T>
-void require_box(const T* values, bool orthorhombic) {
-  double box[3][3];
-  for (int i = 0; i < 9; ++i) box[i / 3][i % 3] = static_cast<double>(values[i]);
+Lattice lattice_from(const T* values, double factor = 1) {
+  Lattice lattice;
+  for (int i = 0; i < 9; ++i) lattice[i / 3][i % 3] = factor * static_cast<double>(values[i]);
+  return lattice;
+}
+
+/// Throws unless the finite vectors are those of a box: a volume above 1e-6 of the product of the
+/// lengths and, where `orthorhombic`, vectors along x, y and z. Python also refuses boxes too
+/// oblique for its fixed number of steps of lattice reduction. Engines keep their boxes reduced, so
+/// that check is not repeated here.
+inline void require_box(const Lattice& box, bool orthorhombic) {
   if (orthorhombic && !detail::has_positive_diagonal_only(box)) {
     throw Error("box", "positive lengths along x, y and z and zeros", detail::rows_text(box));
   }
@@ -74,6 +61,17 @@ void require_box(const T* values, bool orthorhombic) {
   if (!(detail::relative_volume(box) > smallest_volume)) {
     throw Error("box", "linearly independent vectors", detail::rows_text(box));
   }
+}
+
+/// Throws unless `box` is the artifact's own, to 1e-4 of its largest component.
+inline void require_same_box(const Lattice& own, const Lattice& box) {
+  double largest = 0, difference = 0;
+  for (int i = 0; i < 9; ++i) {
+    largest = std::max(largest, std::abs(own[i / 3][i % 3]));
+    difference = std::max(difference, std::abs(own[i / 3][i % 3] - box[i / 3][i % 3]));
+  }
+  if (difference <= 1e-4 * largest) return;
+  throw Error("box", "the artifact's own " + detail::rows_text(own), detail::rows_text(box));
 }
 
 }  // namespace ofcv

@@ -41,7 +41,8 @@ inline std::set<std::string> cpu_features() {
 inline void require_this_machine(const Metadata& metadata, c10::Device device) {
   const std::string ours =
       std::to_string(TORCH_VERSION_MAJOR) + "." + std::to_string(TORCH_VERSION_MINOR);
-  const std::string& version = metadata.torch_version;
+  const auto torch = metadata.versions.find("torch");
+  const std::string version = torch == metadata.versions.end() ? "none" : torch->second;
   const std::string theirs = version.substr(0, version.find('.', version.find('.') + 1));
   if (theirs != ours) {
     throw Error("model", "an artifact compiled by PyTorch " + ours,
@@ -53,7 +54,7 @@ inline void require_this_machine(const Metadata& metadata, c10::Device device) {
                 "one for " + metadata.device);
   }
   const std::set<std::string> here = cpu_features();
-  std::istringstream needed(metadata.instruction_set);
+  std::istringstream needed(metadata.instruction_set.value_or(""));
   std::string missing;
   for (std::string name; needed >> name;) {
     if (!here.contains(name)) missing += " " + name;

@@ -1,16 +1,33 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "ofcv/dtype.hpp"
-#include "ofcv/error.hpp"
+#include "ofcv/lattice.hpp"
 
+/// What artifacts say about themselves (`ofcv.json`), with the types and names of the Python
+/// package's ofcv_export/graph/{metadata,details,tensor_spec}.py.
 namespace ofcv {
+
+/// Lists the fields that a type has in JSON; those of the second kind may be absent there.
+#define OFCV_FIELDS(...)                    \
+  template <typename F>                     \
+  void list(F& fields) {                    \
+    fields.read(#__VA_ARGS__, __VA_ARGS__); \
+  }
+#define OFCV_FIELDS_WITH_DEFAULTS(...)                 \
+  template <typename F>                                \
+  void list_with_defaults(F& fields) {                 \
+    fields.read_or_default(#__VA_ARGS__, __VA_ARGS__); \
+  }
 
 /// One entry of a shape: a fixed size, or a symbol such as `batch` that stands for any size.
 struct Dimension {
@@ -20,110 +37,188 @@ struct Dimension {
   bool is_symbolic() const { return !symbol.empty(); }
 };
 
-/// Name, dtype and shape of one input or output; `low` and `high` are the half-open range of an
-/// integer input. The end of the range may be a symbol of the tensor's own shape.
+/// Name, dtype and shape of one input or output.
 struct TensorSpec {
   std::string name;
-  DType dtype;
+  DType dtype = DType::float32;
   std::vector<Dimension> shape;
-  std::optional<std::int64_t> low, high;
-  std::string high_symbol;
+  std::optional<std::int64_t> low;             ///< half-open range of an integer input
+  std::optional<Dimension> high;               ///< a symbol is one of the tensor's own shape
+  std::optional<std::vector<double>> example;  ///< values to test with, where not any will do
+  OFCV_FIELDS(name, dtype, shape)
+  OFCV_FIELDS_WITH_DEFAULTS(low, high, example)
 };
 
-/// What an artifact says about itself (`ofcv.json`, schema 1).
+using Description = nlohmann::json;
+
+enum class BoxShape { triclinic, orthorhombic };
+enum class SumForm { scatter, gather };
+enum class GraphForm { general, one_frame, cyclic_pairs, gathered_pairs };
+
+/// The names of such values in JSON, in order.
+constexpr auto names_of(BoxShape) { return std::array{"triclinic", "orthorhombic"}; }
+constexpr auto names_of(SumForm) { return std::array{"scatter", "gather"}; }
+constexpr auto names_of(GraphForm) {
+  return std::array{"general", "one frame", "cyclic pairs", "gathered pairs"};
+}
+
+/// What a variable makes of boxes and periodic images.
+struct Box {
+  std::optional<BoxShape> run_time;  ///< which boxes it takes with every call
+  std::vector<Lattice> fixed;        ///< periodic boxes that are part of it, in its unit
+  bool open = false;                 ///< takes some vectors as they are: molecules must be whole
+  bool fractions = false;            ///< positions are fractions of a box
+  OFCV_FIELDS(run_time, fixed, open, fractions)
+};
+
+/// Descriptor and atom of every block of a sparse Jacobian, in order.
+struct Pattern {
+  std::vector<std::int64_t> descriptor_index, atom_index;
+  OFCV_FIELDS(descriptor_index, atom_index)
+};
+
+/// The chain rule on frozen frames.
+struct SmartDerivativesDetails {
+  static constexpr const char* kind = "smart_derivatives";
+  std::int64_t n_atoms = 0, n_descriptors = 0, nnz = 0, n_frames = 0;
+  SumForm form = SumForm::scatter;
+  std::optional<Description> descriptors;
+  OFCV_FIELDS(n_atoms, n_descriptors, nnz, n_frames, form, descriptors)
+};
+
+/// The chain rule with the derivatives of the descriptors as an input.
+struct SparseChainRuleDetails {
+  static constexpr const char* kind = "sparse_chain_rule";
+  std::int64_t n_atoms = 0, n_descriptors = 0, nnz = 0;
+  Pattern pattern;
+  std::optional<Description> descriptors;
+  OFCV_FIELDS(n_atoms, n_descriptors, nnz, pattern, descriptors)
+};
+
+/// The rescaling of any molecule or, with `atomic_numbers`, of one.
+struct RescalingDetails {
+  static constexpr const char* kind = "dimension_wise_rescaling";
+  std::int64_t n_basis = 0;
+  double epsilon = 0;
+  std::optional<double> s_coeff, s_grad;
+  std::optional<std::vector<std::int64_t>> atomic_numbers;
+  OFCV_FIELDS(n_basis, epsilon)
+  OFCV_FIELDS_WITH_DEFAULTS(s_coeff, s_grad, atomic_numbers)
+};
+
+/// A functional of density coefficients, of any molecules or of one.
+struct EnergyFunctionalDetails {
+  static constexpr const char* kind = "energy_functional";
+  std::int64_t n_basis = 0;
+  bool atomic_reference = false, transform = false;
+  std::optional<std::vector<std::int64_t>> atomic_numbers;
+  OFCV_FIELDS(n_basis, atomic_reference)
+  OFCV_FIELDS_WITH_DEFAULTS(transform, atomic_numbers)
+};
+
+/// A collective variable or a bias.
+struct VariableDetails {
+  static constexpr const char* kind = "collective_variable";
+  std::int64_t n_atoms = 0, n_outputs = 0;
+  Box box;
+  std::optional<Description> descriptors;
+  std::map<std::string, std::vector<double>> parameters;  ///< defaults
+  std::optional<std::string> time_unit;  ///< of the parameter `time`, if there is one
+  std::optional<Description> bias;
+  GraphForm form = GraphForm::general;
+  OFCV_FIELDS(n_atoms, n_outputs, box, descriptors, parameters, time_unit, bias, form)
+};
+
+/// A variable, or its network, in an engine's own calling convention.
+struct ContractDetails {
+  static constexpr const char* kind = "contract";
+  std::string contract;
+  VariableDetails variable;
+  std::optional<std::vector<std::string>> engine_inputs;
+  std::optional<std::vector<std::int64_t>> group;
+  OFCV_FIELDS(contract, variable)
+  OFCV_FIELDS_WITH_DEFAULTS(engine_inputs, group)
+};
+
+using Details = std::variant<SmartDerivativesDetails, SparseChainRuleDetails, RescalingDetails,
+                             EnergyFunctionalDetails, VariableDetails, ContractDetails>;
+
+/// SHA-256 of the sparsity pattern, where there is one, and of the weights.
+struct Digests {
+  std::optional<std::string> pattern;
+  std::string weights;
+  OFCV_FIELDS(pattern, weights)
+};
+
+/// Measured differences from float64.
+struct Parity {
+  std::string reference, runtime;
+  double max_abs_error = 0, max_rel_error = 0, tolerance = 0;
+  std::int64_t comparisons = 0;
+  OFCV_FIELDS(reference, runtime, max_abs_error, max_rel_error, tolerance, comparisons)
+};
+
+/// Some float64 values of an output, at places of the flattened tensor, and their usual size.
+struct ProbeOutput {
+  std::vector<std::int64_t> places;
+  std::vector<double> values;
+  double scale = 0;
+  OFCV_FIELDS(places, values, scale)
+};
+
+/// Inputs' sizes and some outputs, to check a file wherever it is used.
+struct Probe {
+  std::map<std::string, std::int64_t> sizes;
+  std::map<std::string, ProbeOutput> outputs;
+  OFCV_FIELDS(sizes, outputs)
+};
+
 struct Metadata {
-  std::string kind;
-  std::string format;
-  std::vector<TensorSpec> inputs;
-  std::vector<TensorSpec> outputs;
-  nlohmann::json details;                          ///< facts specific to the kind
-  std::optional<std::vector<std::int64_t>> atoms;  ///< zero-based, in the engine's numbering
+  std::int64_t schema = 0;
+  std::string format;  ///< torchscript, onnx or aotinductor
+  Details details;     ///< the kind of artifact, and the facts about it
+  std::vector<TensorSpec> inputs, outputs;
+  Description options;
+  std::optional<std::vector<std::int64_t>> atoms;    ///< zero-based, in the engine's numbering
+  std::optional<std::vector<std::string>> elements;  ///< chemical symbols of the atoms
   std::optional<std::string> length_unit;
   std::map<std::string, std::string> output_units;
-  bool periodic = false;
-  std::string device;           ///< what it was made for; a TorchScript file runs on any
-  std::string instruction_set;  ///< what the CPU must have to run compiled code
-  std::string torch_version;    ///< version of PyTorch that wrote it
+  Digests sha256;
+  std::map<std::string, std::string> versions;  ///< of the packages that wrote the file
+  std::optional<std::int64_t> opset;
+  std::string device;  ///< what it was made for; a TorchScript file runs on any
+  std::optional<std::string> instruction_set;  ///< what the CPU must have to run compiled code
   std::string created;
+  std::optional<Parity> parity;  ///< null only while it is exported
+  Probe probe;
+  OFCV_FIELDS(schema, format, details, inputs, outputs, options, atoms, elements, length_unit,
+              output_units, sha256, versions, opset, device, instruction_set, created, parity,
+              probe)
+
   nlohmann::json document;  ///< everything, as it stands in the file
 
-  static constexpr int schema = 1;
-
-  /// Throws unless `text` is metadata of this schema.
+  /// Throws unless `text` is metadata of schema 2.
   static Metadata parse(const std::string& text);
+
+  std::string kind() const {
+    return std::visit([](const auto& facts) { return facts.kind; }, details);
+  }
+
+  /// Whether a box is an input.
+  bool periodic() const {
+    return std::ranges::any_of(inputs, [](const TensorSpec& spec) { return spec.name == "box"; });
+  }
+
+  /// The facts about a collective variable, or the one behind a contract; else null.
+  const VariableDetails* variable() const {
+    if (const auto* contract = std::get_if<ContractDetails>(&details)) return &contract->variable;
+    return std::get_if<VariableDetails>(&details);
+  }
 };
 
-namespace detail {
-
-inline Dimension parse_dimension(const nlohmann::json& entry) {
-  if (entry.is_string() && !entry.get<std::string>().empty()) return {0, entry.get<std::string>()};
-  const auto size = entry.get<std::int64_t>();
-  if (size < 0) throw Error("model", "sizes of at least 0 in the metadata", std::to_string(size));
-  return {size, ""};
-}
-
-template <typename T>
-std::optional<T> parse_optional(const nlohmann::json& object, const char* key) {
-  if (!object.contains(key) || object.at(key).is_null()) return std::nullopt;
-  return object.at(key).get<T>();
-}
-
-inline TensorSpec parse_tensor_spec(const nlohmann::json& entry) {
-  TensorSpec spec;
-  spec.name = entry.at("name").get<std::string>();
-  const auto name = entry.at("dtype").get<std::string>();
-  const std::optional<DType> dtype = dtype_from_name(name);
-  if (!dtype) throw Error(spec.name, "dtype float32, float64, int32 or int64", name);
-  spec.dtype = *dtype;
-  for (const nlohmann::json& size : entry.at("shape")) spec.shape.push_back(parse_dimension(size));
-  spec.low = parse_optional<std::int64_t>(entry, "low");
-  if (entry.contains("high") && entry.at("high").is_string()) {
-    spec.high_symbol = entry.at("high").get<std::string>();
-  } else {
-    spec.high = parse_optional<std::int64_t>(entry, "high");
-  }
-  return spec;
-}
-
-}  // namespace detail
-
-inline Metadata Metadata::parse(const std::string& text) {
-  Metadata metadata;
-  try {
-    metadata.document = nlohmann::json::parse(text);
-    const nlohmann::json& document = metadata.document;
-    const nlohmann::json& version = document.at("schema");
-    if (version != schema) {
-      throw Error("model", "metadata of schema " + std::to_string(schema),
-                  "schema " + version.dump());
-    }
-    metadata.kind = document.at("kind").get<std::string>();
-    metadata.format = document.at("format").get<std::string>();
-    for (const nlohmann::json& entry : document.at("inputs")) {
-      metadata.inputs.push_back(detail::parse_tensor_spec(entry));
-    }
-    for (const nlohmann::json& entry : document.at("outputs")) {
-      metadata.outputs.push_back(detail::parse_tensor_spec(entry));
-    }
-    metadata.details = document.value("details", nlohmann::json::object());
-    metadata.atoms = detail::parse_optional<std::vector<std::int64_t>>(document, "atoms");
-    metadata.length_unit = detail::parse_optional<std::string>(document, "length_unit");
-    const auto units = document.value("output_units", nlohmann::json::object());
-    for (const auto& [name, unit] : units.items()) {
-      if (unit.is_string()) metadata.output_units[name] = unit.get<std::string>();
-    }
-    metadata.periodic = detail::parse_optional<bool>(document, "periodic").value_or(false);
-    metadata.device = detail::parse_optional<std::string>(document, "device").value_or("");
-    metadata.instruction_set =
-        detail::parse_optional<std::string>(document, "instruction_set").value_or("");
-    const auto versions = document.value("versions", nlohmann::json::object());
-    metadata.torch_version = detail::parse_optional<std::string>(versions, "torch").value_or("");
-    metadata.created = detail::parse_optional<std::string>(document, "created").value_or("");
-  } catch (const nlohmann::json::exception&) {
-    throw Error("model", "metadata of schema " + std::to_string(schema),
-                "an incomplete or malformed ofcv.json");
-  }
-  return metadata;
-}
+#undef OFCV_FIELDS
+#undef OFCV_FIELDS_WITH_DEFAULTS
 
 }  // namespace ofcv
+
+#include "ofcv/internal/parse_metadata.hpp"

@@ -18,11 +18,11 @@
 /// add_subdirectory this folder and link ofcv::ofcv.
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/cuda.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <exception>
@@ -38,6 +38,7 @@
 #include "ofcv/error.hpp"
 #include "ofcv/fixed_order.hpp"
 #include "ofcv/graph.hpp"
+#include "ofcv/internal/thread_count.hpp"
 #include "ofcv/machine.hpp"
 #include "ofcv/metadata.hpp"
 #include "ofcv/torchscript.hpp"
@@ -59,22 +60,13 @@ inline Metadata read_metadata(const std::string& path) {
 namespace detail {
 
 constexpr at::ScalarType scalar_type(DType dtype) {
-  switch (dtype) {
-    case DType::float32:
-      return at::kFloat;
-    case DType::float64:
-      return at::kDouble;
-    case DType::int32:
-      return at::kInt;
-    case DType::int64:
-      return at::kLong;
-  }
-  return at::ScalarType::Undefined;
+  constexpr std::array types = {at::kFloat, at::kDouble, at::kInt, at::kLong, at::kBool};
+  return types[static_cast<std::size_t>(dtype)];
 }
 
 /// The name as numpy spells it, for any type of LibTorch's.
 inline std::string scalar_type_name(at::ScalarType type) {
-  for (const DType dtype : {DType::float32, DType::float64, DType::int32, DType::int64}) {
+  for (const DType dtype : dtypes) {
     if (scalar_type(dtype) == type) return dtype_name(dtype);
   }
   return c10::toString(type);
@@ -91,6 +83,19 @@ inline at::Tensor borrowed(const void* data, const Shape& shape, DType dtype) {
       std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU), type);
   tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shape);
   return tensor;
+}
+
+/// Converts float to double or back, and returns whether it was one of those. Tensor::copy_ does
+/// the same and takes a microsecond to get going.
+inline bool convert(DType from, const void* source, DType to, void* target, std::int64_t size) {
+  if (from == DType::float64 && to == DType::float32) {
+    std::copy_n(static_cast<const double*>(source), size, static_cast<float*>(target));
+  } else if (from == DType::float32 && to == DType::float64) {
+    std::copy_n(static_cast<const float*>(source), size, static_cast<double*>(target));
+  } else {
+    return false;
+  }
+  return true;
 }
 
 inline std::span<const std::int64_t> sizes(const at::Tensor& tensor) {
@@ -127,25 +132,6 @@ inline c10::Device parse_device(const std::string& text) {
   }
   return c10::Device(at::kCUDA, index);
 }
-
-/// Lets LibTorch use a number of threads for a while; 0 leaves it alone. A thread that uses
-/// LibTorch for the first time meanwhile starts with this number.
-class ThreadCount {
- public:
-  explicit ThreadCount(int number)
-      : before_(at::get_num_threads()), changes_(number > 0 && number != before_) {
-    if (changes_) at::set_num_threads(number);
-  }
-  ~ThreadCount() {
-    if (changes_) at::set_num_threads(before_);
-  }
-  ThreadCount(const ThreadCount&) = delete;
-  ThreadCount& operator=(const ThreadCount&) = delete;
-
- private:
-  int before_;
-  bool changes_;
-};
 
 }  // namespace detail
 
@@ -214,41 +200,48 @@ class Model {
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       require_same_shape(metadata_.outputs[i], results[i], outputs[i]);
     }
-    for (std::size_t i = 0; i < outputs.size(); ++i) write(results[i], outputs[i]);
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      write(metadata_.outputs[i].dtype, results[i], outputs[i]);
+    }
   }
 
   /// The caller's memory as the tensor that input `spec` takes, on the CPU: the memory itself
   /// where the dtype matches, a converted copy otherwise.
   static at::Tensor as_tensor(const TensorSpec& spec, const View& view) {
     const at::Tensor tensor = detail::borrowed(view.data, view.shape, view.dtype);
-    return view.dtype == spec.dtype ? tensor : tensor.to(detail::scalar_type(spec.dtype));
+    if (view.dtype == spec.dtype) return tensor;
+    const at::ScalarType type = detail::scalar_type(spec.dtype);
+    at::Tensor copy = at::detail::empty_cpu(view.shape, type);
+    void* target = copy.mutable_data_ptr();
+    const bool done = detail::convert(view.dtype, view.data, spec.dtype, target, copy.numel());
+    return done ? copy : tensor.to(type);
   }
 
  private:
   Model(Archive archive, const std::string& path, c10::Device device, int threads, Sums sums)
       : metadata_(Metadata::parse(archive.metadata_text())),
-        box_is_orthorhombic_(metadata_.details.contains("box") &&
-                             metadata_.details.at("box") == "orthorhombic"),
+        box_is_orthorhombic_(metadata_.variable() != nullptr &&
+                             metadata_.variable()->box.run_time == BoxShape::orthorhombic),
         device_(device),
         threads_(threads),
         needs_fixed_order_(device.is_cuda() &&
                            (sums == Sums::fixed_order || metadata_.format != "torchscript")),
-        graph_(load(archive, metadata_, path, device)) {}
+        graph_(load(archive, path)) {}
 
   static int checked(int threads) {
     if (threads < 0) throw Error("threads", "0 or more", std::to_string(threads));
     return threads;
   }
 
-  static Graph load(Archive& archive, const Metadata& metadata, const std::string& path,
-                    c10::Device device) {
-    const bool is_compiled = metadata.format == "aotinductor";
-    if (!is_compiled && metadata.format != "torchscript") {
-      throw Error("model", "format torchscript or aotinductor", "format " + metadata.format);
+  Graph load(Archive& archive, const std::string& path) const {
+    const bool is_compiled = metadata_.format == "aotinductor";
+    if (!is_compiled && metadata_.format != "torchscript") {
+      throw Error("model", "format torchscript or aotinductor", "format " + metadata_.format);
     }
-    if (is_compiled) require_this_machine(metadata, device);
+    if (is_compiled) require_this_machine(metadata_, device_);
+    const detail::ThreadCount threads(threads_);
     try {
-      return is_compiled ? load_aotinductor(archive, device) : load_torchscript(archive, device);
+      return is_compiled ? load_aotinductor(archive, device_) : load_torchscript(archive, device_);
     } catch (const Error&) {
       throw;
     } catch (const std::exception& error) {
@@ -275,13 +268,14 @@ class Model {
     return results;
   }
 
-  // A plain copy of the bytes where that is enough: copy_ takes a microsecond to get going.
-  static void write(const at::Tensor& result, const MutableView& output) {
-    const at::ScalarType type = detail::scalar_type(output.dtype);
-    if (result.is_cpu() && result.is_contiguous() && result.scalar_type() == type) {
+  // A plain copy of the bytes where that is enough.
+  static void write(DType dtype, const at::Tensor& result, const MutableView& output) {
+    const bool is_plain = result.is_cpu() && result.is_contiguous();
+    if (is_plain && dtype == output.dtype) {
       std::memcpy(output.data, result.const_data_ptr(), result.nbytes());
-    } else {
-      at::from_blob(output.data, output.shape, type).copy_(result);
+    } else if (!is_plain || !detail::convert(dtype, result.const_data_ptr(), output.dtype,
+                                             output.data, result.numel())) {
+      at::from_blob(output.data, output.shape, detail::scalar_type(output.dtype)).copy_(result);
     }
   }
 
@@ -338,6 +332,8 @@ class Model {
         return require_range(spec, host.const_data_ptr<std::int32_t>(), detail::sizes(host));
       case DType::int64:
         return require_range(spec, host.const_data_ptr<std::int64_t>(), detail::sizes(host));
+      case DType::boolean:
+        return;
     }
   }
 
@@ -345,19 +341,20 @@ class Model {
   void require_numbers(const TensorSpec& spec, const T* data,
                        std::span<const std::int64_t> shape) const {
     require_finite(spec.name, data, shape);
-    if (spec.name == "box" && count(shape) == 9) require_box(data, box_is_orthorhombic_);
+    if (spec.name == "box" && count(shape) == 9) {
+      require_box(lattice_from(data), box_is_orthorhombic_);
+    }
   }
 
   template <typename T>
   static void require_range(const TensorSpec& spec, const T* data,
                             std::span<const std::int64_t> sizes) {
-    std::optional<std::int64_t> high = spec.high;
-    for (std::size_t i = 0; i < sizes.size(); ++i) {
-      const bool is_end = spec.shape[i].is_symbolic() && spec.shape[i].symbol == spec.high_symbol;
-      if (is_end) high = sizes[i];
+    if (!spec.low || !spec.high) return;
+    std::int64_t high = spec.high->size;
+    for (std::size_t i = 0; i < sizes.size() && spec.high->is_symbolic(); ++i) {
+      if (spec.shape[i].symbol == spec.high->symbol) high = sizes[i];
     }
-    if (!spec.low || !high) return;
-    require_in_range(spec.name, data, count(sizes), *spec.low, *high);
+    require_in_range(spec.name, data, count(sizes), *spec.low, high);
   }
 
   Metadata metadata_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <span>
 #include <string>
@@ -12,7 +13,7 @@ namespace ofcv {
 
 using Unit = std::pair<std::string_view, double>;
 
-/// In nm; CODATA 2018 for the bohr. The same as in the Python package's units.py.
+/// In nm; CODATA 2018 for the bohr. The same as in Python's base/units.py.
 inline constexpr std::array<Unit, 4> lengths = {
     {{"nm", 1.0}, {"A", 0.1}, {"angstrom", 0.1}, {"bohr", 0.0529177210903}}};
 
@@ -30,37 +31,24 @@ inline std::string names(std::span<const Unit> units) {
   return text;
 }
 
-inline double unit_size(const char* argument, std::span<const Unit> units, std::string_view name) {
-  for (const auto& [known, size] : units) {
-    if (known == name) return size;
-  }
+inline double size(const char* argument, std::span<const Unit> units, std::string_view name) {
+  const auto found = std::ranges::find(units, name, &Unit::first);
+  if (found != units.end()) return found->second;
   throw Error(argument, names(units), name.empty() ? "none" : std::string(name));
-}
-
-inline double factor(const char* argument, std::span<const Unit> units, std::string_view unit,
-                     std::string_view to) {
-  const double from_size = unit_size(argument, units, unit);
-  const double to_size = unit_size(argument, units, to);
-  return unit == to ? 1.0 : from_size / to_size;
 }
 
 }  // namespace detail
 
-/// The number by which a length in `unit` becomes one in the unit `to`.
-inline double length_factor(std::string_view unit, std::string_view to) {
-  return detail::factor("length_unit", lengths, unit, to);
+inline double length_in_nm(std::string_view unit) {
+  return detail::size("length_unit", lengths, unit);
 }
 
-/// The number by which an energy in `unit` becomes one in the unit `to`.
-inline double energy_factor(std::string_view unit, std::string_view to) {
-  return detail::factor("energy_unit", energies, unit, to);
+inline double energy_in_kj_per_mol(std::string_view unit) {
+  return detail::size("energy_unit", energies, unit);
 }
 
 inline bool is_energy_unit(std::string_view unit) {
-  for (const auto& [name, size] : energies) {
-    if (name == unit) return true;
-  }
-  return false;
+  return std::ranges::find(energies, unit, &Unit::first) != energies.end();
 }
 
 }  // namespace ofcv

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -28,28 +30,22 @@ inline std::string tuple_text(std::span<const std::int64_t> entries) {
   return text + (entries.size() == 1 ? ",)" : ")");
 }
 
-/// The caller's memory as a C-order array that is only read. Nothing is owned or copied.
-struct View {
-  template <Element T>
-  View(const T* data, Shape shape) : data(data), dtype(dtype_of<T>()), shape(std::move(shape)) {}
-  View(const void* data, DType dtype, Shape shape)
+/// The caller's memory as a C-order array. Nothing is owned or copied.
+template <typename Void>
+struct AnyView {
+  template <typename T>
+    requires Element<std::remove_const_t<T>> && std::convertible_to<T*, Void*>
+  AnyView(T* data, Shape shape)
+      : data(data), dtype(dtype_of<std::remove_const_t<T>>()), shape(std::move(shape)) {}
+  AnyView(Void* data, DType dtype, Shape shape)
       : data(data), dtype(dtype), shape(std::move(shape)) {}
 
-  const void* data;
+  Void* data;
   DType dtype;
   Shape shape;
 };
 
-/// The caller's memory as a C-order array that results are written to.
-struct MutableView {
-  template <Element T>
-  MutableView(T* data, Shape shape) : data(data), dtype(dtype_of<T>()), shape(std::move(shape)) {}
-  MutableView(void* data, DType dtype, Shape shape)
-      : data(data), dtype(dtype), shape(std::move(shape)) {}
-
-  void* data;
-  DType dtype;
-  Shape shape;
-};
+using View = AnyView<const void>;   ///< is only read
+using MutableView = AnyView<void>;  ///< is written to
 
 }  // namespace ofcv

@@ -1,8 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <fstream>
@@ -11,19 +9,21 @@
 #include <string_view>
 #include <vector>
 
+#include "common/options.hpp"
+#include "ofcv/atoms.hpp"
+#include "ofcv/box.hpp"
 #include "ofcv/error.hpp"
 
-/// Extended XYZ and plain XYZ: positions and lattice vectors of one or several frames with the same
-/// atoms, in the units of the file.
+/// Extended XYZ and plain XYZ: one or several frames with the same atoms, in the units of the file.
 namespace xyz {
-
-using Lattice = std::array<double, 9>;  ///< three vectors as rows
 
 struct Frames {
   std::int64_t n_frames = 0;
   std::int64_t n_atoms = 0;
-  std::vector<double> positions;                 ///< (n_frames, n_atoms, 3)
-  std::vector<std::optional<Lattice>> lattices;  ///< (n_frames); nothing where a frame has none
+  std::vector<double> positions;  ///< (n_frames, n_atoms, 3)
+  ofcv::Elements elements;        ///< (n_atoms); nothing where the frames do not tell
+  std::vector<std::optional<ofcv::Lattice>> lattices;  ///< (n_frames); nothing where there is none
+  std::vector<std::string> pbc;                        ///< (n_frames), e.g. `T T F`
 };
 
 namespace detail {
@@ -37,13 +37,6 @@ inline std::vector<std::string_view> split(std::string_view text, std::string_vi
     if (end == text.size()) break;
   }
   return words;
-}
-
-template <typename T>
-bool parse(std::string_view word, T& value) {
-  if (word.starts_with('+')) word.remove_prefix(1);
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-  return error == std::errc{} && end == word.data() + word.size();
 }
 
 /// The value of `key` in a comment line such as `Lattice="9 0 0 ..."
@@ -63,24 +56,23 @@ inline std::string_view comment_value(std::string_view comment, std::string_view
   return {};
 }
 
-inline std::optional<Lattice> parse_lattice(std::string_view text, const std::string& where) {
+inline std::optional<ofcv::Lattice> parse_lattice(std::string_view text, const std::string& where) {
   if (text.empty()) return std::nullopt;
-  const std::vector<std::string_view> words = split(text, " \t");
-  Lattice lattice;
-  bool fits = words.size() == lattice.size();
-  for (std::size_t i = 0; fits && i < lattice.size(); ++i) {
-    fits = parse(words[i], lattice[i]) && std::isfinite(lattice[i]);
+  std::vector<double> numbers;
+  for (const std::string_view word : split(text, " \t")) {
+    numbers.push_back(parse_number<double>(word).value_or(std::nan("")));
   }
-  if (!fits) {
+  if (numbers.size() != 9 || std::ranges::any_of(numbers, [](double x) { return std::isnan(x); })) {
     throw ofcv::Error(where, "Lattice=\"ax ay az bx by bz cx cy cz\"",
                       "'" + std::string(text) + "'");
   }
-  return lattice;
+  return ofcv::lattice_from(numbers.data());
 }
 
-/// Where the positions stand in an atom's line.
+/// Where things stand in an atom's line.
 struct Columns {
   std::size_t position = 1;
+  std::optional<std::size_t> species = 0;
   std::size_t total = 0;  ///< 0 for plain XYZ: at least four
 };
 
@@ -90,11 +82,12 @@ inline Columns parse_columns(std::string_view properties, const std::string& whe
                               "'" + std::string(properties) + "'");
   const std::vector<std::string_view> words = split(properties, ":");
   if (words.size() % 3 != 0) throw malformed;
-  Columns columns;
+  Columns columns{.species = std::nullopt};
   bool found = false;
   for (std::size_t i = 0; i < words.size(); i += 3) {
-    std::size_t width = 0;
-    if (!parse(words[i + 2], width) || width < 1 || width > 1000) throw malformed;
+    const auto width = parse_number<std::size_t>(words[i + 2]).value_or(0);
+    if (width < 1 || width > 1000) throw malformed;
+    if (words[i] == "species" && width == 1) columns.species = columns.total;
     if (words[i] == "pos") {
       if (found || words[i + 1] != "R" || width != 3) throw malformed;
       columns.position = columns.total;
@@ -127,10 +120,12 @@ inline Frames read(const std::string& path) {
     if (head.empty()) {
       if (stream.peek() == std::ifstream::traits_type::eof()) break;
     }
-    std::int64_t n_atoms = 0;
-    if (head.size() != 1 || !detail::parse(head[0], n_atoms) || n_atoms < 1) {
+    const std::optional<std::int64_t> number =
+        head.size() == 1 ? parse_number<std::int64_t>(head[0]) : std::nullopt;
+    if (number.value_or(0) < 1) {
       throw ofcv::Error(where(), "the number of atoms", "'" + line + "'");
     }
+    const std::int64_t n_atoms = *number;
     if (frames.n_frames > 0 && n_atoms != frames.n_atoms) {
       throw ofcv::Error(where(), std::to_string(frames.n_atoms) + " atoms as in the first frame",
                         std::to_string(n_atoms));
@@ -140,6 +135,8 @@ inline Frames read(const std::string& path) {
         detail::parse_columns(detail::comment_value(line, "Properties"), where());
     frames.lattices.push_back(
         detail::parse_lattice(detail::comment_value(line, "Lattice"), where()));
+    frames.pbc.emplace_back(detail::comment_value(line, "pbc"));
+    if (frames.n_frames == 0 && columns.species) frames.elements.emplace();
 
     for (std::int64_t atom = 0; atom < n_atoms; ++atom) {
       if (!next_line()) {
@@ -154,11 +151,17 @@ inline Frames read(const std::string& path) {
             std::to_string(words.size()));
       }
       for (std::size_t dim = 0; dim < 3; ++dim) {
-        double& value = frames.positions.emplace_back();
         const std::string_view word = words[columns.position + dim];
-        if (!detail::parse(word, value) || !std::isfinite(value)) {
-          throw ofcv::Error(where(), "a coordinate", "'" + std::string(word) + "'");
-        }
+        const std::optional<double> coordinate = parse_number<double>(word);
+        if (!coordinate) throw ofcv::Error(where(), "a coordinate", "'" + std::string(word) + "'");
+        frames.positions.push_back(*coordinate);
+      }
+      if (!frames.elements || !columns.species) continue;
+      const std::string element(words[*columns.species]);
+      if (frames.n_frames == 0) frames.elements->push_back(element);
+      const std::string& before = frames.elements->at(static_cast<std::size_t>(atom));
+      if (element != before) {
+        throw ofcv::Error(where(), before + " as in the first frame", element);
       }
     }
     frames.n_atoms = n_atoms;

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <functional>
@@ -38,8 +39,7 @@ using Functional = std::function<std::pair<double, at::Tensor>(const at::Tensor&
 
 struct Result {
   at::Tensor coeffs;
-  std::vector<double> energies;
-  std::vector<double> gradient_norms;
+  std::vector<std::array<double, 2>> history;  ///< energy and gradient norm of every iteration
   bool converged = false;
 };
 
@@ -63,15 +63,14 @@ inline Result minimise(const Functional& functional, const Problem& problem, at:
     const double mu = Pw.dot(gradient).item<double>() / wPw;
     const at::Tensor projected = gradient - w * mu;
     const at::Tensor direction = problem.preconditioner.mv(projected);
-    result.energies.push_back(learned +
-                              coeffs.dot(potential / 2 + problem.external).item<double>());
+    const double energy = learned + coeffs.dot(potential / 2 + problem.external).item<double>();
     const double squared_norm = projected.dot(direction).item<double>();
     if (!(squared_norm >= 0)) {
       throw ofcv::Error("preconditioner", "a positive definite matrix", "one that is not");
     }
-    result.gradient_norms.push_back(std::sqrt(squared_norm));
-    result.converged = result.gradient_norms.back() <= settings.tolerance;
-    const auto iterations = static_cast<std::int64_t>(result.energies.size()) - 1;
+    result.history.push_back({energy, std::sqrt(squared_norm)});
+    result.converged = result.history.back()[1] <= settings.tolerance;
+    const auto iterations = static_cast<std::int64_t>(result.history.size()) - 1;
     if (result.converged || iterations == settings.max_iterations) break;
     velocity = velocity * settings.momentum - direction * settings.step_size;
     coeffs = coeffs + velocity;

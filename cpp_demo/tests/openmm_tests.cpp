@@ -1,5 +1,4 @@
-// Tests of ofcv::OpenMMForce on the files that openmm_test.py makes. Usage: ofcv_openmm_tests
-// FOLDER
+// Tests of ofcv::OpenMMForce on the files that openmm_test.py makes. Usage: openmm_tests FOLDER
 
 #include <openmm/Context.h>
 #include <openmm/NonbondedForce.h>
@@ -17,7 +16,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "ofcv_force.hpp"
+#include "openmm/ofcv_force.hpp"
 
 namespace {
 
@@ -144,6 +143,13 @@ void test_refused(const fs::path& folder) {
               "box: expected a periodic system, got one without a box");
   CHECK_ERROR(Run(list(bias(folder / "restraint.pt")), false, 5),
               "atoms: expected indices below the system's 5 atoms, got 5");
+  CHECK_ERROR(Run(list(bias(folder / "restraint.pt", {.elements = {{"C", "C"}}}))),
+              "elements: expected those of the system's 7 particles, got 2");
+  const std::vector<std::string> elements = {"C", "C", "N", "C", "C", "O", "C"};
+  Run(list(bias(folder / "restraint.pt", {.elements = elements})));
+  CHECK_ERROR(
+      Run(list(bias(folder / "restraint.pt", {.elements = std::vector<std::string>(7, "C")}))),
+      "atoms: expected O as atom 5 (zero-based), got C");
   CHECK_ERROR(Run(list(bias(folder / "cv.pt"))),
               "model: expected a bias, whose values are in kJ/mol, kcal/mol, eV, Hartree, "
               "got a collective_variable in no unit");
@@ -152,27 +158,16 @@ void test_refused(const fs::path& folder) {
   CHECK_ERROR(Run(list(bias(folder / "restraint.pt", {.parameters = {{"centre", {1, 2}}}}))),
               "centre: expected shape (1,), got (2,)");
   CHECK_ERROR(Run(list(bias(folder / "pull.pt", {.parameters = {{"time", {1}}}}))),
-              "parameters: expected none for time, the context's own, got one");
+              "parameters: expected none, got time");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::cerr << "usage: ofcv_openmm_tests FOLDER\n";
-    return 1;
-  }
-  const std::vector<std::pair<const char*, void (*)(const fs::path&)>> tests = {
-      {"forces", test_forces}, {"parameters", test_parameters}, {"moving", test_moving},
-      {"box", test_box},       {"refused", test_refused},
-  };
-  for (const auto& [name, test] : tests) {
-    try {
-      test(argv[1]);
-    } catch (const std::exception& error) {
-      std::cerr << name << ": " << error.what() << "\n";
-      return 1;
-    }
-  }
-  return 0;
+  return check::run(argc, argv,
+                    {{"forces", test_forces},
+                     {"parameters", test_parameters},
+                     {"moving", test_moving},
+                     {"box", test_box},
+                     {"refused", test_refused}});
 }

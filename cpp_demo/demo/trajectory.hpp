@@ -2,31 +2,40 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <numeric>
+#include <cstring>
 #include <string>
 #include <vector>
 
-#include "array.hpp"
+#include "common/array.hpp"
+#include "demo/xyz.hpp"
+#include "ofcv/atoms.hpp"
+#include "ofcv/box.hpp"
 #include "ofcv/error.hpp"
 #include "ofcv/metadata.hpp"
 #include "ofcv/units.hpp"
-#include "xyz.hpp"
 
 /// The frames of an .xyz file, in Angstrom, as the positions and the box of a `collective_variable`
 /// artifact, in its unit.
 class Trajectory {
  public:
-  /// Throws unless the artifact's unit is known and the frames have all of its atoms.
+  /// Throws unless the frames have the artifact's atoms, elements and box, where it has its own.
   Trajectory(const ofcv::Metadata& metadata, const std::string& path)
       : path_(path),
-        unit_(ofcv::length_factor(metadata.length_unit.value_or(""), "A")),
-        atoms_(atoms_of(metadata)),
+        unit_(ofcv::length_in_nm(metadata.length_unit.value_or("")) / ofcv::length_in_nm("A")),
+        atoms_(ofcv::atoms_of(metadata, metadata.variable()->n_atoms)),
         frames_(xyz::read(path)) {
+    ofcv::require_positions(*metadata.variable());
     // The frames have the same number of atoms, so the first one is the first that lacks some.
-    const std::int64_t needed = *std::max_element(atoms_.begin(), atoms_.end()) + 1;
+    const std::int64_t needed = std::ranges::max(atoms_) + 1;
     if (frames_.n_atoms < needed) {
       throw ofcv::Error("positions", "at least " + std::to_string(needed) + " atoms",
                         std::to_string(frames_.n_atoms) + " in frame 0");
+    }
+    ofcv::require_elements(metadata, atoms_, frames_.elements);
+    for (const ofcv::Lattice& own : metadata.variable()->box.fixed) {
+      for (std::size_t frame = 0; frame < frames_.lattices.size(); ++frame) {
+        ofcv::require_same_box(own, lattice(frame));
+      }
     }
   }
 
@@ -47,17 +56,13 @@ class Trajectory {
   /// (3, 3): the lattice vectors as rows. Throws unless all frames have the same.
   Array box() const {
     for (std::size_t frame = 0; frame < frames_.lattices.size(); ++frame) {
-      const std::string here = " frame " + std::to_string(frame);
-      if (!frames_.lattices[frame]) {
-        throw ofcv::Error("box", "lattice vectors", "none in" + here);
-      }
-      if (frames_.lattices[frame] != frames_.lattices[0]) {
-        throw ofcv::Error("box", "one box for all frames", "others from" + here);
+      if (lattice(frame) != lattice(0)) {
+        throw ofcv::Error("box", "one box for all frames",
+                          "others from frame " + std::to_string(frame));
       }
     }
-    const xyz::Lattice& lattice = frames_.lattices.at(0).value();
     Array box(ofcv::DType::float64, {3, 3});
-    for (std::size_t i = 0; i < lattice.size(); ++i) box.data<double>()[i] = lattice[i] / unit_;
+    std::memcpy(box.data<double>(), lattice(0).data(), box.bytes.size());
     return box;
   }
 
@@ -67,16 +72,15 @@ class Trajectory {
   }
 
  private:
-  static std::vector<std::int64_t> atoms_of(const ofcv::Metadata& metadata) {
-    std::vector<std::int64_t> atoms = metadata.atoms.value_or(std::vector<std::int64_t>());
-    if (!metadata.atoms) {
-      atoms.resize(metadata.details.value("n_atoms", std::size_t{0}));
-      std::iota(atoms.begin(), atoms.end(), 0);
+  /// The lattice vectors of a frame in the artifact's unit.
+  ofcv::Lattice lattice(std::size_t frame) const {
+    const std::string here = " in frame " + std::to_string(frame);
+    if (!frames_.lattices[frame]) throw ofcv::Error("box", "lattice vectors", "none" + here);
+    const std::string& pbc = frames_.pbc[frame];
+    if (pbc.find_first_of("Ff0") != pbc.npos) {
+      throw ofcv::Error("box", "a periodic system", "one with pbc=\"" + pbc + "\"" + here);
     }
-    if (atoms.empty() || *std::min_element(atoms.begin(), atoms.end()) < 0) {
-      throw ofcv::Error("model", "zero-based indices of atoms in the metadata", "others");
-    }
-    return atoms;
+    return ofcv::lattice_from(frames_.lattices[frame]->front().data(), 1 / unit_);
   }
 
   std::string path_;

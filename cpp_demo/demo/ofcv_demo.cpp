@@ -3,27 +3,69 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
-#include <memory>
 #include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "arguments.hpp"
-#include "array.hpp"
-#include "atomic_file.hpp"
-#include "npy.hpp"
+#include "common/array.hpp"
+#include "common/npy.hpp"
+#include "common/options.hpp"
+#include "common/output_files.hpp"
+#include "demo/pairwise_distances.hpp"
+#include "demo/trajectory.hpp"
+#include "demo/xyz.hpp"
 #include "ofcv/model.hpp"
-#include "pairwise_distances.hpp"
-#include "trajectory.hpp"
-#include "xyz.hpp"
 
 namespace {
 
 constexpr int n_warm_up = 5;
+
+constexpr const char* usage =
+    R"(usage: ofcv_demo --model FILE --input [NAME=]FILE ... [--output [NAME=]FILE ...]
+
+Evaluates an ofcv-export artifact on arrays from files and times it.
+
+  --model FILE           the artifact (.pt or .pt2)
+  --input [NAME=]FILE    an input, as .npy; without NAME the first input that has none yet.
+                         A missing ref_idx counts the frames from 0. Positions may come as .xyz
+                         (plain or extended): a collective_variable takes its atoms from them,
+                         converted from Angstrom to its unit, and a missing box from the frames'
+                         Lattice; for a sparse_chain_rule of pair distances they stand in for
+                         descriptors_wrt_positions, which are computed from them.
+  --output [NAME=]FILE   where a result goes, as .npy; NAME is needed where there are several
+  --device cpu|cuda      where to run (default: cpu)
+  --repeat N             timed calls (default: 20), after 5 calls that are not timed
+  --threads N            threads of LibTorch (default: 1)
+  --metadata             print the artifact's metadata as JSON and stop; runs nothing
+  --help                 print this and stop
+
+Exit code: 0, or 2 with one line on stderr when something is wrong.
+)";
+
+/// A file given as `FILE` or `NAME=FILE`.
+struct NamedFile {
+  std::string name;  ///< empty where none was given
+  std::string path;
+};
+
+std::vector<NamedFile> named_files(const std::vector<std::string>& words) {
+  std::vector<NamedFile> files;
+  for (const std::string& word : words) {
+    const auto equals =
+        std::ranges::find_if(word, [](unsigned char c) { return !std::isalnum(c) && c != '_'; });
+    if (equals == word.begin() || equals == word.end() || *equals != '=') {
+      files.push_back({"", word});
+    } else {
+      files.push_back({{word.begin(), equals}, {equals + 1, word.end()}});
+    }
+  }
+  return files;
+}
 
 /// An input and where it came from, for the report.
 struct Input {
@@ -71,7 +113,7 @@ std::vector<Input> read_inputs(const ofcv::Metadata& metadata,
   std::optional<Trajectory> trajectory;
   for (const NamedFile& file : files) {
     const bool holds_positions = is_xyz(file) && (file.name.empty() || file.name == "positions");
-    if (holds_positions && metadata.kind == "collective_variable") {
+    if (holds_positions && std::holds_alternative<ofcv::VariableDetails>(metadata.details)) {
       trajectory.emplace(metadata, file.path);
       bind("positions", {trajectory->positions(), trajectory->source()});
     } else if (holds_positions) {
@@ -139,14 +181,11 @@ std::vector<Array> make_outputs(const ofcv::Metadata& metadata, const std::vecto
 
 /// All outputs are written before the first one takes its name.
 void write_outputs(const std::vector<Array>& outputs, const std::vector<std::string>& paths) {
-  std::vector<std::unique_ptr<AtomicFile>> files;
+  OutputFiles files;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    if (paths[i].empty()) continue;
-    files.push_back(std::make_unique<AtomicFile>(paths[i]));
-    npy::write(files.back()->stream(), outputs[i].view());
-    files.back()->close();
+    if (!paths[i].empty()) npy::write(files.open(paths[i]), outputs[i].view());
   }
-  for (const auto& file : files) file->commit();
+  files.commit();
 }
 
 /// Median wall time of a call in microseconds.
@@ -169,17 +208,22 @@ std::string describe(const Array& array) {
   return std::string(ofcv::dtype_name(array.dtype)) + " " + ofcv::tuple_text(array.shape);
 }
 
-void run(const Arguments& arguments) {
-  if (arguments.metadata) {
-    std::cout << ofcv::read_metadata(arguments.model).document.dump(2) << "\n";
-    return;
+int run(const Options& options) {
+  const std::string path = options.required("--model", "a file");
+  const std::string device = options.text("--device", "cpu");
+  const int repeat = options.positive_integer("--repeat", 20);
+  const int threads = options.positive_integer("--threads", 1);
+  if (options.has("--metadata")) {
+    std::cout << ofcv::read_metadata(path).document.dump(2) << "\n";
+    return 0;
   }
-  at::set_num_interop_threads(arguments.threads);
+  at::set_num_interop_threads(threads);
 
-  const ofcv::Model model(arguments.model, arguments.device, arguments.threads);
+  const ofcv::Model model(path, device, threads);
   const ofcv::Metadata& metadata = model.metadata();
-  const std::vector<std::string> paths = output_paths(metadata, arguments.outputs);
-  const std::vector<Input> inputs = read_inputs(metadata, arguments.inputs);
+  const std::vector<std::string> paths =
+      output_paths(metadata, named_files(options.all("--output")));
+  const std::vector<Input> inputs = read_inputs(metadata, named_files(options.all("--input")));
   std::vector<Array> outputs = make_outputs(metadata, inputs);
 
   std::vector<ofcv::View> input_views;
@@ -187,11 +231,10 @@ void run(const Arguments& arguments) {
   std::vector<ofcv::MutableView> output_views;
   for (Array& output : outputs) output_views.push_back(output.mutable_view());
   const double microseconds =
-      median_time([&] { model.evaluate(input_views, output_views); }, arguments.repeat);
+      median_time([&] { model.evaluate(input_views, output_views); }, repeat);
   write_outputs(outputs, paths);
 
-  std::cout << "model   " << arguments.model << ": " << metadata.kind << " (" << metadata.format
-            << ")\n";
+  std::cout << "model   " << path << ": " << metadata.kind() << " (" << metadata.format << ")\n";
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     std::cout << "input   " << metadata.inputs[i].name << ": " << describe(inputs[i].array) << ", "
               << inputs[i].source << "\n";
@@ -201,25 +244,10 @@ void run(const Arguments& arguments) {
               << (paths[i].empty() ? ", not written" : ", written to " + paths[i]) << "\n";
   }
   std::printf("time    %.1f us per call on %s with %d thread%s (median of %d calls after %d)\n",
-              microseconds, arguments.device.c_str(), arguments.threads,
-              arguments.threads == 1 ? "" : "s", arguments.repeat, n_warm_up);
+              microseconds, device.c_str(), threads, threads == 1 ? "" : "s", repeat, n_warm_up);
+  return 0;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    const Arguments arguments = Arguments::parse({argv + 1, argv + argc});
-    if (arguments.help) {
-      std::cout << Arguments::usage;
-    } else {
-      run(arguments);
-    }
-    return 0;
-  } catch (const ofcv::Error& error) {
-    std::cerr << "ofcv_demo: " << error.what() << "\n";
-  } catch (const std::exception& error) {
-    std::cerr << "ofcv_demo: " << ofcv::detail::reason(error) << "\n";
-  }
-  return 2;
-}
+int main(int argc, char** argv) { return run_program("ofcv_demo", usage, argc, argv, run); }

@@ -1,0 +1,268 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ofcv/atoms.hpp"
+#include "ofcv/box.hpp"
+#include "ofcv/error.hpp"
+#include "ofcv/lattice.hpp"
+#include "ofcv/metadata.hpp"
+#include "ofcv/model.hpp"
+#include "ofcv/units.hpp"
+#include "ofcv/validation.hpp"
+#include "ofcv/view.hpp"
+
+namespace ofcv {
+
+/// Values of run-time parameters by their names.
+using Parameters = std::map<std::string, std::vector<double>>;
+
+/// What an engine tells about itself.
+struct EngineSystem {
+  double length_unit = 1;                                           ///< in nm
+  double energy_unit = 1;                                           ///< in kJ/mol
+  std::int64_t n_atoms = std::numeric_limits<std::int64_t>::max();  ///< of the whole system
+  Elements elements = {};      ///< chemical symbols of all its atoms, where it knows them
+  bool periodic = true;        ///< whether it has a box
+  Parameters parameters = {};  ///< others than the artifact's defaults
+  std::string device = "cpu";  ///< cpu, cuda or cuda:<index>
+  int threads = 1;             ///< of LibTorch during a call; 0 leaves the choice to LibTorch
+};
+
+/// A collective variable, or a bias, in the units and on the atoms of an engine:
+///
+///     ofcv::EngineVariable variable("cv.pt2", {.n_atoms = n_atoms, .periodic = false});
+///     variable.evaluate(positions, nullptr);  // those of variable.atoms(), at every step
+///     variable.value(0), variable.derivatives(0);
+///
+/// A value that is an energy is in the engine's unit, any other in its own. Not to be called from
+/// several threads at once.
+class EngineVariable {
+ public:
+  /// Throws unless the artifact fits the engine's units, atoms and box.
+  EngineVariable(const std::string& path, const EngineSystem& system)
+      : model_(path, system.device, system.threads),
+        variable_(require_variable(metadata())),
+        atoms_(atoms_of(metadata(), variable_.n_atoms)),
+        length_(system.length_unit / length_in_nm(metadata().length_unit.value_or(""))) {
+    make_memory(metadata().inputs, inputs_, input_views_);
+    make_memory(metadata().outputs, outputs_, output_views_);
+    require_sizes();
+    if (is_energy()) {
+      const std::string& unit = metadata().output_units.at("values");
+      value_unit_ = energy_in_kj_per_mol(unit) / system.energy_unit;
+    }
+    const std::int64_t last = std::ranges::max(atoms_);
+    if (last >= system.n_atoms) {
+      throw Error("atoms",
+                  "indices below the system's " + std::to_string(system.n_atoms) + " atoms",
+                  std::to_string(last));
+    }
+    require_elements(metadata(), atoms_, system.elements);
+    if (takes_box() && !system.periodic) {
+      throw Error("box", "a periodic system", "one without a box");
+    }
+    for (const auto& [name, values] : variable_.parameters) set_input(name, values);
+    for (const auto& [name, values] : system.parameters) set_parameter(name, values);
+  }
+  EngineVariable(const EngineVariable&) = delete;
+  EngineVariable& operator=(const EngineVariable&) = delete;
+
+  const Metadata& metadata() const { return model_.metadata(); }
+
+  /// Zero-based indices of the artifact's atoms in the engine.
+  const std::vector<std::int64_t>& atoms() const { return atoms_; }
+
+  std::size_t n_outputs() const { return static_cast<std::size_t>(variable_.n_outputs); }
+
+  /// Whether the values are energies.
+  bool is_energy() const {
+    const auto unit = metadata().output_units.find("values");
+    return unit != metadata().output_units.end() && is_energy_unit(unit->second);
+  }
+
+  /// Whether `evaluate` needs a box.
+  bool takes_box() const { return metadata().periodic() || !gives_strain(); }
+
+  /// Whether there are strain derivatives: what a box that is part of the artifact contributes to
+  /// them is not known.
+  bool gives_strain() const { return variable_.box.fixed.empty(); }
+
+  /// Names and default values of the run-time parameters; the time is none of them.
+  Parameters parameters() const {
+    Parameters defaults = variable_.parameters;
+    if (variable_.time_unit) defaults.erase("time");
+    return defaults;
+  }
+
+  void set_parameter(const std::string& name, std::span<const double> values) {
+    const Parameters known = parameters();
+    if (!known.contains(name)) {
+      std::string names;
+      for (const auto& [entry, defaults] : known) names += (names.empty() ? "" : ", ") + entry;
+      throw Error("parameters", names.empty() ? "none" : names, name);
+    }
+    set_input(name, values);
+  }
+
+  /// Sets the simulation's time, in ps, for what depends on it.
+  void set_time(double time) {
+    if (variable_.time_unit) set_input("time", std::array{time});
+  }
+
+  /// Evaluates the artifact at the positions (n, 3) of its atoms, in its order. `box` is null or
+  /// holds lattice vectors as rows. With a box every atom is taken at its image nearest to the atom
+  /// before it, so that molecules are whole; without one as it is. A call that throws leaves the
+  /// results of the one before.
+  void evaluate(const double* positions, const double* box) {
+    if (box != nullptr) {
+      set_box(box);
+    } else if (takes_box()) {
+      throw Error("box", "shape (3, 3)", "none");
+    }
+    ofcv::require_finite("positions", positions, input_views_[0].shape);
+    place(positions, box != nullptr);
+    model_.evaluate(input_views_, output_views_);
+    const auto is_finite = [](const std::vector<double>& results) {
+      return detail::all_finite(results.data(), static_cast<std::int64_t>(results.size()));
+    };
+    if (!std::ranges::all_of(outputs_, is_finite)) {
+      throw Error("values", "finite values and derivatives", "NaN or infinity");
+    }
+    results_ = outputs_;
+    for (std::size_t i = 0; i < results_.size(); ++i) {
+      for (double& result : results_[i]) result *= value_unit_ * (i > 0 ? length_ : 1);
+    }
+  }
+
+  double value(std::size_t output) const { return results_.at(0).at(output); }
+
+  /// Derivatives of a value with respect to the positions, (n, 3).
+  std::span<const double> derivatives(std::size_t output) const {
+    const std::size_t size = 3 * atoms_.size();
+    return std::span(results_.at(1)).subspan(output * size, size);
+  }
+
+  /// Derivative of a value with respect to a strain of positions and box together,
+  /// sum_i x_i (x) dV/dx_i + h^T dV/dh with the lattice vectors as the rows of h; minus it is the
+  /// virial. The place of the molecule is of no matter, since the gradients add up to zero.
+  std::array<double, 9> strain_derivative(std::size_t output) const {
+    std::array<double, 9> strain{};
+    const auto add = [&](const double* row, const double* derivative) {
+      for (int i = 0; i < 9; ++i) strain[i] += row[i / 3] * derivative[i % 3] / length_;
+    };
+    for (std::size_t i = 0; i < inputs_[0].size(); i += 3) {
+      add(&inputs_[0][i], &derivatives(output)[i]);
+    }
+    for (std::size_t row = 0; metadata().periodic() && row < 3; ++row) {
+      add(&inputs_[1][3 * row], &results_.at(2)[9 * output + 3 * row]);
+    }
+    return strain;
+  }
+
+ private:
+  static const VariableDetails& require_variable(const Metadata& metadata) {
+    const auto* variable = std::get_if<VariableDetails>(&metadata.details);
+    if (variable == nullptr) throw Error("model", "a collective_variable", "a " + metadata.kind());
+    require_positions(*variable);
+    if (variable->time_unit.value_or("ps") != "ps") {
+      throw Error("time_unit", "ps", *variable->time_unit);
+    }
+    return *variable;
+  }
+
+  /// Doubles for one frame of each tensor; their views are what the model is called with.
+  template <typename AnyView>
+  static void make_memory(const std::vector<TensorSpec>& specs,
+                          std::vector<std::vector<double>>& memory, std::vector<AnyView>& views) {
+    for (const TensorSpec& spec : specs) {
+      Shape shape;
+      for (const Dimension& size : spec.shape) shape.push_back(size.is_symbolic() ? 1 : size.size);
+      auto& values = memory.emplace_back(static_cast<std::size_t>(count(shape)));
+      views.emplace_back(values.data(), shape);
+    }
+  }
+
+  /// What the details say has to be true of the tensors.
+  void require_sizes() const {
+    const std::size_t n_boxes = metadata().periodic() ? 1 : 0;
+    const Shape& shape = input_views_.at(0).shape;
+    if (shape.size() == 3 && shape[0] != 1) {
+      throw Error("model", "an artifact for one frame or any number of them",
+                  "one for " + std::to_string(shape[0]));
+    }
+    bool fits = inputs_.size() == 1 + n_boxes + variable_.parameters.size() &&
+                outputs_.size() == 2 + n_boxes && inputs_[0].size() == 3 * atoms_.size() &&
+                outputs_[0].size() == n_outputs() &&
+                outputs_[1].size() == n_outputs() * inputs_[0].size();
+    if (n_boxes > 0) fits &= inputs_[1].size() == 9 && outputs_.back().size() == 9 * n_outputs();
+    if (!fits) throw Error("metadata", "inputs and outputs that fit the details", "others");
+  }
+
+  void set_input(const std::string& name, std::span<const double> values) {
+    const auto& specs = metadata().inputs;
+    const auto found = std::ranges::find(specs, name, &TensorSpec::name);
+    if (found == specs.end()) throw Error("metadata", "an input for every parameter", name);
+    std::vector<double>& input = inputs_[static_cast<std::size_t>(found - specs.begin())];
+    if (values.size() != input.size()) {
+      const std::int64_t got[] = {static_cast<std::int64_t>(values.size())};
+      throw Error(name, "shape " + shape_text(found->shape), tuple_text(got));
+    }
+    std::ranges::copy(values, input.begin());
+  }
+
+  /// What is costly is done when the box changes.
+  void set_box(const double* box) {
+    if (nearest_image_ && std::equal(box, box + 9, given_box_.begin())) return;
+    ofcv::require_finite("box", box, Shape{3, 3});
+    const Lattice lattice = lattice_from(box, length_);
+    require_box(lattice, variable_.box.run_time == BoxShape::orthorhombic);
+    for (const Lattice& own : variable_.box.fixed) require_same_box(own, lattice);
+    if (metadata().periodic()) std::copy_n(lattice[0].data(), 9, inputs_[1].begin());
+    nearest_image_.emplace(lattice);
+    std::copy_n(box, 9, given_box_.begin());
+  }
+
+  /// Brings the positions to the artifact's unit, makes molecules whole where there is a box, and
+  /// puts the first atom at the origin, since float32 numbers are coarse far from it. Descriptors
+  /// of the user's own, which have no description, may depend on the place of the molecule.
+  void place(const double* positions, bool makes_whole) {
+    Vector moved{}, before{};
+    for (std::size_t k = 0; k < atoms_.size(); ++k) {
+      Vector atom;
+      for (int dim = 0; dim < 3; ++dim) atom[dim] = length_ * positions[3 * k + dim];
+      if (k == 0) {
+        if (variable_.descriptors) moved = detail::sum({}, -1, atom);
+      } else if (makes_whole) {
+        const Vector step = detail::sum(atom, -1, before);
+        moved = detail::sum(detail::sum(moved, 1, (*nearest_image_)(step)), -1, step);
+      }
+      before = atom;
+      for (int dim = 0; dim < 3; ++dim) inputs_[0][3 * k + dim] = atom[dim] + moved[dim];
+    }
+  }
+
+  Model model_;
+  const VariableDetails& variable_;
+  std::vector<std::int64_t> atoms_;
+  double length_;          ///< the engine's unit in the artifact's
+  double value_unit_ = 1;  ///< the artifact's unit of an energy in the engine's
+  std::array<double, 9> given_box_{};
+  std::optional<NearestImage> nearest_image_;                    ///< in that box
+  std::vector<std::vector<double>> inputs_, outputs_, results_;  ///< the last in engine's units
+  std::vector<View> input_views_;
+  std::vector<MutableView> output_views_;
+};
+
+}  // namespace ofcv
