@@ -212,8 +212,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "pip": check_pip,
     "python": check_module,
     "cmake": check_cmake,
-    "build/cpp_demo/ofcv_demo": check_program("cpp_demo/src/arguments.hpp"),
-    "build/cpp_demo/openmm/ofcv_openmm": check_program("cpp_demo/openmm/openmm_arguments.hpp"),
+    "build/cpp_demo/ofcv_demo": check_program("cpp_demo/demo/ofcv_demo.cpp"),
+    "build/cpp_demo/openmm/ofcv_openmm": check_program("cpp_demo/openmm/ofcv_openmm.cpp"),
 }
 
 
