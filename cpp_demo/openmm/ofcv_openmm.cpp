@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bitset>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -148,10 +149,8 @@ std::unique_ptr<T> read_xml(const std::string& option, const std::string& path,
 
 /// The highest force group that no force of the system is in, for the bias alone.
 int free_group(const OpenMM::System& system) {
-  std::vector<bool> taken(32, false);
-  for (int i = 0; i < system.getNumForces(); ++i) {
-    taken[system.getForce(i).getForceGroup()] = true;
-  }
+  std::bitset<32> taken;
+  for (int i = 0; i < system.getNumForces(); ++i) taken.set(system.getForce(i).getForceGroup());
   // The last group's flag would be the sign bit.
   for (int group = 30; group >= 0; --group) {
     if (!taken[group]) return group;
@@ -274,7 +273,7 @@ class Progress {
  public:
   explicit Progress(int n_steps) : n_steps_(n_steps) {}
   ~Progress() {
-    if (shown_) std::fprintf(stderr, "\r\033[K");
+    if (last_ != start_) std::fprintf(stderr, "\r\033[K");
   }
 
   void update(int step) {
@@ -282,13 +281,11 @@ class Progress {
     const double left = seconds_since(start_) / step * (n_steps_ - step);
     std::fprintf(stderr, "\r\033[Kstep %d of %d, %.0f s left", step, n_steps_, left);
     last_ = Clock::now();
-    shown_ = true;
   }
 
  private:
   int n_steps_;
   bool is_terminal_ = ::isatty(STDERR_FILENO) != 0;
-  bool shown_ = false;
   Clock::time_point start_ = Clock::now();
   Clock::time_point last_ = start_;
 };

@@ -19,6 +19,7 @@
 #define OFCV_OWNER_OF_UNITS (*this)
 #endif
 
+#include <array>
 #include <optional>
 #include <span>
 #include <string>

@@ -25,12 +25,8 @@
 
 namespace check {
 
-inline void fail(const char* file, int line, const std::string& what) {
-  throw std::logic_error(std::string(file) + ":" + std::to_string(line) + ": " + what);
-}
-
-inline void require(bool holds, const char* file, int line, const char* condition) {
-  if (!holds) fail(file, line, condition);
+inline void require(bool holds, const char* file, int line, const std::string& what) {
+  if (!holds) throw std::logic_error(std::string(file) + ":" + std::to_string(line) + ": " + what);
 }
 
 template <typename Statement>
@@ -44,7 +40,7 @@ void require_error(Statement statement, const std::string& message, bool is_begi
     const bool is_line = found.find('\n') == found.npos;
     if (is_beginning ? found.starts_with(message) && is_line : found == message) return;
   }
-  fail(file, line, "expected the error\n  " + message + "\ngot\n  " + found);
+  require(false, file, line, "expected the error\n  " + message + "\ngot\n  " + found);
 }
 
 /// What a test program's main does. Usage: PROGRAM FOLDER [NAME]: all tests on a folder, or one.

@@ -169,50 +169,37 @@ def test_errors() -> None:
     Path("out.npy").write_text("old")
     np.save("far.npy", np.full(5, 12))
     foreign = f"model: expected an ofcv-export artifact, got '{x}' (not a TorchScript archive)"
+    lists = "arguments: expected an option that --help lists"
+    cpu = "model: expected an artifact for this CPU, got one that needs avx1024 avx2048"
+    given, out = "--input: expected", "--output: expected"
+    xyz = (
+        f"{given} a .npy file for every input, got an .xyz file (only a collective_variable and a "
+        "sparse_chain_rule of pairwise_distances without a box take one)"
+    )
     for message, words in (
         ("--model: expected a file, got nothing", ""),
         ("--model: expected a value, got nothing", "--model"),
-        ("arguments: expected an option that --help lists, got '--frames'", "--frames"),
+        (f"{lists}, got '--frames'", "--frames"),
         ("--repeat: expected a positive integer, got '0'", f"{run} --repeat 0"),
         ("--threads: expected a positive integer, got 'x'", f"{run} --threads x"),
         ("device: expected cpu, cuda or cuda:<index>, got 'gpu'", f"{run} --device gpu"),
         ("model: expected an existing file, got 'no.pt'", "--model no.pt"),
         (foreign, f"--model {x} --input {x}"),
         (foreign, f"--model {x} --metadata"),
+        (cpu, f"--model {other_cpu}"),
+        (f"{given} a file for output_wrt_descriptors, got none", model),
+        (f"{given} one of output_wrt_descriptors, ref_idx, got 'b'", f"{run} --input b={x}"),
         (
-            "model: expected an artifact for this CPU, got one that needs avx1024 avx2048",
-            f"--model {other_cpu}",
-        ),
-        ("--input: expected a file for output_wrt_descriptors, got none", model),
-        (
-            "--input: expected one of output_wrt_descriptors, ref_idx, got 'frames'",
-            f"{run} --input frames={x}",
-        ),
-        (
-            "--input: expected one file for ref_idx, got two",
+            f"{given} one file for ref_idx, got two",
             f"{run} --input ref_idx={x} --input ref_idx={x}",
         ),
-        ("--input: expected 2 files at most, got 3", f"{run} --input {x} --input {x}"),
+        (f"{given} 2 files at most, got 3", f"{run} --input {x} --input {x}"),
         ("no.npy: expected a readable file, got none", f"{run} --input no.npy"),
         ("ref_idx: expected shape (batch,), got (5, 21)", f"{run} --input {x}"),
-        (
-            "--input: expected a .npy file for every input, got an .xyz file (only a "
-            "collective_variable and a sparse_chain_rule of pairwise_distances without a box "
-            "take one)",
-            f"{model} --input frames.xyz",
-        ),
-        (
-            "--output: expected one of output_wrt_positions, got 'forces'",
-            f"{model} --input {x} --output forces=out.npy",
-        ),
-        (
-            "--output: expected a place to write to, got 'missing/out.npy'",
-            f"{model} --input {x} --output missing/out.npy",
-        ),
-        (
-            "ref_idx: expected indices in [0, 12), got 12 at position 0",
-            f"{run} --input far.npy",
-        ),
+        (xyz, f"{model} --input a.xyz"),
+        (f"{out} one of output_wrt_positions, got 'f'", f"{model} --input {x} --output f=a.npy"),
+        (f"{out} a place to write to, got 'a/b.npy'", f"{model} --input {x} --output a/b.npy"),
+        ("ref_idx: expected indices in [0, 12), got 12 at position 0", f"{run} --input far.npy"),
     ):
         fails(message, words)
     if not torch.cuda.is_available():

@@ -107,27 +107,19 @@ def test_errors() -> None:
     np.save("single.npy", np.ones(N, np.float32))
     np.save("nan.npy", np.full(N, np.nan))
     np.save("negative.npy", -np.eye(N))
+    one = "--model: expected an energy_functional of one molecule,"
+    positive = "preconditioner: expected a positive definite matrix"
     for message, words in (
         ("--model: expected a value, got nothing", ""),
         ("--coulomb: expected a value, got nothing", "--model model.pt"),
         ("arguments: expected an option that --help lists, got '--box'", f"{given} --box 1"),
         ("--step: expected a number in [0, 1e+06), got 'x'", f"{given} --step x"),
         ("--momentum: expected a number in [0, 1), got '1'", f"{given} --momentum 1"),
-        (
-            "--model: expected an energy_functional of one molecule, "
-            "got energy_functional with 3 inputs",
-            f"{given} --model any.pt",
-        ),
+        (f"{one} got energy_functional with 3 inputs", f"{given} --model any.pt"),
         ("--initial: expected shape (16,), got (3,)", f"{given} --initial short.npy"),
         ("--initial: expected dtype float64, got float32", f"{given} --initial single.npy"),
-        (
-            "--initial: expected finite values, got nan at index (0,)",
-            f"{given} --initial nan.npy",
-        ),
-        (
-            "preconditioner: expected a positive definite matrix, got one that is not",
-            f"{given} --preconditioner negative.npy",
-        ),
+        ("--initial: expected finite values, got nan at index (0,)", f"{given} --initial nan.npy"),
+        (f"{positive}, got one that is not", f"{given} --preconditioner negative.npy"),
     ):
         fails(message, words)
     assert run("--help").stdout.startswith("usage: ofcv_density --model FILE")

@@ -1,10 +1,8 @@
 // EngineVariable on the artifacts of make_engine_cases.py. Usage: engine_variable_tests FOLDER.
 
 #include <cmath>
-#include <exception>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>

@@ -66,6 +66,7 @@ def main(folder: Path) -> None:
 
 def export(module: Any, case: Path, **options: Any) -> None:
     """Export to TorchScript, and to AOTInductor where the case is to be compiled."""
+    case.mkdir(parents=True)
     ofcv.export(module, case / "model.pt", **options)
     if case.name in COMPILED:
         ofcv.export(module, case / "model.pt2", **options)
@@ -98,10 +99,13 @@ def write_chain_rules(folder: Path, dtype: str, random: np.random.Generator) -> 
     rule = smart.sparse_chain_rule()
     derivatives = smart.blocks().flatten(1).numpy()
 
-    one = make_case(folder / f"smart_derivatives-{dtype}")
-    three = make_case(folder / f"smart_derivatives_three_outputs-{dtype}")
-    fixed = make_case(folder / f"smart_derivatives_one_frame-{dtype}")
-    engine = make_case(folder / f"sparse_chain_rule-{dtype}")
+    one, three, fixed, engine = (
+        folder / f"{name}-{dtype}"
+        for name in (
+            *("smart_derivatives", "smart_derivatives_three_outputs"),
+            *("smart_derivatives_one_frame", "sparse_chain_rule"),
+        )
+    )
     export(smart, one, length_unit="nm")
     export(smart, three, n_outputs=3)
     export(smart, fixed, batch=1)
@@ -122,12 +126,11 @@ def write_chain_rules(folder: Path, dtype: str, random: np.random.Generator) -> 
 
 
 def chain_rule(pattern: ofcv.SparsityPattern, x: Floats, derivatives: Floats) -> Floats:
-    """Return d(out)/d(pos) in float64, block by block."""
+    """Return d(out)/d(pos) in float64."""
     out = np.zeros((len(x), N_ATOMS, 3, x.shape[2]))
-    blocks = zip(pattern.descriptor_index.tolist(), pattern.atom_index.tolist(), strict=True)
-    for block, (descriptor, atom) in enumerate(blocks):
-        derivative = derivatives[:, 3 * block : 3 * block + 3, None].astype("float64")
-        out[:, atom] += derivative * x[:, descriptor, None, :]
+    blocks = derivatives.astype("float64").reshape(len(x), -1, 3, 1)
+    terms = blocks * x[:, pattern.descriptor_index.numpy(), None]
+    np.add.at(out, (slice(None), pattern.atom_index.numpy()), terms)
     return out
 
 
@@ -146,8 +149,8 @@ def write_rescalings(folder: Path, dtype: str, random: np.random.Generator) -> N
 
     for gradient in (False, True):
         suffix = "_and_gradient" if gradient else ""
-        any_molecule = make_case(folder / f"rescaling{suffix}-{dtype}")
-        one_molecule = make_case(folder / f"molecule{suffix}-{dtype}")
+        any_molecule = folder / f"rescaling{suffix}-{dtype}"
+        one_molecule = folder / f"molecule{suffix}-{dtype}"
         export(rescaling, any_molecule, gradient=gradient)
         export(water, one_molecule, gradient=gradient)
         for n in (1, len(water_ind), 300):
@@ -155,11 +158,8 @@ def write_rescalings(folder: Path, dtype: str, random: np.random.Generator) -> N
             ind = water_ind if is_water else random.integers(0, N_BASIS, n)
             coeffs, gradients = random.standard_normal((2, n)).astype(dtype)
             arrays = {"coeffs": coeffs, "scaled_coeffs": scales[ind] * (coeffs - biases[ind])}
-            if gradient:
-                arrays |= {
-                    "gradient": gradients,
-                    "scaled_gradient": gradients / (scales[ind] + EPSILON),
-                }
+            scaled = {"scaled_gradient": gradients / (scales[ind] + EPSILON)}
+            arrays |= {"gradient": gradients, **scaled} if gradient else {}
             save(any_molecule, n, **arrays, basis_function_ind=ind)
             if is_water:
                 save(one_molecule, n, **arrays)
@@ -177,34 +177,28 @@ def write_collective_variables(folder: Path, random: np.random.Generator) -> Non
     }
     for name, (boundaries, unit, angstrom, box) in cases.items():
         cv = collective_variable(boundaries, unit)
-        case = make_case(folder / f"{name}-float64")
+        case = folder / f"{name}-float64"
         export(cv, case)
         for batch in (1, 5):
             frames = random.standard_normal((batch, N_ENGINE_ATOMS, 3))
             save_collective_variable(case, cv, frames[:, CV_ATOMS], box)
-            write_xyz(
-                case / str(batch) / "positions.xyz",
-                angstrom * frames,
-                None if box is None else angstrom * box,
-            )
+            lattice = None if box is None else angstrom * box
+            write_xyz(case / str(batch) / "positions.xyz", angstrom * frames, lattice)
     ofcv.export(collective_variable(None, "pm"), folder / "refused" / "length_unit.pt")
 
     cv = collective_variable(None, "nm")
     cv.network = torch.nn.Sequential(StridedScale(cv.descriptors.n_descriptors), cv.network)
-    case = make_case(folder / "collective_variable_strided-float64")
+    case = folder / "collective_variable_strided-float64"
     export(cv, case)
     save_collective_variable(case, cv, random.standard_normal((5, len(CV_ATOMS), 3)), None)
 
 
 def collective_variable(boundaries: Boundaries | None, unit: str) -> ofcv.CollectiveVariable:
     """Return two functions of all distances."""
-    pairs = all_pairs(len(CV_ATOMS))
-    network = torch.nn.Sequential(
-        torch.nn.Linear(len(pairs), 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)
-    )
-    return ofcv.CollectiveVariable(
-        PairDistances(pairs, len(CV_ATOMS), boundaries), network.double(), CV_ATOMS, unit
-    )
+    pairs = PairDistances(all_pairs(len(CV_ATOMS)), len(CV_ATOMS), boundaries)
+    first, last = torch.nn.Linear(pairs.n_descriptors, 8), torch.nn.Linear(8, 2)
+    network = torch.nn.Sequential(first, torch.nn.Tanh(), last).double()
+    return ofcv.CollectiveVariable(pairs, network, CV_ATOMS, unit)
 
 
 def write_functional(path: Path) -> None:
@@ -238,17 +232,11 @@ def save_collective_variable(
     save(case, len(positions), **inputs, **results)
 
 
-def make_case(folder: Path) -> Path:
-    """Make the folder of a case."""
-    folder.mkdir(parents=True)
-    return folder
-
-
 def save(case: Path, batch: int, **arrays: NDArray[np.generic]) -> None:
     """Write the arrays of one batch."""
-    folder = make_case(case / str(batch))
+    (case / str(batch)).mkdir()
     for name, values in arrays.items():
-        np.save(folder / f"{name}.npy", np.ascontiguousarray(values))
+        np.save(case / str(batch) / f"{name}.npy", np.ascontiguousarray(values))
 
 
 def write_xyz(path: Path, frames: Floats, box: Floats | None = None) -> None:

@@ -11,7 +11,6 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iostream>
 #include <iterator>
 #include <limits>
 #include <map>
@@ -80,12 +79,11 @@ double relative_error(const Array& got, const Array& expected) {
 /// The inputs and the expected outputs of one batch.
 struct Batch {
   Batch(const ofcv::Metadata& metadata, const fs::path& folder) {
-    for (const auto& spec : metadata.inputs) {
-      inputs.push_back(npy::read((folder / (spec.name + ".npy")).string()));
-    }
-    for (const auto& spec : metadata.outputs) {
-      outputs.push_back(npy::read((folder / (spec.name + ".npy")).string()));
-    }
+    const auto read = [&](const ofcv::TensorSpec& spec) {
+      return npy::read((folder / (spec.name + ".npy")).string());
+    };
+    for (const auto& spec : metadata.inputs) inputs.push_back(read(spec));
+    for (const auto& spec : metadata.outputs) outputs.push_back(read(spec));
   }
 
   /// Evaluates with floating-point inputs and outputs of the caller's in `dtype`.

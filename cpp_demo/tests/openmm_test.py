@@ -147,11 +147,9 @@ def test_langevin_and_timing() -> None:
 
 def test_refused() -> None:
     """One line, code 2, and no file left behind."""
+    restraint, needs = "--bias restraint.pt", "--bias: expected a file for"
     for message, options in (
-        (
-            "--bias: expected a file for --parameter and --timed-steps, got nothing",
-            "--timed-steps 9",
-        ),
+        (f"{needs} --parameter and --timed-steps, got nothing", "--timed-steps 9"),
         ("--state: expected an OpenMM State as XML, got 'system.xml'", "--state system.xml"),
         ("--system: expected an OpenMM System as XML, got 'cv.pt'", "--system cv.pt"),
         ("--integrator: expected verlet or langevin, got 'euler'", "--integrator euler"),
@@ -160,10 +158,7 @@ def test_refused() -> None:
         ("--steps: expected an integer from 1 to 2000000000, got '0'", "--steps 0"),
         ("arguments: expected an option that --help lists, got '--step'", "--step 1"),
         ("box: expected a periodic system, got one without a box", "--bias periodic.pt"),
-        (
-            "parameters: expected centre, force_constant, got k",
-            "--bias restraint.pt --parameter k=1",
-        ),
+        ("parameters: expected centre, force_constant, got k", f"{restraint} --parameter k=1"),
     ):
         fails(message, INPUTS, options, "--positions refused.npy")
 

@@ -9,7 +9,6 @@
 
 #include <cmath>
 #include <filesystem>
-#include <iostream>
 #include <memory>
 #include <string>
 #include <utility>

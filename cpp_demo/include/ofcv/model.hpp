@@ -323,18 +323,11 @@ class Model {
   // Tensors on another device are brought to the CPU to be looked at.
   void require_values(const TensorSpec& spec, const at::Tensor& tensor) const {
     const at::Tensor host = (tensor.is_cpu() ? tensor : tensor.cpu()).contiguous();
-    switch (spec.dtype) {
-      case DType::float32:
-        return require_numbers(spec, host.const_data_ptr<float>(), detail::sizes(host));
-      case DType::float64:
-        return require_numbers(spec, host.const_data_ptr<double>(), detail::sizes(host));
-      case DType::int32:
-        return require_range(spec, host.const_data_ptr<std::int32_t>(), detail::sizes(host));
-      case DType::int64:
-        return require_range(spec, host.const_data_ptr<std::int64_t>(), detail::sizes(host));
-      case DType::boolean:
-        return;
-    }
+    const auto sizes = detail::sizes(host);
+    if (spec.dtype == DType::float32) require_numbers(spec, host.const_data_ptr<float>(), sizes);
+    if (spec.dtype == DType::float64) require_numbers(spec, host.const_data_ptr<double>(), sizes);
+    if (spec.dtype == DType::int32) require_range(spec, host.const_data_ptr<std::int32_t>(), sizes);
+    if (spec.dtype == DType::int64) require_range(spec, host.const_data_ptr<std::int64_t>(), sizes);
   }
 
   template <typename T>

@@ -18,12 +18,12 @@ namespace ofcv {
 
 /// A shape with its symbols, e.g. `(batch, 231)`.
 inline std::string shape_text(std::span<const Dimension> shape) {
-  std::string text = "(";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    if (i > 0) text += ", ";
-    text += shape[i].is_symbolic() ? shape[i].symbol : std::to_string(shape[i].size);
+  std::string text;
+  for (const Dimension& dimension : shape) {
+    text += text.empty() ? "(" : ", ";
+    text += dimension.is_symbolic() ? dimension.symbol : std::to_string(dimension.size);
   }
-  return text + (shape.size() == 1 ? ",)" : ")");
+  return shape.empty() ? "()" : text + (shape.size() == 1 ? ",)" : ")");
 }
 
 /// The sizes that symbols such as `batch` stand for in one call: the first tensor that has the
