@@ -438,7 +438,7 @@ def test_what_does_not_fit_is_refused(library, tmp_path):
         (str(path), "none.pt", "none.pt"),
         ("MODEL", "THREADS=0 MODEL", "THREADS: expected a positive number, got 0"),
         ("MODEL", "DEVICE=tpu MODEL", "device: expected cpu, cuda or cuda:<index>, got 'tpu'"),
-        ("MODEL", "PARAMETERS={centre=1} MODEL", "PARAMETERS: expected none, got 'centre'"),
+        ("MODEL", "PARAMETERS={centre=1} MODEL", "parameters: expected none, got centre"),
         ("cv:", "UNITS NATURAL\ncv:", "UNITS: expected units that have a size, got NATURAL"),
     ]:
         assert message in failure(tmp_path, text.replace(before, after), frames)
@@ -450,8 +450,8 @@ def test_wrong_parameters_are_refused(library, tmp_path):
     ofcv.export(ofcv.HarmonicRestraint(network_cv(), 0.5, 100.0), path)
     text = ofcv_input(path, library=library)
     for words, message in [
-        ("{at=1}", "PARAMETERS: expected some of centre, force_constant, got 'at'"),
-        ("{centre=1}", "PARAMETERS: expected 2 values of centre, got 1"),
+        ("{at=1}", "parameters: expected centre, force_constant, got at"),
+        ("{centre=1}", "centre: expected shape (2,), got (1,)"),
         ("{centre=1,x}", "PARAMETERS: expected numbers for centre, got 'x'"),
         ("centre", "PARAMETERS: expected name=value pairs, got 'centre'"),
     ]:
@@ -465,9 +465,9 @@ def test_wrong_boxes_are_refused(library, tmp_path):
     frozen = OrthorhombicBox(torch.tensor([1.1, 1.2, 1.3]), periodic=True)
     other = BOXES["orthorhombic"] * 1.001
     for box, given, message in [
-        (periodic, None, "box: expected one, because the artifact is periodic, got none"),
+        (periodic, None, "box: expected shape (3, 3), got none"),
         (periodic, BOXES["triclinic"], "box: expected positive lengths along x, y and z"),
-        (frozen, None, "box: expected the box frozen into the artifact, got none"),
+        (frozen, None, "box: expected shape (3, 3), got none"),
         (frozen, other, "box: expected the artifact's own [[1.1, 0.0, 0.0]"),
         (RuntimeBox(scaled=True), BOXES["triclinic"], "got one that takes fractions of a box"),
     ]:
