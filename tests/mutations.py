@@ -335,7 +335,7 @@ MUTATIONS = [
     ),
     Mutation(
         "functional: the transform is transposed", "density/energy_core.py",
-        "torch.mv(self.transform, coeffs)", "torch.mv(self.transform.t(), coeffs)",
+        "torch.mv(transform, coeffs)", "torch.mv(transform.t(), coeffs)",
         (_FUNCTIONAL, "-k", "transform"),
     ),
     Mutation(

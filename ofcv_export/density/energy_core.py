@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.base.indexing import select
-from ofcv_export.density.rescaling_core import RescalingCore, scale_coeffs
+from ofcv_export.density.rescaling_core import RescalingCore
 
 
 class EnergyCore(nn.Module):
@@ -51,18 +50,12 @@ class EnergyCore(nn.Module):
         self, coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor, n_molecules: int
     ) -> Tensor:
         """Return the energies of a known number of molecules, shape (n_molecules,)."""
-        scaled_coeffs = self.scaled(coeffs, basis_function_ind)
+        scaled_coeffs = self.rescaling.scaled(coeffs, basis_function_ind)
         energy: Tensor = self.network(scaled_coeffs, basis_function_ind, batch, n_molecules)
         if self.atomic_reference is None:
             return energy
         reference: Tensor = self.atomic_reference(coeffs, basis_function_ind, batch, n_molecules)
         return energy + reference
-
-    def scaled(self, coeffs: Tensor, basis_function_ind: Tensor) -> Tensor:
-        """Return the scaled coefficients, shape (n,)."""
-        scale = select(self.rescaling.lambda_z, basis_function_ind)
-        bias = select(self.rescaling.coeff_biases, basis_function_ind)
-        return scale_coeffs(coeffs, scale, bias)
 
 
 class MoleculeEnergyCore(nn.Module):

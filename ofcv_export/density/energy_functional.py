@@ -291,7 +291,8 @@ class EnergyFunctional(EnergyCore):
         coeffs, *indices = self._example()
         try:
             with torch.no_grad():
-                energy = self.network(self.scaled(coeffs, indices[0]), *indices, n_molecules)
+                scaled_coeffs = self.rescaling.scaled(coeffs, indices[0])
+                energy = self.network(scaled_coeffs, *indices, n_molecules)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise ValueError(
                 "network: expected one that takes scaled_coeffs, basis_function_ind, batch and "

@@ -336,7 +336,7 @@ class DimensionWiseRescaling(RescalingCore):
         if basis_function_ind is None:
             coeffs, basis_function_ind = _fields(coeffs, "coeffs", "basis_function_ind")
         coeffs, index = self._checked("coeffs", coeffs, basis_function_ind)
-        return super().forward(coeffs, index)
+        return self.scaled(coeffs, index)
 
     def rescale_coeffs_and_gradient(
         self, coeffs: Any, gradient: Any = None, basis_function_ind: Any = None

@@ -37,16 +37,8 @@ def gradient_to_original(gradient_wrt_scaled_coeffs: Tensor, scale: Tensor) -> T
     return gradient_wrt_scaled_coeffs * scale
 
 
-class MoleculeRescalingCore(nn.Module):
-    """The rescaling of given coefficients, as buffers and tensor operations.
-
-    Parameters
-    ----------
-    lambda_z, coeff_biases : torch.Tensor, shape (n_coeffs,)
-        Scale and bias of each coefficient.
-    epsilon : float
-        Added to lambda where gradients are divided by it.
-    """
+class _Scales(nn.Module):
+    """The buffers of a rescaling; the parameters are those of its subclasses."""
 
     lambda_z: Tensor
     coeff_biases: Tensor
@@ -56,6 +48,18 @@ class MoleculeRescalingCore(nn.Module):
         self.epsilon = epsilon
         self.register_buffer("lambda_z", lambda_z)
         self.register_buffer("coeff_biases", coeff_biases)
+
+
+class MoleculeRescalingCore(_Scales):
+    """The rescaling of given coefficients, as buffers and tensor operations.
+
+    Parameters
+    ----------
+    lambda_z, coeff_biases : torch.Tensor, shape (n_coeffs,)
+        Scale and bias of each coefficient.
+    epsilon : float
+        Added to lambda where gradients are divided by it.
+    """
 
     def forward(self, coeffs: Tensor) -> Tensor:
         """Return the scaled coefficients, shape (n_coeffs,)."""
@@ -67,7 +71,7 @@ class MoleculeRescalingCore(nn.Module):
         return scaled, scale_gradient(gradient, self.lambda_z + self.epsilon)
 
 
-class RescalingCore(nn.Module):
+class RescalingCore(_Scales):
     """The rescaling of coefficients by their basis functions, as buffers and tensor operations.
 
     Parameters
@@ -78,17 +82,12 @@ class RescalingCore(nn.Module):
         Added to lambda where gradients are divided by it.
     """
 
-    lambda_z: Tensor
-    coeff_biases: Tensor
-
-    def __init__(self, lambda_z: Tensor, coeff_biases: Tensor, epsilon: float) -> None:
-        super().__init__()
-        self.epsilon = epsilon
-        self.register_buffer("lambda_z", lambda_z)
-        self.register_buffer("coeff_biases", coeff_biases)
-
     def forward(self, coeffs: Tensor, basis_function_ind: Tensor) -> Tensor:
         """Return the scaled coefficients (n,) of coefficients and their basis functions (n,)."""
+        return self.scaled(coeffs, basis_function_ind)
+
+    def scaled(self, coeffs: Tensor, basis_function_ind: Tensor) -> Tensor:
+        """Return what `forward` does, in a subclass with checks of its own too."""
         scale = select(self.lambda_z, basis_function_ind)
         bias = select(self.coeff_biases, basis_function_ind)
         return scale_coeffs(coeffs, scale, bias)
@@ -97,10 +96,8 @@ class RescalingCore(nn.Module):
         self, coeffs: Tensor, basis_function_ind: Tensor, gradient: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the scaled coefficients and the scaled gradient, both of shape (n,)."""
-        scale = select(self.lambda_z, basis_function_ind)
-        bias = select(self.coeff_biases, basis_function_ind)
         divisor = select(self.lambda_z + self.epsilon, basis_function_ind)
-        return scale_coeffs(coeffs, scale, bias), scale_gradient(gradient, divisor)
+        return self.scaled(coeffs, basis_function_ind), scale_gradient(gradient, divisor)
 
 
 class WithGradient(nn.Module):
