@@ -162,12 +162,12 @@ def ways(system: System, device: torch.device, folder: Path) -> dict[str, Callab
         runners["TorchScript + autograd, graph"] = graph
     for suffix in (".pt", ".pt2"):
         path = folder / f"cv{suffix}"
-        is_compiled_for_cuda = suffix == ".pt2" and device.type == "cuda"
-        ofcv.export(cv, path, batch=1, **({"device": "cuda"} if is_compiled_for_cuda else {}))
+        compiled_for = "cuda" if suffix == ".pt2" and device.type == "cuda" else "cpu"
+        ofcv.export(cv, path, batch=1, device=compiled_for)
         runners[f"ours, {suffix}"] = ofcv.load(path, str(device)).run
         if device.type == "cuda":
-            graph = ofcv.load(path, str(device), cuda_graph=True).run
-            runners[f"ours, {suffix}, graph"] = graph
+            captured = ofcv.load(path, str(device), cuda_graph=True)
+            runners[f"ours, {suffix}, graph"] = captured.run
     return {name: lambda run=run: run(inputs) for name, run in runners.items()}
 
 

@@ -63,10 +63,14 @@ def variants(n: int, gradient: bool, folder: Path) -> dict[str, tuple[Call, int]
     coeffs, slope = torch.randn(2, n, generator=generator)
     index = torch.randint(N_BASIS, (n,), generator=generator)
     inputs = [coeffs, index, slope] if gradient else [coeffs, index]
-    frozen = MoleculeRescaling([], module.lambda_z[index], module.coeff_biases[index], 1e-8)
+    frozen = MoleculeRescaling(
+        [], N_BASIS, module.lambda_z[index], module.coeff_biases[index], 1e-8
+    )
     frozen_inputs = [coeffs, slope] if gradient else [coeffs]
     n_bytes = (24 if gradient else 16) * n
-    calls = {"PyTorch expression": (lambda: plain(module, inputs), n_bytes)}
+    calls: dict[str, tuple[Call, int]] = {
+        "PyTorch expression": (lambda: plain(module, inputs), n_bytes)
+    }
     for suffix in (".pt", ".onnx", ".pt2"):
         run = runner(module, folder / f"any-{gradient}{suffix}", gradient)
         calls[f"{suffix}, any molecules"] = (lambda run=run: run(inputs), n_bytes)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import ofcv_export as ofcv
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
+from ofcv_export.graph.details import VariableDetails
 
 SOURCE = Path(__file__).parent
 N_PROCESSES = 5
@@ -92,7 +93,7 @@ def build_program(build: Path) -> Path:
 def write_files(system: System, folder: Path) -> str:
     """Write what the ways run to `folder`; return the form of our files."""
     cv = system.cv()
-    first, _, second, _, third = cv.network
+    first, second, third = (layer for layer in cv.network.modules() if isinstance(layer, nn.Linear))
     layers = [
         first.weight.t(), first.bias, second.weight.t(), second.weight, second.bias,
         third.weight, third.bias,
@@ -105,6 +106,7 @@ def write_files(system: System, folder: Path) -> str:
     for suffix in (".onnx", ".pt", ".pt2"):
         report = ofcv.export(cv, folder / f"cv{suffix}", batch=1)
     assert report.metadata is not None
+    assert isinstance(report.metadata.details, VariableDetails)
     return str(report.metadata.details.form)
 
 
