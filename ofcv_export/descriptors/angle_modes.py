@@ -31,8 +31,8 @@ class AngleModes(nn.Module):
         self.cos = "cos" in modes
         self.n_modes = int(self.angle) + int(self.sin) + int(self.cos)
 
-    def names(self) -> list[str]:
-        """Return the modes in their order."""
+    def specification(self) -> list[str]:
+        """Return the names of the modes in their order."""
         return [mode for mode in MODES if getattr(self, mode)]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class AngleModes(nn.Module):
         x, y = unit_circle(x, y)
         radius = torch.sqrt(x * x + y * y)
         by_mode = {"angle": torch.ones_like(x), "sin": x / radius, "cos": -y / radius}
-        return torch.stack([by_mode[mode] for mode in self.names()], dim=2)
+        return torch.stack([by_mode[mode] for mode in self.specification()], dim=2)
 
 
 def _angle(cos: Tensor, sin: Tensor) -> Tensor:

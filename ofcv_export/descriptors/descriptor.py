@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ofcv_export.base.validation import (
     require_in_range,
@@ -13,10 +13,11 @@ from ofcv_export.base.validation import (
     require_positive,
     require_shape,
 )
+from ofcv_export.descriptors.described import Described
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 
 
-class Descriptor(nn.Module, ABC):
+class Descriptor(Described, ABC):
     """Functions of positions, and of a box, with a fixed sparsity pattern.
 
     `forward` consists of plain tensor operations without data-dependent control flow: it can be
@@ -70,13 +71,6 @@ class Descriptor(nn.Module, ABC):
         -------
         torch.Tensor
             Shape (batch, n_descriptors).
-        """
-
-    @abstractmethod
-    def specification(self) -> dict[str, Any] | None:
-        """Return the JSON-able description that an artifact's metadata carries.
-
-        None where a part, such as a switching function of the user's own, has no description.
         """
 
     @abstractmethod
