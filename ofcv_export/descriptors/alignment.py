@@ -5,12 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from ofcv_export.base.validation import (
-    require_finite,
-    require_floating,
-    require_shape,
-    require_tensor,
-)
+from ofcv_export.base.validation import require_finite, require_floats
 from ofcv_export.descriptors.boundaries import Boundaries, open_boundaries
 from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
 from ofcv_export.descriptors.optimal_rotation import OptimalRotation
@@ -66,9 +61,7 @@ class Superposition(Descriptor):
             ("reference", reference, (len(atoms), 3)),
             ("weights", weights, (len(atoms),)),
         ):
-            require_tensor(name, tensor)
-            require_floating(name, tensor)
-            require_shape(name, tensor, shape)
+            require_floats(name, tensor, shape)
             require_finite(name, tensor)
         if bool((weights <= 0).any()):
             raise ValueError(f"weights: expected positive numbers, got {weights.tolist()}")

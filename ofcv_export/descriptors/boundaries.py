@@ -11,12 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofcv_export.base.validation import (
-    require_finite,
-    require_floating,
-    require_shape,
-    require_tensor,
-)
+from ofcv_export.base.validation import require_finite, require_floats, require_shape
 from ofcv_export.descriptors.described import Described
 from ofcv_export.descriptors.lattice import (
     LatticeReduction,
@@ -285,9 +280,7 @@ def require_box(box: Tensor, orthorhombic: bool = False) -> None:
         the lengths), is not orthorhombic where it must be, or so oblique that the fixed number of
         steps of `LatticeReduction` does not reduce it.
     """
-    require_tensor("box", box)
-    require_floating("box", box)
-    require_shape("box", box, (3, 3))
+    require_floats("box", box, (3, 3))
     require_finite("box", box)
     box = box.detach().to(device="cpu", dtype=torch.float64)
     if orthorhombic and not (_is_diagonal(box) and bool((torch.diagonal(box) > 0).all())):

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ofcv_export.base.validation import (
     require_in_range,
-    require_integer,
+    require_integers,
     require_positive,
-    require_shape,
 )
 from ofcv_export.descriptors.described import Described
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
@@ -161,8 +160,7 @@ def require_atoms(
     index = torch.as_tensor(atoms)
     if index.numel() == 0:
         raise ValueError(f"{name}: expected at least one atom, got none")
-    require_integer(name, index)
-    require_shape(name, index, ("n",) if width is None else ("n", width))
+    require_integers(name, index, ("n",) if width is None else ("n", width))
     require_in_range(name, index.flatten(), 0, n_atoms)
     index = index.detach().to(device="cpu", dtype=torch.int64)
     for row in index.reshape(-1, index.shape[-1]).tolist():
