@@ -313,14 +313,6 @@ class BlockKernel(_Kernel):
         indices = (pattern.descriptor_index, pattern.atom_index)
         self.indices = tuple(index.numpy().astype(np.uint64) for index in indices)
 
-    def arrange(self, vectors: Tensor) -> Tensor:
-        """Return the values (batch, 3 * n_blocks) of blocks (batch, n_blocks, 3)."""
-        return vectors.flatten(1)
-
-    def vectors(self, values: Tensor) -> Tensor:
-        """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_blocks)."""
-        return values.unflatten(1, (-1, 3))
-
 
 def _run_starts(first: Array, second: Array) -> Array:
     """Return where stretches of one first atom and consecutive second atoms start."""
