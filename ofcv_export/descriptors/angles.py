@@ -3,13 +3,11 @@
 import torch
 from torch import Tensor
 
-from ofcv_export.descriptors.angle_modes import AngleModes
-from ofcv_export.descriptors.atom_tuples import AtomTuples
-from ofcv_export.descriptors.boundaries import Boundaries
+from ofcv_export.descriptors.angle_modes import AngleTuples
 from ofcv_export.descriptors.vectors import norm
 
 
-class Angles(AtomTuples):
+class Angles(AngleTuples):
     """Angles A-B-C at the atoms B, from 0 to pi, their sines and cosines.
 
     With the three atoms exactly on a line, where the angle and its sine have no derivative, all
@@ -28,19 +26,7 @@ class Angles(AtomTuples):
     """
 
     type_name = "angles"
-    facts = ("n_atoms", "atoms", "modes", "box")
     bonds = ((1, 0), (1, 2))
-
-    def __init__(
-        self,
-        atoms: Tensor,
-        n_atoms: int,
-        modes: tuple[str, ...] = ("angle",),
-        box: Boundaries | None = None,
-    ) -> None:
-        angle_modes = AngleModes(modes)
-        super().__init__(atoms, n_atoms, box, angle_modes.n_modes)
-        self.modes = angle_modes
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the chosen modes of every angle, shape (batch, n_angles * n_modes)."""

@@ -4,13 +4,11 @@ import torch
 from torch import Tensor
 from torch.linalg import cross
 
-from ofcv_export.descriptors.angle_modes import AngleModes
-from ofcv_export.descriptors.atom_tuples import AtomTuples
-from ofcv_export.descriptors.boundaries import Boundaries
+from ofcv_export.descriptors.angle_modes import AngleTuples
 from ofcv_export.descriptors.vectors import norm, reciprocal
 
 
-class Torsions(AtomTuples):
+class Torsions(AngleTuples):
     """Torsional angles A-B-C-D in radians, IUPAC sign, and their sines and cosines.
 
     With A, B, C or B, C, D exactly on a line, where no torsion is defined, the angle is 0 and so
@@ -29,19 +27,7 @@ class Torsions(AtomTuples):
     """
 
     type_name = "torsions"
-    facts = ("n_atoms", "atoms", "modes", "box")
     bonds = ((0, 1), (1, 2), (2, 3))
-
-    def __init__(
-        self,
-        atoms: Tensor,
-        n_atoms: int,
-        modes: tuple[str, ...] = ("angle",),
-        box: Boundaries | None = None,
-    ) -> None:
-        angle_modes = AngleModes(modes)
-        super().__init__(atoms, n_atoms, box, angle_modes.n_modes)
-        self.modes = angle_modes
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the chosen modes of every torsion, shape (batch, n_torsions * n_modes)."""
