@@ -98,6 +98,37 @@ def require_device(name: str, tensor: Tensor, device: torch.device) -> None:
         raise ValueError(f"{name}: expected a tensor on {device}, got one on {tensor.device}")
 
 
+def require_floats(
+    name: str,
+    value: object,
+    shape: Sequence[int | str],
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Raise unless `value` is a floating tensor of this shape and, if given, dtype and device."""
+    require_tensor(name, value)
+    assert isinstance(value, Tensor)
+    require_shape(name, value, shape)
+    if dtype is None:
+        require_floating(name, value)
+    else:
+        require_dtype(name, value, dtype)
+    if device is not None:
+        require_device(name, value, device)
+
+
+def require_integers(
+    name: str, value: object, shape: Sequence[int | str], device: torch.device | None = None
+) -> None:
+    """Raise unless `value` is an integer tensor of this shape and, if given, on this device."""
+    require_tensor(name, value)
+    assert isinstance(value, Tensor)
+    require_integer(name, value)
+    require_shape(name, value, shape)
+    if device is not None:
+        require_device(name, value, device)
+
+
 def require_positive(name: str, value: int) -> None:
     """Raise ValueError unless `value` is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from ofcv_export.base.indexing import select
 from ofcv_export.base.validation import (
-    require_device,
-    require_dtype,
     require_finite,
+    require_floats,
     require_shape,
     to_float_tensor,
 )
@@ -84,9 +83,7 @@ class AtomicReference(nn.Module):
         slope, bias = to_float_tensor("g_z", g_z), to_float_tensor("t_z", t_z)
         functions = basis_info.atom_ind_to_basis_function_ind
         require_shape("g_z", slope, (int(basis_info.n_basis),))
-        require_shape("t_z", bias, (len(functions),))
-        require_dtype("t_z", bias, slope.dtype)
-        require_device("t_z", bias, slope.device)
+        require_floats("t_z", bias, (len(functions),), slope.dtype, slope.device)
         for row, of_element in enumerate(functions):
             element = element_text(_atomic_number(basis_info, row))
             require_finite(f"t_z of {element}", bias[row])

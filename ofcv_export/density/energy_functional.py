@@ -25,8 +25,9 @@ from ofcv_export.base.validation import (
     first_line,
     require_dtype,
     require_finite,
+    require_floats,
     require_in_range,
-    require_integer,
+    require_integers,
     require_shape,
     require_tensor,
     to_float_tensor,
@@ -178,9 +179,7 @@ class EnergyFunctional(EnergyCore):
         IndexError
             If an index is out of range.
         """
-        require_tensor("coeffs", coeffs)
-        require_shape("coeffs", coeffs, ("n",))
-        require_dtype("coeffs", coeffs, self.dtype)
+        require_floats("coeffs", coeffs, ("n",), self.dtype)
         require_finite("coeffs", coeffs)
         if not len(coeffs):
             raise ValueError("coeffs: expected at least one coefficient, got none")
@@ -188,9 +187,7 @@ class EnergyFunctional(EnergyCore):
             ("basis_function_ind", basis_function_ind, self.n_basis),
             ("batch", batch, len(coeffs)),
         ):
-            require_tensor(name, index)
-            require_integer(name, index)
-            require_shape(name, index, coeffs.shape)
+            require_integers(name, index, coeffs.shape)
             require_in_range(name, index, 0, high)
         with fixed_order(coeffs.device):
             outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs, basis_function_ind, batch)
@@ -351,9 +348,7 @@ class MoleculeFunctional(MoleculeEnergyCore):
         ValueError, TypeError
             For a wrong shape or dtype, and values that are not finite.
         """
-        require_tensor("coeffs", coeffs)
-        require_shape("coeffs", coeffs, self.basis_function_ind.shape)
-        require_dtype("coeffs", coeffs, self.dtype)
+        require_floats("coeffs", coeffs, self.basis_function_ind.shape, self.dtype)
         require_finite("coeffs", coeffs)
         with fixed_order(coeffs.device):
             outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from ofcv_export.base.validation import (
     dtype_name,
-    require_device,
-    require_dtype,
     require_finite,
+    require_floats,
     require_in_range,
-    require_integer,
+    require_integers,
     require_non_negative,
     require_positive_number,
     require_shape,
@@ -160,7 +159,7 @@ class DimensionWiseRescaling(RescalingCore):
             "coeff_stds": to_float_tensor("coeff_stds", coeff_stds),
             "max_grads": to_float_tensor("max_grads", max_grads),
         }.items():
-            _require_like(name, value, biases)
+            require_floats(name, value, biases.shape, biases.dtype, biases.device)
             require_finite(name, value)
             self.register_buffer(name, value.detach().clone())
         _require_non_negative("coeff_stds", self.coeff_stds)
@@ -500,9 +499,8 @@ class DimensionWiseRescaling(RescalingCore):
 
     def _checked(self, name: str, value: Any, index: Any) -> tuple[Tensor, Tensor]:
         """Return coefficient-like values and their indices as tensors that fit the buffers."""
-        index = _index_tensor("basis_function_ind", index)
-        require_shape("basis_function_ind", index, ("n",))
-        require_device("basis_function_ind", index, self.lambda_z.device)
+        index = _index_tensor(index)
+        require_integers("basis_function_ind", index, ("n",), self.lambda_z.device)
         require_in_range("basis_function_ind", index, 0, self.n_basis)
         return _checked_values(name, value, len(index), self.lambda_z), index
 
@@ -644,29 +642,20 @@ def _fields(data_sample: Any, *names: str) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _index_tensor(name: str, value: Any) -> Tensor:
+def _index_tensor(value: Any) -> Tensor:
     if isinstance(value, Tensor):
-        require_integer(name, value)
         return value
     array = np.asarray(value)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integers, got {type(value).__name__}")
+        raise TypeError(f"basis_function_ind: expected integers, got {type(value).__name__}")
     return torch.as_tensor(array.astype(np.int64))
 
 
 def _checked_values(name: str, value: Any, size: int, like: Tensor) -> Tensor:
     """Return coefficient-like values as a tensor of the given size that fits `like`."""
     values = to_float_tensor(name, value)
-    require_dtype(name, values, like.dtype)
-    require_shape(name, values, (size,))
-    require_device(name, values, like.device)
+    require_floats(name, values, (size,), like.dtype, like.device)
     return values
-
-
-def _require_like(name: str, value: Tensor, reference: Tensor) -> None:
-    require_dtype(name, value, reference.dtype)
-    require_shape(name, value, tuple(reference.shape))
-    require_device(name, value, reference.device)
 
 
 def _require_non_negative(name: str, values: Tensor) -> None:

@@ -1,7 +1,5 @@
 """Eigenvalues of the adjacency matrix."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -35,6 +33,8 @@ class AdjacencyEigenvalues(Descriptor):
         Boundary conditions; open by default.
     """
 
+    type_name = "adjacency_eigenvalues"
+    facts = ("n_atoms", "switching_function", "distances.box")
     entries: Tensor
 
     def __init__(
@@ -48,8 +48,8 @@ class AdjacencyEigenvalues(Descriptor):
         n_pairs = distances.n_descriptors
         # The number of the pair (i, j) at both (i, j) and (j, i); on the diagonal one past the end.
         entries = torch.full((n_atoms, n_atoms), n_pairs)
-        entries[distances.first, distances.second] = torch.arange(n_pairs)
-        entries[distances.second, distances.first] = torch.arange(n_pairs)
+        entries[distances.start, distances.end] = torch.arange(n_pairs)
+        entries[distances.end, distances.start] = torch.arange(n_pairs)
         self.register_buffer("entries", entries.flatten(), persistent=False)
         self.distances = distances
         self.switching_function = switching_module(switching_function)
@@ -64,18 +64,6 @@ class AdjacencyEigenvalues(Descriptor):
         contributions = self.switching_function(self.distances(positions, box))
         return torch.linalg.eigvalsh(self._matrix(contributions))
 
-    def specification(self) -> dict[str, Any] | None:
-        """Return the JSON-able description, see `Descriptor.specification`."""
-        switching = self.switching_function.specification()  # type: ignore[operator]
-        if switching is None:
-            return None
-        return {
-            "type": "adjacency_eigenvalues",
-            "n_atoms": self.n_atoms,
-            "switching_function": switching,
-            "box": self.distances.box.specification(),
-        }
-
     def pattern(self) -> SparsityPattern:
         """Return the full pattern: every eigenvalue depends on every atom."""
         return SparsityPattern.from_dependence(
@@ -84,7 +72,7 @@ class AdjacencyEigenvalues(Descriptor):
 
     def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return eigenvalues and derivatives d(lambda_k) = v_k^T dA v_k (Hellmann-Feynman)."""
-        first, second = self.distances.first, self.distances.second
+        first, second = self.distances.start, self.distances.end
         vectors = self.distances.vectors(positions, box)
         distances = norm(vectors)
         contributions, slopes = value_and_slope(self.switching_function, distances)

@@ -1,16 +1,11 @@
 """Positions after optimal superposition on a reference structure."""
 
-from typing import Any
+from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ofcv_export.base.validation import (
-    require_finite,
-    require_floating,
-    require_shape,
-    require_tensor,
-)
+from ofcv_export.base.validation import require_finite, require_floats
 from ofcv_export.descriptors.boundaries import Boundaries, open_boundaries
 from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
 from ofcv_export.descriptors.optimal_rotation import OptimalRotation
@@ -19,8 +14,8 @@ from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 _COLLINEAR = 1e-6
 
 
-class Superposition(nn.Module):
-    """Centred positions of some atoms, rotated onto centred reference positions.
+class Superposition(Descriptor):
+    """A function of centred positions of some atoms, rotated onto centred reference positions.
 
     Under periodic boundaries every atom is taken at its image nearest to the first one: a
     molecule that the box cuts is whole as long as no atom is farther from the first than half the
@@ -46,6 +41,7 @@ class Superposition(nn.Module):
         weight is not positive.
     """
 
+    facts = ("n_atoms", "atoms", "reference", "weights", "box")
     atoms: Tensor
     first: Tensor
     reference: Tensor
@@ -59,30 +55,34 @@ class Superposition(nn.Module):
         weights: Tensor | None = None,
         box: Boundaries | None = None,
     ) -> None:
-        super().__init__()
         atoms = require_atoms("atoms", torch.arange(n_atoms) if atoms is None else atoms, n_atoms)
         weights = torch.ones(len(atoms)) if weights is None else weights
         for name, tensor, shape in (
             ("reference", reference, (len(atoms), 3)),
             ("weights", weights, (len(atoms),)),
         ):
-            require_tensor(name, tensor)
-            require_floating(name, tensor)
-            require_shape(name, tensor, shape)
+            require_floats(name, tensor, shape)
             require_finite(name, tensor)
         if bool((weights <= 0).any()):
             raise ValueError(f"weights: expected positive numbers, got {weights.tolist()}")
         weights = weights.detach().to(device="cpu", dtype=torch.float64)
         reference = reference.detach().to(device="cpu", dtype=torch.float64)
         _require_not_collinear(reference)
+        box = open_boundaries() if box is None else box
+        super().__init__(n_atoms, self.count(len(atoms)), box.takes_box)
         self.register_buffer("atoms", atoms, persistent=False)
         self.register_buffer("first", atoms[:1].clone(), persistent=False)
         self.register_buffer("reference", reference, persistent=False)
         self.register_buffer("weights", weights, persistent=False)
         self.rotation = OptimalRotation()
-        self.box = open_boundaries() if box is None else box
+        self.box = box
 
-    def forward(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    @abstractmethod
+    def count(n_chosen: int) -> int:
+        """Return the number of values of so many chosen atoms."""
+
+    def superposed(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return centred superposed positions and the centred reference.
 
         Parameters
@@ -110,17 +110,14 @@ class Superposition(nn.Module):
         """Return the weights divided by their sum, shape (n_chosen,), in the dtype of `like`."""
         return (self.weights / self.weights.sum()).to(like)
 
-    def specification(self) -> dict[str, Any]:
-        """Return the JSON-able description of all but the type."""
-        return {
-            "atoms": self.atoms.tolist(),
-            "reference": self.reference.tolist(),
-            "weights": self.weights.tolist(),
-            "box": self.box.specification(),
-        }
+    def pattern(self) -> SparsityPattern:
+        """Return the pattern in which every value depends on all chosen atoms."""
+        used = torch.zeros(self.n_atoms, dtype=torch.bool)
+        used[self.atoms.cpu()] = True
+        return SparsityPattern.from_dependence(used.expand(self.n_descriptors, -1))
 
 
-class AlignedPositions(Descriptor):
+class AlignedPositions(Superposition):
     """Positions of some atoms, superposed on a reference by the optimal translation and rotation.
 
     Derivatives include those of the rotation (W. Kabsch, Acta Cryst. A 32, 922 (1976), is the
@@ -132,34 +129,18 @@ class AlignedPositions(Descriptor):
         As those of `Superposition`.
     """
 
-    def __init__(
-        self,
-        reference: Tensor,
-        n_atoms: int,
-        atoms: Tensor | None = None,
-        weights: Tensor | None = None,
-        box: Boundaries | None = None,
-    ) -> None:
-        superposition = Superposition(reference, n_atoms, atoms, weights, box)
-        super().__init__(n_atoms, 3 * len(superposition.atoms), superposition.box.takes_box)
-        self.superposition = superposition
+    type_name = "aligned_positions"
+
+    @staticmethod
+    def count(n_chosen: int) -> int:
+        """Return the number of components."""
+        return 3 * n_chosen
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return x, y, z of each chosen atom in turn, shape (batch, 3 * n_chosen)."""
-        aligned, centred = self.superposition(positions, box)
-        centroid = self.superposition.reference.to(positions)[0] - centred[0]
+        aligned, centred = self.superposed(positions, box)
+        centroid = self.reference.to(positions)[0] - centred[0]
         return (aligned + centroid).flatten(1)
-
-    def specification(self) -> dict[str, Any]:
-        """Return the JSON-able description, see `Descriptor.specification`."""
-        inner = self.superposition.specification()
-        return {"type": "aligned_positions", "n_atoms": self.n_atoms, **inner}
-
-    def pattern(self) -> SparsityPattern:
-        """Return the pattern in which every value depends on all chosen atoms."""
-        dependence = torch.zeros(self.n_descriptors, self.n_atoms, dtype=torch.bool)
-        dependence[:, self.superposition.atoms.cpu()] = True
-        return SparsityPattern.from_dependence(dependence)
 
 
 def _require_not_collinear(reference: Tensor) -> None:

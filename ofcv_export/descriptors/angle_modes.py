@@ -1,8 +1,10 @@
-"""An angle, its sine and its cosine from a point of the plane."""
+"""Angles, their sines and their cosines, from points of the plane."""
 
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.descriptors.atom_tuples import AtomTuples
+from ofcv_export.descriptors.boundaries import Boundaries
 from ofcv_export.descriptors.vectors import unit_circle
 
 MODES = ("angle", "sin", "cos")
@@ -31,8 +33,8 @@ class AngleModes(nn.Module):
         self.cos = "cos" in modes
         self.n_modes = int(self.angle) + int(self.sin) + int(self.cos)
 
-    def names(self) -> list[str]:
-        """Return the modes in their order."""
+    def specification(self) -> list[str]:
+        """Return the names of the modes in their order."""
         return [mode for mode in MODES if getattr(self, mode)]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -67,7 +69,36 @@ class AngleModes(nn.Module):
         x, y = unit_circle(x, y)
         radius = torch.sqrt(x * x + y * y)
         by_mode = {"angle": torch.ones_like(x), "sin": x / radius, "cos": -y / radius}
-        return torch.stack([by_mode[mode] for mode in self.names()], dim=2)
+        return torch.stack([by_mode[mode] for mode in self.specification()], dim=2)
+
+
+class AngleTuples(AtomTuples):
+    """Angles between the bonds of tuples of atoms, their sines and their cosines.
+
+    Parameters
+    ----------
+    atoms : torch.Tensor
+        Zero-based atom indices, int64, shape (n_tuples, width).
+    n_atoms : int
+        Number of atoms in a frame.
+    modes : tuple of str
+        Which of ``angle`` (radians), ``sin`` and ``cos`` to return, in this order for each tuple.
+    box : Boundaries, optional
+        Boundary conditions; open by default.
+    """
+
+    facts = ("n_atoms", "atoms", "modes", "box")
+
+    def __init__(
+        self,
+        atoms: Tensor,
+        n_atoms: int,
+        modes: tuple[str, ...] = ("angle",),
+        box: Boundaries | None = None,
+    ) -> None:
+        angle_modes = AngleModes(modes)
+        super().__init__(atoms, n_atoms, box, angle_modes.n_modes)
+        self.modes = angle_modes
 
 
 def _angle(cos: Tensor, sin: Tensor) -> Tensor:

@@ -9,14 +9,10 @@ differentiation; derivatives with respect to the box (the virial) follow from
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ofcv_export.base.validation import (
-    require_finite,
-    require_floating,
-    require_shape,
-    require_tensor,
-)
+from ofcv_export.base.validation import require_finite, require_floats, require_shape
+from ofcv_export.descriptors.described import Described
 from ofcv_export.descriptors.lattice import (
     LatticeReduction,
     NearestImage,
@@ -28,7 +24,7 @@ from ofcv_export.descriptors.lattice import (
 _SMALLEST_VOLUME = 1e-6
 
 
-class Boundaries(nn.Module):
+class Boundaries(Described):
     """What descriptors ask of boundary conditions.
 
     Attributes
@@ -41,6 +37,7 @@ class Boundaries(nn.Module):
         Whether positions are fractions of the box.
     """
 
+    none_means_unknown = False
     takes_box: bool
     periodic: bool
     scaled: bool
@@ -76,7 +73,8 @@ class Boundaries(nn.Module):
 
     def specification(self) -> dict[str, Any] | None:
         """Return the JSON-able description of the boundaries, None for open ones."""
-        raise NotImplementedError
+        is_open = not (self.takes_box or self.periodic or self.scaled)
+        return None if is_open else super().specification()
 
     def lattice(self) -> Tensor:
         """Return the lattice vectors of a fixed box as rows, shape (3, 3), float64."""
@@ -101,6 +99,8 @@ class OrthorhombicBox(Boundaries):
         If lengths are needed but absent, or are not three positive numbers.
     """
 
+    type_name = "orthorhombic"
+    facts = ("lengths", "periodic", "scaled")
     lengths: Tensor
 
     def __init__(self, lengths: Tensor | None, periodic: bool, scaled: bool = False) -> None:
@@ -140,17 +140,6 @@ class OrthorhombicBox(Boundaries):
         """Return the lattice vectors as rows."""
         return torch.diag(self.lengths)
 
-    def specification(self) -> dict[str, Any] | None:
-        """Return the JSON-able description of the boundaries, None for open ones."""
-        if not self.periodic and not self.scaled:
-            return None
-        return {
-            "type": "orthorhombic",
-            "lengths": self.lengths.tolist(),
-            "periodic": self.periodic,
-            "scaled": self.scaled,
-        }
-
 
 class TriclinicBox(Boundaries):
     """A fixed box of any shape.
@@ -170,6 +159,8 @@ class TriclinicBox(Boundaries):
         If the vectors are not those of a box, see `require_box`.
     """
 
+    type_name = "triclinic"
+    facts = ("vectors", "periodic", "scaled")
     vectors: Tensor
     reduced: Tensor
 
@@ -203,15 +194,6 @@ class TriclinicBox(Boundaries):
         """Return the lattice vectors as rows."""
         return self.vectors
 
-    def specification(self) -> dict[str, Any]:
-        """Return the JSON-able description of the boundaries."""
-        return {
-            "type": "triclinic",
-            "vectors": self.vectors.tolist(),
-            "periodic": self.periodic,
-            "scaled": self.scaled,
-        }
-
 
 class RuntimeBox(Boundaries):
     """A box that comes with every call, as in a simulation at constant pressure.
@@ -232,12 +214,16 @@ class RuntimeBox(Boundaries):
         For another shape.
     """
 
+    type_name = "run time"
+    facts = ("shape", "periodic", "scaled")
+
     def __init__(
         self, shape: str = "triclinic", periodic: bool = True, scaled: bool = False
     ) -> None:
         super().__init__(takes_box=True, periodic=periodic, scaled=scaled)
         if shape not in ("triclinic", "orthorhombic"):
             raise ValueError(f'shape: expected "triclinic" or "orthorhombic", got {shape!r}')
+        self.shape = shape
         self.orthorhombic = shape == "orthorhombic"
         self.reduction = LatticeReduction()
         self.nearest_image = NearestImage()
@@ -267,15 +253,6 @@ class RuntimeBox(Boundaries):
             return torch.matmul(derivatives, box.to(derivatives).t())
         return derivatives
 
-    def specification(self) -> dict[str, Any]:
-        """Return the JSON-able description of the boundaries."""
-        return {
-            "type": "run time",
-            "shape": "orthorhombic" if self.orthorhombic else "triclinic",
-            "periodic": self.periodic,
-            "scaled": self.scaled,
-        }
-
 
 def open_boundaries() -> OrthorhombicBox:
     """Return boundaries without a box."""
@@ -303,9 +280,7 @@ def require_box(box: Tensor, orthorhombic: bool = False) -> None:
         the lengths), is not orthorhombic where it must be, or so oblique that the fixed number of
         steps of `LatticeReduction` does not reduce it.
     """
-    require_tensor("box", box)
-    require_floating("box", box)
-    require_shape("box", box, (3, 3))
+    require_floats("box", box, (3, 3))
     require_finite("box", box)
     box = box.detach().to(device="cpu", dtype=torch.float64)
     if orthorhombic and not (_is_diagonal(box) and bool((torch.diagonal(box) > 0).all())):

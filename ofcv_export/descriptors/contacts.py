@@ -1,13 +1,9 @@
 """Contacts: a switching function of the distance of each pair of atoms."""
 
-from typing import Any
-
 from torch import Tensor
 
 from ofcv_export.descriptors.boundaries import Boundaries
-from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
+from ofcv_export.descriptors.distance_functions import DistanceFunctions
 from ofcv_export.descriptors.switching import (
     SwitchingFunction,
     switching_module,
@@ -15,7 +11,7 @@ from ofcv_export.descriptors.switching import (
 )
 
 
-class Contacts(Descriptor):
+class Contacts(DistanceFunctions):
     """s(|r_j - r_i|) for chosen pairs (i, j).
 
     Parameters
@@ -31,6 +27,9 @@ class Contacts(Descriptor):
         Boundary conditions; open by default.
     """
 
+    type_name = "contacts"
+    facts = ("n_atoms", "distances.pairs", "distances.box", "switching_function")
+
     def __init__(
         self,
         pairs: Tensor,
@@ -38,33 +37,14 @@ class Contacts(Descriptor):
         switching_function: SwitchingFunction,
         box: Boundaries | None = None,
     ) -> None:
-        distances = PairDistances(pairs, n_atoms, box)
-        super().__init__(n_atoms, distances.n_descriptors, distances.takes_box)
-        self.distances = distances
-        self.antisymmetric = True
+        super().__init__(pairs, n_atoms, box)
         self.switching_function = switching_module(switching_function)
 
-    def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
-        """Return the contacts, shape (batch, n_pairs)."""
-        return self.switching_function(self.distances(positions, box))
+    def function(self, distances: Tensor) -> Tensor:
+        """Return s(r), elementwise."""
+        contacts: Tensor = self.switching_function(distances)
+        return contacts
 
-    def specification(self) -> dict[str, Any] | None:
-        """Return the JSON-able description, see `Descriptor.specification`."""
-        switching = self.switching_function.specification()  # type: ignore[operator]
-        if switching is None:
-            return None
-        return {
-            **self.distances.specification(),
-            "type": "contacts",
-            "switching_function": switching,
-        }
-
-    def pattern(self) -> SparsityPattern:
-        """Return two blocks per pair: its first atom, then its second."""
-        return self.distances.pattern()
-
-    def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return contacts and their derivatives, s'(r) along the unit vectors."""
-        distances, blocks = self.distances.jacobian(positions, box)
-        contacts, slopes = value_and_slope(self.switching_function, distances)
-        return contacts, blocks * slopes.repeat_interleave(2, dim=1).unsqueeze(2)
+    def value_and_slope(self, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """Return s(r) and s'(r), elementwise."""
+        return value_and_slope(self.switching_function, distances)

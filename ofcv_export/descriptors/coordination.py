@@ -1,7 +1,5 @@
 """Coordination numbers between two groups of atoms."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -40,6 +38,8 @@ class CoordinationNumbers(Descriptor):
         If an atom of A has no possible neighbour, or the cutoff is not positive.
     """
 
+    type_name = "coordination_numbers"
+    facts = ("n_atoms", "group_a", "group_b", "switching_function", "cutoff", "box")
     group_a: Tensor
     group_b: Tensor
     different: Tensor
@@ -90,21 +90,6 @@ class CoordinationNumbers(Descriptor):
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the coordination numbers, shape (batch, n_a)."""
         return self._contributions(norm(self._vectors(positions, box))).sum(2)
-
-    def specification(self) -> dict[str, Any] | None:
-        """Return the JSON-able description, see `Descriptor.specification`."""
-        switching = self.switching_function.specification()  # type: ignore[operator]
-        if switching is None:
-            return None
-        return {
-            "type": "coordination_numbers",
-            "n_atoms": self.n_atoms,
-            "group_a": self.group_a.tolist(),
-            "group_b": self.group_b.tolist(),
-            "switching_function": switching,
-            "cutoff": self.cutoff,
-            "box": self.box.specification(),
-        }
 
     def pattern(self) -> SparsityPattern:
         """Return, for each atom of A, its own block and then those of its neighbours in B."""

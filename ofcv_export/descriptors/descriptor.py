@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ofcv_export.base.validation import (
     require_in_range,
-    require_integer,
+    require_integers,
     require_positive,
-    require_shape,
 )
+from ofcv_export.descriptors.described import Described
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 
 
-class Descriptor(nn.Module, ABC):
+class Descriptor(Described, ABC):
     """Functions of positions, and of a box, with a fixed sparsity pattern.
 
     `forward` consists of plain tensor operations without data-dependent control flow: it can be
@@ -70,13 +70,6 @@ class Descriptor(nn.Module, ABC):
         -------
         torch.Tensor
             Shape (batch, n_descriptors).
-        """
-
-    @abstractmethod
-    def specification(self) -> dict[str, Any] | None:
-        """Return the JSON-able description that an artifact's metadata carries.
-
-        None where a part, such as a switching function of the user's own, has no description.
         """
 
     @abstractmethod
@@ -167,8 +160,7 @@ def require_atoms(
     index = torch.as_tensor(atoms)
     if index.numel() == 0:
         raise ValueError(f"{name}: expected at least one atom, got none")
-    require_integer(name, index)
-    require_shape(name, index, ("n",) if width is None else ("n", width))
+    require_integers(name, index, ("n",) if width is None else ("n", width))
     require_in_range(name, index.flatten(), 0, n_atoms)
     index = index.detach().to(device="cpu", dtype=torch.int64)
     for row in index.reshape(-1, index.shape[-1]).tolist():

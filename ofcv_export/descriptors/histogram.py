@@ -1,7 +1,6 @@
 """A continuous histogram of the values of another descriptor."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +29,8 @@ class ContinuousHistogram(Descriptor):
         :math:`\sigma` in units of the distance of neighbouring centres.
     """
 
+    type_name = "continuous_histogram"
+    facts = ("descriptor", "minimum", "maximum", "n_bins", "sigma_to_center")
     centres: Tensor
     sigma: Tensor
 
@@ -54,6 +55,7 @@ class ContinuousHistogram(Descriptor):
         self.descriptor = descriptor
         self.minimum = float(minimum)
         self.maximum = float(maximum)
+        self.n_bins = n_bins
         self.sigma_to_center = float(sigma_to_center)
         sigma = (centres[1] - centres[0]) * sigma_to_center
         self.register_buffer("sigma", sigma, persistent=False)
@@ -63,20 +65,6 @@ class ContinuousHistogram(Descriptor):
         values = self.descriptor(positions, box).unsqueeze(1)
         deviations = (values - self.centres.to(values).unsqueeze(1)) / self.sigma.to(values)
         return torch.exp(-0.5 * deviations * deviations).sum(2)
-
-    def specification(self) -> dict[str, Any] | None:
-        """Return the JSON-able description, see `Descriptor.specification`."""
-        inner = self.descriptor.specification()
-        if inner is None:
-            return None
-        return {
-            "type": "continuous_histogram",
-            "descriptor": inner,
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-            "n_bins": self.n_descriptors,
-            "sigma_to_center": self.sigma_to_center,
-        }
 
     def pattern(self) -> SparsityPattern:
         """Return the pattern in which every bin depends on all atoms of the inner descriptor."""

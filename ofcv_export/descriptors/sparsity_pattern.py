@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ofcv_export.base.validation import (
     require_in_range,
-    require_integer,
+    require_integers,
     require_positive,
     require_shape,
 )
@@ -138,8 +138,7 @@ def _index(name: str, values: Tensor | Sequence[int], high: int) -> Tensor:
     index = torch.as_tensor(values)
     if index.numel() == 0:
         index = index.to(torch.int64)
-    require_integer(name, index)
-    require_shape(name, index, ("n_blocks",))
+    require_integers(name, index, ("n_blocks",))
     require_in_range(name, index, 0, high)
     return index.to(device="cpu", dtype=torch.int64)
 

@@ -5,13 +5,14 @@ float32, also in a float64 graph.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ofcv_export.base.validation import require_positive_number
+from ofcv_export.descriptors.described import Described
 
 SwitchingFunction = Callable[[Tensor], Tensor]
 
@@ -19,8 +20,8 @@ SwitchingFunction = Callable[[Tensor], Tensor]
 _LARGEST_POWER = 1e30
 
 
-class Fermi(nn.Module):
-    r"""Fermi function :math:`s(r) = 1 / (1 + \exp((r - p r_0) / q))`.
+class Smooth(Described):
+    r"""A smooth function s(r).
 
     With `dmax`, shifted and stretched to :math:`(s(r) - s(d)) / (1 - s(d))`, which is 0 at
     :math:`r = d` and negative beyond. The formulas are those of mlcolvar's ``SwitchingFunctions``.
@@ -29,17 +30,55 @@ class Fermi(nn.Module):
     ----------
     cutoff : float
         The distance :math:`r_0`, in the unit of the positions.
-    q : float
-        Width, same unit.
     prefactor_cutoff : float
         Factor p of the cutoff.
     dmax : float, optional
         The distance d.
     """
 
-    midpoint: Tensor
-    width: Tensor
     at_dmax: Tensor
+    scaled_cutoff: Tensor
+
+    def __init__(self, cutoff: float, prefactor_cutoff: float, dmax: float | None) -> None:
+        super().__init__()
+        self.cutoff = require_positive_number("cutoff", cutoff)
+        self.prefactor_cutoff = require_positive_number("prefactor_cutoff", prefactor_cutoff)
+        self.dmax = None if dmax is None else require_positive_number("dmax", dmax)
+        scaled_cutoff = _number(prefactor_cutoff * cutoff)
+        self.register_buffer("scaled_cutoff", scaled_cutoff, persistent=False)
+
+    def _register_at_dmax(self) -> None:
+        """Evaluate the function at `dmax`, once it has all its constants."""
+        at_dmax = _number(0.0) if self.dmax is None else self.function(_number(self.dmax))
+        self.register_buffer("at_dmax", at_dmax, persistent=False)
+
+    @abstractmethod
+    def function(self, distances: Tensor) -> Tensor:
+        """Return s(r) as it is without `dmax`, elementwise."""
+
+    def forward(self, distances: Tensor) -> Tensor:
+        """Return s(r), elementwise."""
+        s = self.function(distances)
+        if self.dmax is not None:
+            at_dmax = self.at_dmax.to(s)
+            s = (s - at_dmax) / (1.0 - at_dmax)
+        return s
+
+
+class Fermi(Smooth):
+    r"""Fermi function :math:`s(r) = 1 / (1 + \exp((r - p r_0) / q))`.
+
+    Parameters
+    ----------
+    cutoff, prefactor_cutoff, dmax : float
+        The distance :math:`r_0`, its factor p, and where s(r) becomes 0, see `Smooth`.
+    q : float
+        Width, in the unit of the positions.
+    """
+
+    type_name = "fermi"
+    facts = ("cutoff", "q", "prefactor_cutoff", "dmax")
+    width: Tensor
 
     def __init__(
         self,
@@ -48,37 +87,18 @@ class Fermi(nn.Module):
         prefactor_cutoff: float = 1.0,
         dmax: float | None = None,
     ) -> None:
-        super().__init__()
-        self.cutoff = require_positive_number("cutoff", cutoff)
+        super().__init__(cutoff, prefactor_cutoff, dmax)
         self.q = require_positive_number("q", q)
-        self.prefactor_cutoff = require_positive_number("prefactor_cutoff", prefactor_cutoff)
-        self.dmax = None if dmax is None else require_positive_number("dmax", dmax)
-        self.register_buffer("midpoint", _number(prefactor_cutoff * cutoff), persistent=False)
         self.register_buffer("width", _number(q), persistent=False)
-        self.register_buffer("at_dmax", _at(self._function, self.dmax), persistent=False)
+        self._register_at_dmax()
 
-    def _function(self, distances: Tensor) -> Tensor:
-        return torch.sigmoid((self.midpoint.to(distances) - distances) / self.width.to(distances))
-
-    def forward(self, distances: Tensor) -> Tensor:
-        """Return s(r), elementwise."""
-        s = self._function(distances)
-        if self.dmax is not None:
-            s = _stretched(s, self.at_dmax.to(s))
-        return s
-
-    def specification(self) -> dict[str, Any]:
-        """Return the JSON-able description."""
-        return {
-            "type": "fermi",
-            "cutoff": self.cutoff,
-            "q": self.q,
-            "prefactor_cutoff": self.prefactor_cutoff,
-            "dmax": self.dmax,
-        }
+    def function(self, distances: Tensor) -> Tensor:
+        """Return s(r) as it is without `dmax`, elementwise."""
+        from_middle = self.scaled_cutoff.to(distances) - distances
+        return torch.sigmoid(from_middle / self.width.to(distances))
 
 
-class Rational(nn.Module):
+class Rational(Smooth):
     r"""Rational function :math:`s(r) = (1 - x^n + \epsilon) / (1 - x^m + 2 \epsilon)`.
 
     Here :math:`x = r / (p r_0)`. For :math:`\epsilon = 0` the removable singularity at x = 1 is
@@ -89,22 +109,18 @@ class Rational(nn.Module):
 
     Parameters
     ----------
-    cutoff : float
-        The distance :math:`r_0`, in the unit of the positions.
+    cutoff, prefactor_cutoff, dmax : float
+        The distance :math:`r_0`, its factor p, and where s(r) becomes 0, see `Smooth`.
     n, m : int
         Exponents, at least 1 and different.
     eps : float
         The number :math:`\epsilon`.
-    prefactor_cutoff : float
-        Factor p of the cutoff.
-    dmax : float, optional
-        Distance d at which the function is shifted and stretched to 0, see `Fermi`.
     """
 
-    unit: Tensor
+    type_name = "rational"
+    facts = ("cutoff", "n", "m", "eps", "prefactor_cutoff", "dmax")
     largest: Tensor
     epsilon: Tensor
-    at_dmax: Tensor
 
     def __init__(
         self,
@@ -115,27 +131,25 @@ class Rational(nn.Module):
         prefactor_cutoff: float = 1.0,
         dmax: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(cutoff, prefactor_cutoff, dmax)
         if not (isinstance(n, int) and isinstance(m, int) and n >= 1 and m >= 1 and n != m):
             raise ValueError(f"n, m: expected two different positive integers, got {n!r}, {m!r}")
         if not (math.isfinite(eps) and eps >= 0):
             raise ValueError(f"eps: expected a number of at least 0, got {eps!r}")
-        self.cutoff = require_positive_number("cutoff", cutoff)
         self.n = n
         self.m = m
         self.eps = float(eps)
-        self.prefactor_cutoff = require_positive_number("prefactor_cutoff", prefactor_cutoff)
-        self.dmax = None if dmax is None else require_positive_number("dmax", dmax)
         self.divisor = math.gcd(n, m)
         self.is_limit = self.eps == 0.0
         largest = _LARGEST_POWER ** (1.0 / max(n, m))
-        self.register_buffer("unit", _number(prefactor_cutoff * cutoff), persistent=False)
         self.register_buffer("largest", _number(largest), persistent=False)
         self.register_buffer("epsilon", _number(eps), persistent=False)
-        self.register_buffer("at_dmax", _at(self._function, self.dmax), persistent=False)
+        self._register_at_dmax()
 
-    def _function(self, distances: Tensor) -> Tensor:
-        x = torch.minimum(distances / self.unit.to(distances), self.largest.to(distances))
+    def function(self, distances: Tensor) -> Tensor:
+        """Return s(r) as it is without `dmax`, elementwise."""
+        x = distances / self.scaled_cutoff.to(distances)
+        x = torch.minimum(x, self.largest.to(distances))
         if self.is_limit:
             y = torch.pow(x, self.divisor)
             above = _geometric_sum(y, self.n // self.divisor)
@@ -146,27 +160,8 @@ class Rational(nn.Module):
         pole = below == 0
         return (above / below.masked_fill(pole, 1.0)).masked_fill(pole, 0.0)
 
-    def forward(self, distances: Tensor) -> Tensor:
-        """Return s(r), elementwise."""
-        s = self._function(distances)
-        if self.dmax is not None:
-            s = _stretched(s, self.at_dmax.to(s))
-        return s
 
-    def specification(self) -> dict[str, Any]:
-        """Return the JSON-able description."""
-        return {
-            "type": "rational",
-            "cutoff": self.cutoff,
-            "n": self.n,
-            "m": self.m,
-            "eps": self.eps,
-            "prefactor_cutoff": self.prefactor_cutoff,
-            "dmax": self.dmax,
-        }
-
-
-class Step(nn.Module):
+class Step(Described):
     """1 below the cutoff and 0 from the cutoff on; derivative 0.
 
     Parameters
@@ -175,6 +170,8 @@ class Step(nn.Module):
         The distance, in the unit of the positions.
     """
 
+    type_name = "step"
+    facts = ("cutoff",)
     threshold: Tensor
 
     def __init__(self, cutoff: float) -> None:
@@ -187,12 +184,8 @@ class Step(nn.Module):
         # The second term keeps the result on the graph, where its derivative is 0.
         return (distances < self.threshold.to(distances)).to(distances) + 0.0 * distances
 
-    def specification(self) -> dict[str, Any]:
-        """Return the JSON-able description."""
-        return {"type": "step", "cutoff": self.cutoff}
 
-
-class CustomSwitching(nn.Module):
+class CustomSwitching(Described):
     """A switching function of the user's own.
 
     Parameters
@@ -209,15 +202,10 @@ class CustomSwitching(nn.Module):
         """Return s(r), elementwise."""
         return self.function(distances.flatten()).reshape(distances.shape)
 
-    def specification(self) -> dict[str, Any] | None:
-        """Return None: there is no description of the function."""
-        return None
 
-
-def switching_module(function: SwitchingFunction) -> nn.Module:
+def switching_module(function: SwitchingFunction) -> Described:
     """Return one of the modules of this file as it is, and any other callable wrapped as one."""
-    known = isinstance(function, Fermi | Rational | Step | CustomSwitching)
-    return function if known else CustomSwitching(function)  # type: ignore[return-value]
+    return function if isinstance(function, Described) else CustomSwitching(function)
 
 
 def value_and_slope(function: SwitchingFunction, distances: Tensor) -> tuple[Tensor, Tensor]:
@@ -240,16 +228,6 @@ def _geometric_sum(y: Tensor, n_terms: int) -> Tensor:
     for _ in range(n_terms - 1):
         total = total * y + 1.0
     return total
-
-
-def _stretched(s: Tensor, at_dmax: Tensor) -> Tensor:
-    """Return s shifted and stretched to be 0 at dmax."""
-    return (s - at_dmax) / (1.0 - at_dmax)
-
-
-def _at(function: SwitchingFunction, dmax: float | None) -> Tensor:
-    """Return s(dmax), 0 without dmax."""
-    return _number(0.0) if dmax is None else function(_number(dmax))
 
 
 def _number(value: float) -> Tensor:

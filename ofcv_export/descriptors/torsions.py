@@ -1,19 +1,14 @@
 """Torsional angles of four atoms, their sines and their cosines."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.linalg import cross
 
-from ofcv_export.descriptors.angle_modes import AngleModes
-from ofcv_export.descriptors.boundaries import Boundaries, open_boundaries
-from ofcv_export.descriptors.descriptor import Descriptor, require_atoms
-from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
+from ofcv_export.descriptors.angle_modes import AngleTuples
 from ofcv_export.descriptors.vectors import norm, reciprocal
 
 
-class Torsions(Descriptor):
+class Torsions(AngleTuples):
     """Torsional angles A-B-C-D in radians, IUPAC sign, and their sines and cosines.
 
     With A, B, C or B, C, D exactly on a line, where no torsion is defined, the angle is 0 and so
@@ -31,55 +26,14 @@ class Torsions(Descriptor):
         Boundary conditions; open by default.
     """
 
-    atoms: Tensor
-    start: Tensor
-    end: Tensor
-
-    def __init__(
-        self,
-        atoms: Tensor,
-        n_atoms: int,
-        modes: tuple[str, ...] = ("angle",),
-        box: Boundaries | None = None,
-    ) -> None:
-        atoms = require_atoms("atoms", atoms, n_atoms, width=4)
-        box = open_boundaries() if box is None else box
-        angle_modes = AngleModes(modes)
-        super().__init__(n_atoms, len(atoms) * angle_modes.n_modes, box.takes_box)
-        self.register_buffer("atoms", atoms, persistent=False)
-        self.register_buffer("start", atoms[:, :-1].t().flatten(), persistent=False)
-        self.register_buffer("end", atoms[:, 1:].t().flatten(), persistent=False)
-        self.modes = angle_modes
-        self.box = box
-
-    def _bonds(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return AB, BC and CD, shapes (batch, n_torsions, 3)."""
-        start = positions.index_select(1, self.start)
-        end = positions.index_select(1, self.end)
-        ab, bc, cd = torch.chunk(self.box.displacement(start, end, box), 3, dim=1)
-        return ab, bc, cd
+    type_name = "torsions"
+    bonds = ((0, 1), (1, 2), (2, 3))
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the chosen modes of every torsion, shape (batch, n_torsions * n_modes)."""
-        ab, bc, cd = self._bonds(positions, box)
+        ab, bc, cd = torch.chunk(self.vectors(positions, box), 3, dim=1)
         x, y = _point(bc, cross(ab, bc, dim=-1), cross(bc, cd, dim=-1))
         return self.modes(x, y)
-
-    def specification(self) -> dict[str, Any]:
-        """Return the JSON-able description, see `Descriptor.specification`."""
-        return {
-            "type": "torsions",
-            "n_atoms": self.n_atoms,
-            "atoms": self.atoms.tolist(),
-            "modes": self.modes.names(),
-            "box": self.box.specification(),
-        }
-
-    def pattern(self) -> SparsityPattern:
-        """Return four blocks for each mode of each torsion."""
-        descriptors = torch.arange(self.n_descriptors).repeat_interleave(4)
-        atoms = self.atoms.cpu().repeat_interleave(self.modes.n_modes, dim=0).flatten()
-        return SparsityPattern(descriptors, atoms, self.n_descriptors, self.n_atoms)
 
     def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the modes and their derivatives.
@@ -87,7 +41,7 @@ class Torsions(Descriptor):
         Derivatives of the angle: A. Blondel and M. Karplus, J. Comput. Chem. 17, 1132 (1996),
         which have no singularity at 0 and pi; only three atoms on a line have none.
         """
-        ab, bc, cd = self._bonds(positions, box)
+        ab, bc, cd = torch.chunk(self.vectors(positions, box), 3, dim=1)
         m, n = cross(ab, bc, dim=-1), cross(bc, cd, dim=-1)
         x, y = _point(bc, m, n)
         length = norm(bc).unsqueeze(2)

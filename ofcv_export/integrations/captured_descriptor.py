@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -65,10 +63,6 @@ class CapturedDescriptor(Descriptor):
             raise ValueError("box: expected none (the preprocessing takes none), got a tensor")
         values: Tensor = self.module(positions.flatten(1) if self.flat else positions)
         return values
-
-    def specification(self) -> dict[str, Any] | None:
-        """Return None: there is no description of the module."""
-        return None
 
     def pattern(self) -> SparsityPattern:
         """Return the full pattern."""

@@ -37,13 +37,13 @@ class ChainRule(nn.Module, ABC):
     n_values: int
     stores_pairs = False
 
-    @abstractmethod
     def arrange(self, vectors: Tensor) -> Tensor:
-        """Return the values (batch, n_values) of vectors (batch, n_vectors, 3)."""
+        """Return the values (batch, n_values) of vectors (batch, n_vectors, 3); as they come."""
+        return vectors.flatten(1)
 
-    @abstractmethod
     def vectors(self, values: Tensor) -> Tensor:
         """Return the vectors (batch, n_vectors, 3) of values (batch, n_values)."""
+        return values.unflatten(1, (-1, 3))
 
     @abstractmethod
     def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor | None = None) -> Tensor:
@@ -106,14 +106,6 @@ class ScatterChainRule(ChainRule):
         self.n_values = pattern.nnz
         self.register_buffer("descriptor_index", pattern.descriptor_index, persistent=False)
         self.register_buffer("target_index", targets, persistent=False)
-
-    def arrange(self, vectors: Tensor) -> Tensor:
-        """Return the values (batch, nnz) of blocks (batch, n_blocks, 3)."""
-        return vectors.flatten(1)
-
-    def vectors(self, values: Tensor) -> Tensor:
-        """Return the blocks (batch, n_blocks, 3) of values (batch, nnz)."""
-        return values.unflatten(1, (-1, 3))
 
     def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor | None = None) -> Tensor:
         """Return d(out)/d(pos), see `ChainRule.forward`."""
@@ -217,14 +209,6 @@ class OppositePairs(ChainRule):
         source = torch.where(arranged > 0, arranged - 1, self.n_values - arranged - 1)
         source = torch.where(arranged == 0, 2 * self.n_values, source)
         self.register_buffer("source", source, persistent=False)
-
-    def arrange(self, vectors: Tensor) -> Tensor:
-        """Return the values (batch, 3 * n_descriptors) of vectors (batch, n_descriptors, 3)."""
-        return vectors.flatten(1)
-
-    def vectors(self, values: Tensor) -> Tensor:
-        """Return the vectors (batch, n_descriptors, 3) of values (batch, 3 * n_descriptors)."""
-        return values.unflatten(1, (-1, 3))
 
     def forward(self, x: Tensor, values: Tensor, ref_idx: Tensor | None = None) -> Tensor:
         """Return d(out)/d(pos), see `ChainRule.forward`; one vector u for each pair."""

@@ -37,6 +37,7 @@ _NUMBERS_PER_LINE = np.uint64(16)
 _THREE = np.uint64(3)
 
 Array = np.ndarray[Any, Any]
+Indices = tuple[Array, ...]
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,16 +82,9 @@ def _fetch(u: Array, frame: Any, start: Any, length: Any) -> None:
 
 
 @_compiled
-def _pair_product(
-    x: Array,
-    u: Array,
-    frames: Array,
-    run_start: Array,
-    run_first: Array,
-    run_second: Array,
-    out: Array,
-) -> None:
+def _pair_product(x: Array, u: Array, frames: Array, runs: Indices, out: Array) -> None:
     """Sum x[p] u[p] by atom, see `PairKernel.product`."""
+    run_start, run_first, run_second = runs
     zero = u.dtype.type(0)
     n_atoms = out.shape[2]
     sums = np.empty((3, n_atoms), u.dtype)
@@ -127,16 +121,9 @@ def _pair_product(
 
 
 @_compiled
-def _pair_projection(
-    gradient: Array,
-    u: Array,
-    frames: Array,
-    run_start: Array,
-    run_first: Array,
-    run_second: Array,
-    out: Array,
-) -> None:
+def _pair_projection(gradient: Array, u: Array, frames: Array, runs: Indices, out: Array) -> None:
     """Take u[p] . (g[second[p]] - g[first[p]]), see `PairKernel.projection`."""
+    run_start, run_first, run_second = runs
     n_atoms = gradient.shape[2]
     g = np.empty((3, n_atoms), u.dtype)
     for row in range(len(frames)):
@@ -162,10 +149,9 @@ def _pair_projection(
 
 
 @_compiled
-def _block_product(
-    x: Array, v: Array, frames: Array, descriptor: Array, atom: Array, out: Array
-) -> None:
+def _block_product(x: Array, v: Array, frames: Array, blocks: Indices, out: Array) -> None:
     """Sum x[descriptor[b]] v[b] by atom, see `BlockKernel.product`."""
+    descriptor, atom = blocks
     for row in range(len(frames)):
         frame = frames[row]
         for o in range(x.shape[1]):
@@ -178,10 +164,9 @@ def _block_product(
 
 
 @_compiled
-def _block_projection(
-    g: Array, v: Array, frames: Array, descriptor: Array, atom: Array, out: Array
-) -> None:
+def _block_projection(g: Array, v: Array, frames: Array, blocks: Indices, out: Array) -> None:
     """Sum v[b] . g[atom[b]] by descriptor, see `BlockKernel.projection`."""
+    descriptor, atom = blocks
     for row in range(len(frames)):
         frame = frames[row]
         for o in range(out.shape[1]):
@@ -203,7 +188,7 @@ class _Kernel(FrameChainRule):
         self.n_descriptors = pattern.n_descriptors
         self.vector_shape = vector_shape
         self.n_values = int(np.prod(vector_shape))
-        self.indices: tuple[Array, ...] = ()
+        self.indices: Indices = ()
 
     def product(self, x: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
         """Return the sums by atom, see `FrameChainRule.product`."""
@@ -237,13 +222,13 @@ class _Kernel(FrameChainRule):
         enough = len(frames) * self.n_values // _NUMBERS_PER_THREAD
         n_threads = min(torch.get_num_threads(), enough, len(frames))
         if n_threads <= 1:
-            loop(factors, vectors, frames, *self.indices, outs)
+            loop(factors, vectors, frames, self.indices, outs)
             return
 
         def share(number: int) -> None:
             start, end = (len(frames) * each // n_threads for each in (number, number + 1))
             rows = slice(start, end)
-            loop(factors[rows], vectors, frames[rows], *self.indices, outs[rows])
+            loop(factors[rows], vectors, frames[rows], self.indices, outs[rows])
 
         # Threads of this call alone: a pool kept for the next one would not outlive a fork.
         with ThreadPoolExecutor(n_threads) as pool:
@@ -312,14 +297,6 @@ class BlockKernel(_Kernel):
         super().__init__(pattern, (pattern.n_blocks, 3))
         indices = (pattern.descriptor_index, pattern.atom_index)
         self.indices = tuple(index.numpy().astype(np.uint64) for index in indices)
-
-    def arrange(self, vectors: Tensor) -> Tensor:
-        """Return the values (batch, 3 * n_blocks) of blocks (batch, n_blocks, 3)."""
-        return vectors.flatten(1)
-
-    def vectors(self, values: Tensor) -> Tensor:
-        """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_blocks)."""
-        return values.unflatten(1, (-1, 3))
 
 
 def _run_starts(first: Array, second: Array) -> Array:

@@ -51,43 +51,37 @@ class FrameChainRule(ChainRule):
             return operators
         if ref_idx is None:
             ref_idx = torch.arange(len(x), device=x.device)
-        out: Tensor = _Product.apply(x, values, ref_idx, self)  # type: ignore[no-untyped-call]
+        out: Tensor = _Linear.apply(x, values, ref_idx, self, False)  # type: ignore[no-untyped-call]
         return out
 
 
-class _Product(torch.autograd.Function):
-    """x (batch, n_descriptors[, n_outputs]) -> sums (batch, n_atoms, 3[, n_outputs])."""
+class _Linear(torch.autograd.Function):
+    """The product of a rule, x (batch, n_descriptors[, n_outputs]), or its transpose.
+
+    The former gives sums (batch, n_atoms, 3[, n_outputs]), which the latter takes.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, values: Tensor, ref_idx: Tensor, rule: FrameChainRule
+        ctx: Any,
+        x: Tensor,
+        values: Tensor,
+        ref_idx: Tensor,
+        rule: FrameChainRule,
+        transposed: bool,
     ) -> Tensor:
         ctx.save_for_backward(values, ref_idx)
-        ctx.rule = rule
-        out = rule.product(_outputs_first(x, 2), values, ref_idx)
+        ctx.rule, ctx.transposed = rule, transposed
+        linear = rule.projection if transposed else rule.product
+        n_other = 3 if transposed else 2
+        out = linear(_outputs_first(x, n_other), values, ref_idx)
         # mlcolvar looks at the result through views, which want it contiguous.
-        return _outputs_last(out, x.dim() == 3).contiguous()
+        return _outputs_last(out, x.dim() > n_other).contiguous()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Projection.apply(gradient, *ctx.saved_tensors, ctx.rule), None, None, None
-
-
-class _Projection(torch.autograd.Function):
-    """The transposed map, of a gradient (batch, n_atoms, 3[, n_outputs])."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, gradient: Tensor, values: Tensor, ref_idx: Tensor, rule: FrameChainRule
-    ) -> Tensor:
-        ctx.save_for_backward(values, ref_idx)
-        ctx.rule = rule
-        x = rule.projection(_outputs_first(gradient, 3), values, ref_idx)
-        return _outputs_last(x, gradient.dim() == 4)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Product.apply(gradient, *ctx.saved_tensors, ctx.rule), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        out = _Linear.apply(gradient, *ctx.saved_tensors, ctx.rule, not ctx.transposed)
+        return out, None, None, None, None
 
 
 def _outputs_first(tensor: Tensor, n_other: int) -> Tensor:

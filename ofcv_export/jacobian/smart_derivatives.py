@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from ofcv_export.base.files import atomic_path, read_npz, require_suffix
 from ofcv_export.base.fixed_order import fixed_order
 from ofcv_export.base.validation import (
-    require_device,
-    require_dtype,
     require_finite,
     require_floating,
+    require_floats,
     require_in_range,
-    require_integer,
+    require_integers,
     require_positive,
-    require_shape,
     require_tensor,
 )
 from ofcv_export.descriptors.descriptor import Descriptor
@@ -265,18 +263,13 @@ class SmartDerivatives(nn.Module):
         return out
 
     def _require_inputs(self, pattern: SparsityPattern, x: Tensor, ref_idx: Tensor) -> None:
-        require_tensor("ref_idx", ref_idx)
         sizes = ("batch", pattern.n_descriptors) + ("n_outputs",) * (x.dim() == 3)
         values = self.values
         if self.kernel == "numba":
             require_floating("values", values)
         self._require_device("values", values)
-        require_shape("x", x, sizes)
-        require_dtype("x", x, values.dtype)
-        require_device("x", x, values.device)
-        require_shape("ref_idx", ref_idx, (len(x),))
-        require_integer("ref_idx", ref_idx)
-        require_device("ref_idx", ref_idx, values.device)
+        require_floats("x", x, sizes, values.dtype, values.device)
+        require_integers("ref_idx", ref_idx, (len(x),), values.device)
         if not values.is_cpu:
             # On the CPU the lookup itself refuses a frame that does not exist, at no cost.
             require_in_range("ref_idx", ref_idx, 0, len(values))
@@ -406,9 +399,8 @@ class SmartDerivatives(nn.Module):
             *arrays["sizes"].tolist(),
         )
         vectors = torch.from_numpy(arrays["blocks"])
-        require_floating("blocks", vectors)
         n_vectors = pattern.n_blocks if version == _FULL else pattern.n_descriptors
-        require_shape("blocks", vectors, ("n_frames", n_vectors, 3))
+        require_floats("blocks", vectors, ("n_frames", n_vectors, 3))
         require_finite("blocks", vectors)
         smart = cls(force_all_atoms=bool(pattern.unused_atoms()), kernel=kernel)
         smart.pattern = pattern
@@ -496,11 +488,8 @@ def _smallest(rule: ChainRule, values: Tensor, pattern: SparsityPattern) -> tupl
 def _positions(data: Any, n_atoms: int) -> Tensor:
     """Return positions as (n_frames, n_atoms, 3), checked."""
     require_positive("n_atoms", n_atoms)
-    require_floating("data", data)
-    if data.dim() == 2:
-        require_shape("data", data, ("n_frames", 3 * n_atoms))
-    else:
-        require_shape("data", data, ("n_frames", n_atoms, 3))
+    sizes = (3 * n_atoms,) if data.dim() == 2 else (n_atoms, 3)
+    require_floats("data", data, ("n_frames", *sizes))
     if len(data) == 0:
         raise ValueError("data: expected at least one frame, got none")
     require_finite("data", data)

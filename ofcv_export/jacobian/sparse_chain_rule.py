@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from ofcv_export.base.fixed_order import fixed_order
 from ofcv_export.base.validation import (
     dtype_name,
-    require_dtype,
+    require_floats,
     require_positive,
-    require_shape,
     require_tensor,
 )
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
@@ -75,12 +74,10 @@ class SparseChainRule(nn.Module):
         """
         x, values = output_wrt_descriptors, descriptors_wrt_positions
         require_tensor("output_wrt_descriptors", x)
-        require_tensor("descriptors_wrt_positions", values)
         sizes = ("batch", self.pattern.n_descriptors) + ("n_outputs",) * (x.dim() == 3)
-        require_shape("output_wrt_descriptors", x, sizes)
-        require_dtype("output_wrt_descriptors", x, self.dtype)
-        require_shape("descriptors_wrt_positions", values, (len(x), self.pattern.nnz))
-        require_dtype("descriptors_wrt_positions", values, self.dtype)
+        require_floats("output_wrt_descriptors", x, sizes, self.dtype)
+        shape = (len(x), self.pattern.nnz)
+        require_floats("descriptors_wrt_positions", values, shape, self.dtype)
         with fixed_order(x.device):
             out: Tensor = self.chain_rule(x, values)
         return out

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ofcv_export.base.validation import (
     dtype_name,
     require_finite,
-    require_floating,
+    require_floats,
     require_positive_number,
-    require_shape,
 )
 from ofcv_export.graph.details import Description
 from ofcv_export.graph.scriptable import scriptable
@@ -251,9 +250,8 @@ def _masses(masses: object | None, n_atoms: int) -> Tensor | None:
         return None
     # By way of numpy, so that a list of numbers keeps its digits.
     values = masses if isinstance(masses, Tensor) else torch.as_tensor(np.asarray(masses))
-    require_floating("masses", values)
+    require_floats("masses", values, (n_atoms,))
     values = values.detach().cpu().double()
-    require_shape("masses", values, (n_atoms,))
     require_finite("masses", values)
     if bool((values <= 0).any()):
         raise ValueError(f"masses: expected positive numbers, got {values.tolist()}")

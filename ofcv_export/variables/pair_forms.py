@@ -83,7 +83,7 @@ class PairForm(ABC):
     ) -> None:
         self.n_atoms = distances.n_atoms
         self.n_pairs = distances.n_descriptors
-        self.first, self.second = distances.first, distances.second
+        self.first, self.second = distances.start, distances.end
         self.seeds = torch.eye(n_outputs, dtype=dtype)
         self.head = head
 

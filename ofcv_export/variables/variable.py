@@ -15,8 +15,7 @@ from ofcv_export.base.validation import (
     dtype_name,
     require_dtype,
     require_finite,
-    require_shape,
-    require_tensor,
+    require_floats,
 )
 from ofcv_export.descriptors.boundaries import require_box
 from ofcv_export.descriptors.box_facts import box_facts
@@ -125,9 +124,8 @@ class Variable(nn.Module):
             For a wrong shape or dtype, values that are not finite, a box that is missing or not
             asked for, and a parameter that is unknown.
         """
-        require_tensor("positions", positions)
-        require_shape("positions", positions, ("batch", self.descriptors.n_atoms, 3))
-        require_dtype("positions", positions, self.dtype)
+        shape = ("batch", self.descriptors.n_atoms, 3)
+        require_floats("positions", positions, shape, self.dtype)
         require_finite("positions", positions)
         if (box is not None) != self.periodic:
             expected = "lattice vectors (3, 3)" if self.periodic else "none (not periodic)"
@@ -197,8 +195,6 @@ class Variable(nn.Module):
             if name not in known:
                 names = ", ".join(known) or "none"
                 raise ValueError(f"parameters: expected {names}, got {name}")
-            require_tensor(name, value)
-            require_shape(name, value, known[name].shape)
-            require_dtype(name, value, self.dtype)
+            require_floats(name, value, known[name].shape, self.dtype)
             require_finite(name, value)
         return list((known | dict(parameters)).values())
