@@ -15,7 +15,7 @@ import torch
 
 from ofcv_export.artifacts.verification import VerificationReport, record_probe, verify_graph
 from ofcv_export.base.files import atomic_path
-from ofcv_export.base.validation import require_finite, require_positive
+from ofcv_export.base.validation import require_distinct, require_finite, require_positive
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Format
@@ -184,12 +184,8 @@ def _atoms(atoms: Sequence[int] | None, graph: ExportGraph) -> list[int] | None:
     """Return the atoms' indices, checked against the graph's number of atoms."""
     if atoms is None:
         return None
-    indices = [int(atom) for atom in atoms]
     details = getattr(graph.details, "variable", graph.details)
-    n_atoms = getattr(details, "n_atoms", None)
-    if len(indices) != n_atoms or len(set(indices)) != n_atoms or min(indices, default=0) < 0:
-        raise ValueError(f"atoms: expected {n_atoms} distinct zero-based indices, got {indices}")
-    return indices
+    return require_distinct("atoms", atoms, getattr(details, "n_atoms", None))
 
 
 def _output_units(units: Mapping[str, str] | None, graph: ExportGraph) -> dict[str, str]:

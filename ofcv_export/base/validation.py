@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -149,6 +149,21 @@ def require_non_negative(name: str, value: float) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
     return float(value)
+
+
+def require_distinct(name: str, indices: Iterable[int], n: int | None) -> list[int]:
+    """Return `n` zero-based indices as a list, or raise ValueError unless they are distinct."""
+    given = [int(index) for index in indices]
+    if len(given) != n or len(set(given)) != n or min(given, default=0) < 0:
+        raise ValueError(f"{name}: expected {n} distinct zero-based indices, got {given}")
+    return given
+
+
+def require_known(name: str, known: Iterable[str]) -> None:
+    """Raise ValueError unless `name` is one of the parameters that are known."""
+    names = list(known)
+    if name not in names:
+        raise ValueError(f"parameters: expected {', '.join(names) or 'none'}, got {name}")
 
 
 def to_float_tensor(name: str, value: object) -> Tensor:

@@ -184,7 +184,6 @@ def gromacs_nnpot(
         bias,
         _specs(listed, len(members), rows, elements, check),
         rows,
-        len(members),
         energy_only,
         bound=True,
         wrap=lambda potential: GromacsPotential(potential, len(members), elements, check),

@@ -13,9 +13,9 @@ from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ofcv_export.base.validation import dtype_name, first_line
-from ofcv_export.graph.details import ContractDetails, VariableDetails
+from ofcv_export.graph.details import ContractDetails
 from ofcv_export.graph.export_graph import ExportGraph
-from ofcv_export.graph.scriptable import scriptable
+from ofcv_export.graph.scriptable import follow_input, scriptable
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.graph.tracing import freeze
 from ofcv_export.variables.collective_variable import CollectiveVariable
@@ -95,10 +95,8 @@ def network_graph(contract: str, cv: CollectiveVariable) -> ExportGraph:
     if not isinstance(cv, CollectiveVariable):
         raise TypeError(f"module: expected a CollectiveVariable, got {type(cv).__name__}")
     name, n_in = dtype_name(cv.dtype), cv.descriptors.n_descriptors
-    variable = cv.export_graph().details
-    assert isinstance(variable, VariableDetails)
     return ExportGraph(
-        ContractDetails(contract=contract, variable=variable),
+        ContractDetails(contract=contract, variable=cv.details()),
         (TensorSpec("descriptors", name, (1, n_in)),),
         (TensorSpec("values", name, (1, cv.n_outputs)),),
         build=lambda _: NetworkAlone(
@@ -126,21 +124,10 @@ def _traced(network: nn.Module, n_in: int, dtype: torch.dtype) -> fx.GraphModule
             f"{first_line(error)}"
         ) from error
     freeze(traced)
-    _follow_dtype(traced, dtype)
+    follow_input(traced, "dtype", lambda given: given == dtype)
     _keep_integers(traced)
     traced.recompile()
     return traced.eval()
-
-
-def _follow_dtype(traced: fx.GraphModule, dtype: torch.dtype) -> None:
-    """Let operators make tensors of the dtype of the input, not of the one in the trace."""
-    graph = traced.graph
-    (descriptors,) = [node for node in graph.nodes if node.op == "placeholder"]
-    for node in list(graph.nodes):
-        if node.kwargs.get("dtype") == dtype:
-            with graph.inserting_before(node):
-                current = graph.call_function(getattr, (descriptors, "dtype"))
-            node.kwargs = {**node.kwargs, "dtype": current}
 
 
 def _keep_integers(traced: fx.GraphModule) -> None:

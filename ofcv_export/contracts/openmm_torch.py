@@ -129,7 +129,6 @@ def openmm_torch(
         bias,
         inputs,
         bias.atoms,
-        n_particles,
         energy_only=not forces,
         bound=False,
         wrap=lambda potential: OpenMMPotential(potential, n_particles, check),

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from ofcv_export.base.units import energy_factor, length_factor
 from ofcv_export.descriptors.box_check import BoxCheck
 from ofcv_export.descriptors.whole_molecules import MakeWhole
-from ofcv_export.graph.details import ContractDetails, VariableDetails
+from ofcv_export.graph.details import ContractDetails
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.scriptable import scriptable
 from ofcv_export.graph.tensor_spec import TensorSpec
@@ -111,7 +111,6 @@ def potential_graph(
     bias: Bias,
     inputs: Sequence[TensorSpec],
     rows: Sequence[int],
-    n_atoms: int,
     energy_only: bool,
     bound: bool,
     wrap: Callable[[Potential], nn.Module],
@@ -131,8 +130,6 @@ def potential_graph(
         What the engine gives; positions first.
     rows : sequence of int
         Rows of the engine's positions that are the bias's atoms, in its order.
-    n_atoms : int
-        Number of atoms that the engine gives.
     energy_only : bool
         Whether the engine differentiates the energy, instead of taking forces.
     bound : bool
@@ -150,9 +147,8 @@ def potential_graph(
     ValueError
         If the positions are fractions of a box, or a unit is unknown.
     """
-    graph = bias.export_graph()
-    assert isinstance(graph.details, VariableDetails)
-    if graph.details.box.fractions:
+    graph, details = bias.export_graph(), bias.details()
+    if details.box.fractions:
         raise ValueError("module: expected positions in real units, got fractions of a box")
 
     def entry(module: nn.Module) -> fx.GraphModule:
@@ -161,21 +157,18 @@ def potential_graph(
         positions = next(iter(engine.nodes))
         outputs = engine.call_module("potential", given)  # type: ignore[arg-type]
         if energy_only:
-            energy, forces = (
-                engine.call_function(operator.getitem, (outputs, index)) for index in range(2)
-            )
-            outputs = engine.call_function(differentiable, (energy, forces, positions))
+            outputs = engine.call_function(differentiable, (*_both(outputs), positions))
         engine.output(outputs)
         return fx.GraphModule({"potential": wrap(_potential(bias, module, rows, bound))}, engine)
 
-    dtype = next(spec.dtype for spec in inputs if spec.name == "positions")
-    outputs = [TensorSpec("energy", dtype, ())]
+    place = next(spec for spec in inputs if spec.name == "positions")
+    outputs = [TensorSpec("energy", place.dtype, ())]
     if not energy_only:
-        outputs.append(TensorSpec("forces", dtype, (n_atoms, 3)))
+        outputs.append(TensorSpec("forces", place.dtype, place.shape))
     return ExportGraph(
         ContractDetails(
             contract=contract,
-            variable=graph.details,
+            variable=details,
             engine_inputs=None if engine_inputs is None else tuple(engine_inputs),
             group=None if group is None else tuple(group),
         ),
@@ -236,12 +229,15 @@ def bias_call(
         for index, name in enumerate(parameters)
     ]
     outputs = graph.call_module("bias", (positions, *([box] if periodic else []), *given))
-    values, derivatives = (
-        graph.call_function(operator.getitem, (outputs, index)) for index in range(2)
-    )
-    graph.output((values, derivatives))
+    graph.output(_both(outputs))
     attributes = {"bias": module, **(parameters if bound else {})}
     return fx.GraphModule(attributes, graph)
+
+
+def _both(outputs: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """Return the first two outputs of a call."""
+    first, second = (outputs.graph.call_function(operator.getitem, (outputs, k)) for k in range(2))
+    return first, second
 
 
 def box_spec(dtype: str, check: BoxCheck) -> TensorSpec:

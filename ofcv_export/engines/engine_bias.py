@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ofcv_export.artifacts.loading import load
 from ofcv_export.base.elements import require_elements
 from ofcv_export.base.units import ENERGIES, energy_factor, length_factor
+from ofcv_export.base.validation import require_known
 from ofcv_export.descriptors.boundaries import require_box
 from ofcv_export.descriptors.box_check import BoxCheck
 from ofcv_export.descriptors.lattice import reduced_lattice
@@ -155,9 +156,7 @@ class EngineBias:
         self.parameters[name] = self._checked(name, value)
 
     def _checked(self, name: str, value: Values) -> NDArray[np.float64]:
-        if name not in self.parameters:
-            known = ", ".join(self.parameters) or "none"
-            raise ValueError(f"parameters: expected {known}, got {name}")
+        require_known(name, self.parameters)
         shape = self.parameters[name].shape
         given = np.asarray(value, dtype=np.float64)
         given = given.reshape(1) if given.ndim == 0 and shape == (1,) else given

@@ -14,6 +14,7 @@ import numpy as np
 
 from ofcv_export.artifacts.loading import read_metadata
 from ofcv_export.base.units import ENERGIES, LENGTHS, length_factor
+from ofcv_export.base.validation import require_known
 from ofcv_export.graph.details import ContractDetails, VariableDetails
 from ofcv_export.graph.metadata import Metadata
 
@@ -208,8 +209,7 @@ def _parameters(details: VariableDetails, parameters: Mapping[str, float | Seque
         del defaults["time"]  # PLUMED's own
     words = []
     for name, value in parameters.items():
-        if name not in defaults:
-            raise ValueError(f"parameters: expected {', '.join(defaults) or 'none'}, got {name}")
+        require_known(name, defaults)
         numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
         if numbers.shape != (len(defaults[name]),):
             raise ValueError(f"{name}: expected {len(defaults[name])} values, got {numbers.size}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
@@ -21,20 +23,30 @@ def scriptable(graph_module: fx.GraphModule) -> fx.GraphModule:
         elif isinstance(node.target, torch._ops.OpOverload):
             node.target = node.target.overloadpacket
     _split_addmm(copied)
-    _follow_device(copied)
+    follow_input(copied, "device", lambda device: device is not None)
     copied.recompile()
     return copied
 
 
-def _follow_device(graph_module: fx.GraphModule) -> None:
-    """Let operators make tensors on the device of the first input, not on that of the trace."""
+def follow_input(graph_module: fx.GraphModule, name: str, replaced: Callable[[Any], bool]) -> None:
+    """Let operators make tensors on the device, or of the dtype, of the first input.
+
+    Parameters
+    ----------
+    graph_module : torch.fx.GraphModule
+        Changed in place.
+    name : {"device", "dtype"}
+        An option of operators, and an attribute of tensors.
+    replaced : callable
+        Whether an option from the trace gives way to the input's.
+    """
     graph = graph_module.graph
     first = next(node for node in graph.nodes if node.op == "placeholder")
     for node in list(graph.nodes):
-        if node.kwargs.get("device") is not None:
+        if replaced(node.kwargs.get(name)):
             with graph.inserting_before(node):
-                current = graph.call_function(getattr, (first, "device"))
-            node.kwargs = {**node.kwargs, "device": current}
+                current = graph.call_function(getattr, (first, name))
+            node.kwargs = {**node.kwargs, name: current}
 
 
 def _split_addmm(graph_module: fx.GraphModule) -> None:

@@ -70,3 +70,9 @@ def symbols(specs: Sequence[TensorSpec]) -> list[str]:
     return list(
         dict.fromkeys(size for spec in specs for size in spec.shape if isinstance(size, str))
     )
+
+
+def frame_specs(dtype: str, n_atoms: int, periodic: bool) -> list[TensorSpec]:
+    """Return what describes frames: positions, and a box where it is periodic."""
+    positions = TensorSpec("positions", dtype, ("batch", n_atoms, 3))
+    return [positions, TensorSpec("box", dtype, (3, 3))] if periodic else [positions]

@@ -8,10 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.base.validation import dtype_name, first_line, require_shape, require_tensor
+from ofcv_export.base.validation import (
+    dtype_name,
+    first_line,
+    require_distinct,
+    require_shape,
+    require_tensor,
+)
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.graph.probe import probe
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import frame_specs
 from ofcv_export.variables.variable import Head, Variable
 
 # A number of frames with which a network is tried.
@@ -68,8 +74,9 @@ class CollectiveVariable(Variable):
         self.descriptors = descriptors
         self.network = network.eval()
         self.length_unit = length_unit
-        self.atoms = _atoms(atoms, descriptors.n_atoms)
-        self.elements = _elements(elements, descriptors.n_atoms)
+        n_atoms = descriptors.n_atoms
+        self.atoms = require_distinct("atoms", range(n_atoms) if atoms is None else atoms, n_atoms)
+        self.elements = _elements(elements, n_atoms)
         self.n_outputs = self._count_outputs()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -108,11 +115,7 @@ class CollectiveVariable(Variable):
 
     def _count_outputs(self) -> int:
         """Return the number of values, from a call with an example."""
-        specs = [
-            TensorSpec("positions", dtype_name(self.dtype), ("batch", self.descriptors.n_atoms, 3))
-        ]
-        if self.periodic:
-            specs.append(TensorSpec("box", specs[0].dtype, (3, 3)))
+        specs = frame_specs(dtype_name(self.dtype), self.descriptors.n_atoms, self.periodic)
         try:
             with torch.no_grad():
                 values = self(*probe(specs, {"batch": _TRIED_FRAMES}))
@@ -124,14 +127,6 @@ class CollectiveVariable(Variable):
         require_tensor("network", values)
         require_shape("network", values, (_TRIED_FRAMES, "n_outputs"))
         return int(values.shape[1])
-
-
-def _atoms(atoms: Sequence[int] | None, n_atoms: int) -> list[int]:
-    """Return the atoms' indices in the engine, checked."""
-    indices = list(range(n_atoms)) if atoms is None else [int(atom) for atom in atoms]
-    if len(indices) != n_atoms or len(set(indices)) != n_atoms or min(indices) < 0:
-        raise ValueError(f"atoms: expected {n_atoms} distinct zero-based indices, got {indices}")
-    return indices
 
 
 def _elements(elements: Sequence[str] | None, n_atoms: int) -> list[str] | None:

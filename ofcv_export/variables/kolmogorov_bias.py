@@ -18,7 +18,7 @@ from ofcv_export.base.validation import (
 )
 from ofcv_export.graph.details import Description
 from ofcv_export.graph.scriptable import scriptable
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import frame_specs
 from ofcv_export.graph.tracing import traced
 from ofcv_export.variables.bias import Bias, require_one_value
 from ofcv_export.variables.collective_variable import CollectiveVariable
@@ -215,11 +215,7 @@ class TracedSlope(nn.Module):
     def __init__(self, slope: Slope) -> None:
         super().__init__()
         cv = slope.cv
-        specs = [
-            TensorSpec("positions", dtype_name(cv.dtype), ("batch", cv.descriptors.n_atoms, 3))
-        ]
-        if cv.periodic:
-            specs.append(TensorSpec("box", specs[0].dtype, (3, 3)))
+        specs = frame_specs(dtype_name(cv.dtype), cv.descriptors.n_atoms, cv.periodic)
         graph = scriptable(traced(slope, specs, "network"))
         self.with_box = graph if cv.periodic else None
         self.without_box = None if cv.periodic else graph

@@ -16,6 +16,7 @@ from ofcv_export.base.validation import (
     require_dtype,
     require_finite,
     require_floats,
+    require_known,
 )
 from ofcv_export.descriptors.boundaries import require_box
 from ofcv_export.descriptors.box_facts import box_facts
@@ -23,7 +24,7 @@ from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.graph.derivatives import ValuesAndDerivatives, values_and_derivatives
 from ofcv_export.graph.details import Box, Description, Form, VariableDetails
 from ofcv_export.graph.export_graph import ExportGraph
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import TensorSpec, frame_specs
 from ofcv_export.graph.tracing import traced
 from ofcv_export.variables.one_frame import for_one_frame, one_frame
 
@@ -139,32 +140,36 @@ class Variable(nn.Module):
             outputs: tuple[Tensor, ...] = self._by_autograd()(positions, *boxes, *given)
         return outputs
 
+    def details(self) -> VariableDetails:
+        """Return the facts that a file tells."""
+        parameters = self.parameter_defaults()
+        return VariableDetails(
+            n_atoms=self.descriptors.n_atoms,
+            n_outputs=self.n_outputs,
+            box=self.box,
+            descriptors=self.descriptors.specification(),
+            parameters={key: tuple(value) for key, value in parameters.items()},
+            time_unit=self.time_unit(),
+            bias=self.bias_description(),
+            form="general",
+        )
+
     def export_graph(self) -> ExportGraph:
         """Return the graph of values and derivatives, with nothing left to differentiate."""
         name = dtype_name(self.dtype)
         n_atoms, n_outputs = self.descriptors.n_atoms, self.n_outputs
-        inputs = [TensorSpec("positions", name, ("batch", n_atoms, 3))]
+        inputs = frame_specs(name, n_atoms, self.periodic)
         parameters = self.parameter_defaults()
         outputs = [
             TensorSpec("values", name, ("batch", n_outputs)),
             TensorSpec("derivatives", name, ("batch", n_outputs, n_atoms, 3)),
         ]
         if self.periodic:
-            inputs.append(TensorSpec("box", name, (3, 3)))
             outputs.append(TensorSpec("box_derivatives", name, ("batch", n_outputs, 3, 3)))
         inputs += [TensorSpec(key, name, (len(value),)) for key, value in parameters.items()]
         written_out = values_and_derivatives(self, n_outputs, self.dtype, self.periodic)
         return ExportGraph(
-            VariableDetails(
-                n_atoms=n_atoms,
-                n_outputs=n_outputs,
-                box=self.box,
-                descriptors=self.descriptors.specification(),
-                parameters={key: tuple(value) for key, value in parameters.items()},
-                time_unit=self.time_unit(),
-                bias=self.bias_description(),
-                form="general",
-            ),
+            self.details(),
             tuple(inputs),
             tuple(outputs),
             build=lambda graph: traced(written_out, graph.inputs, "network"),
@@ -192,9 +197,7 @@ class Variable(nn.Module):
         """Return the parameters in order, checked; the defaults of those that are missing."""
         known = dict(zip(self.parameter_defaults(), self._default_tensors(), strict=True))
         for name, value in parameters.items():
-            if name not in known:
-                names = ", ".join(known) or "none"
-                raise ValueError(f"parameters: expected {names}, got {name}")
+            require_known(name, known)
             require_floats(name, value, known[name].shape, self.dtype)
             require_finite(name, value)
         return list((known | dict(parameters)).values())
