@@ -271,8 +271,8 @@ class DimensionWiseRescaling(RescalingCore):
         statistics : DatasetStatistics
             Ours or mldft's; it is not changed.
         output_path : str or path-like
-            New store, ending in ``.zarr``. A store that exists may lack statistics, which are
-            added, but must not hold others.
+            New store, ending in ``.zarr``, or its URL; it keeps the basis. A store that exists may
+            lack statistics, which are added, but must not hold others.
         weigher_key : str
             Weigher that the rescaling is fitted on.
         **kwargs
@@ -301,10 +301,13 @@ class DimensionWiseRescaling(RescalingCore):
                 )
 
         with tempfile.TemporaryDirectory(prefix=".ofcv-") as scratch:
-            store = DatasetStatistics(Path(scratch) / output_path.name, create_store=True)
+            store = DatasetStatistics(Path(scratch) / Path(output_path).name, create_store=True)
             for (weigher, statistic_key), values in transformed.items():
                 store.save_statistic(weigher, statistic_key, values.cpu().numpy())
-            output_path.parent.mkdir(parents=True, exist_ok=True)
+            if rescaling.basis_info is not None:
+                store.keep_basis(rescaling.basis_info)
+            if isinstance(output_path, Path):
+                output_path.parent.mkdir(parents=True, exist_ok=True)
             store.save_to(output_path)
         return DatasetStatistics(output_path)
 
