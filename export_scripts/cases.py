@@ -7,8 +7,7 @@ evaluation of eq. (4) of the M-OFDFT paper; nothing of ofcv_export takes part in
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -198,17 +197,6 @@ def collective_variable_cases(
     ]
 
 
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Make NumPy arrays become tensors of `dtype`."""
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(previous)
-
-
 @dataclass(frozen=True)
 class DensitySample:
     """The converged density of a molecule, atomic units, float64.
@@ -266,10 +254,9 @@ def rescaling_cases(
     statistics: ofcv.DatasetStatistics, basis_info: ofcv.BasisInfo, sample: DensitySample
 ) -> list[Case]:
     """Return the cases of the rescaling: coefficients, with gradient, and for one molecule."""
-    with default_dtype(torch.float64):
-        exact = ofcv.DimensionWiseRescaling.from_dataset_statistics(
-            statistics, weigher_key=WEIGHER_KEY, s_coeff=S_COEFF, s_grad=S_GRAD, epsilon=EPSILON
-        )
+    exact = ofcv.DimensionWiseRescaling.from_dataset_statistics(
+        statistics, weigher_key=WEIGHER_KEY, s_coeff=S_COEFF, s_grad=S_GRAD, epsilon=EPSILON
+    )
     rescaling = {"float32": copy.deepcopy(exact).float(), "float64": exact}
     molecule = {
         dtype: module.for_molecule(sample.atomic_numbers, basis_info)

@@ -55,4 +55,6 @@ class CoefficientNetwork(nn.Module):
         features = [scaled_coeffs[:, None] / _SIZE_OF_COEFFS, self.embedding(basis_function_ind)]
         learned = self.perceptron(torch.cat(features, dim=1)).squeeze(1)
         energy = 0.5 * stiffness * scaled_coeffs**2 + learned
-        return scaled_coeffs.new_zeros(n_molecules).index_add(0, batch, energy)
+        # In float64: the rounding error of a sum in float32 grows with the number of terms.
+        energies = scaled_coeffs.new_zeros(n_molecules).double()
+        return energies.index_add(0, batch, energy.double())

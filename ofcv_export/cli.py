@@ -21,7 +21,7 @@ from ofcv_export.artifacts.trajectory import read_frames
 from ofcv_export.artifacts.verification import VerificationReport
 from ofcv_export.base.files import atomic_path, require_file, require_suffix
 from ofcv_export.base.validation import shape_text
-from ofcv_export.density.fitting.density_labels import basis_of_irreps
+from ofcv_export.density.basis import basis_of_irreps
 from ofcv_export.density.fitting.fit_statistics import fit_statistics
 from ofcv_export.density.fitting.sample_weighers import parse_weigher
 from ofcv_export.graph.export_graph import Exportable

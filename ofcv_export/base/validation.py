@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 FLOATING = (torch.float32, torch.float64)
@@ -166,7 +168,7 @@ def require_known(name: str, known: Iterable[str]) -> None:
         raise ValueError(f"parameters: expected {', '.join(names) or 'none'}, got {name}")
 
 
-def to_float_tensor(name: str, value: object) -> Tensor:
+def to_float_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Tensor:
     """Return `value` as a floating tensor.
 
     Parameters
@@ -174,13 +176,15 @@ def to_float_tensor(name: str, value: object) -> Tensor:
     name : str
         Name of the argument, for the error message.
     value : torch.Tensor or array_like
-        Tensors of float32 or float64 are returned as they are; anything else that numpy takes for
-        an array of floats becomes a tensor of torch's default dtype.
+        Tensors and NumPy arrays keep their dtype, which has to be float32 or float64. Plain numbers
+        have none.
+    dtype : torch.dtype, optional
+        Of plain numbers; by default torch's default dtype.
 
     Raises
     ------
     TypeError
-        If the values are not floating-point numbers.
+        If the values are not floating-point numbers, of either precision.
     """
     if isinstance(value, Tensor):
         require_floating(name, value)
@@ -188,4 +192,26 @@ def to_float_tensor(name: str, value: object) -> Tensor:
     array = np.asarray(value)
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: expected floating-point values, got dtype {array.dtype}")
-    return torch.as_tensor(array, dtype=torch.get_default_dtype())
+    if not _has_dtype(value):
+        return torch.as_tensor(array, dtype=dtype or torch.get_default_dtype())
+    if array.dtype.itemsize not in (4, 8):
+        raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}")
+    return array_to_tensor(array)
+
+
+def array_to_tensor(array: NDArray[Any]) -> Tensor:
+    """Return a NumPy array as a tensor of its dtype; it shares memory where torch can.
+
+    Torch takes no reversed axes and no foreign byte order, and would write into what may only be
+    read, such as a memory map of mode "r": those are copied.
+    """
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    as_it_is = native.flags.writeable and all(stride >= 0 for stride in native.strides)
+    return torch.from_numpy(native if as_it_is else native.copy())
+
+
+def _has_dtype(value: object) -> bool:
+    """Return whether values say what their dtype is, as arrays and lists of arrays do."""
+    if isinstance(value, list | tuple):
+        return any(_has_dtype(entry) for entry in value)
+    return hasattr(value, "dtype")

@@ -8,7 +8,7 @@ gradient g of every element and basis function, a bias t of every element Z and 
 
 # TorchScript reads the class's annotations, so they are not postponed here.
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +23,12 @@ from ofcv_export.base.validation import (
     to_float_tensor,
 )
 from ofcv_export.density.basis import BasisLayout, element_text
-from ofcv_export.density.rescaling import Shells, Statistics
-
-
-class Basis(BasisLayout, Shells, Protocol):
-    """A basis as its layout and its shells; mldft's ``BasisInfo`` is one too."""
+from ofcv_export.density.rescaling import (
+    Basis,
+    Statistics,
+    load_statistics,
+    statistics_basis,
+)
 
 
 class AtomicReference(nn.Module):
@@ -39,14 +40,18 @@ class AtomicReference(nn.Module):
     Parameters
     ----------
     g_z : torch.Tensor or array_like, shape (n_basis,)
-        Mean gradient of every basis function, element after element. A tensor keeps its dtype
-        (float32 or float64); an array becomes a tensor of torch's default dtype.
+        Mean gradient of every basis function, element after element. Tensors and arrays keep their
+        dtype (float32 or float64); plain numbers become tensors of torch's default dtype.
     t_z : torch.Tensor or array_like, shape (n_types,)
         Bias of every element, in the order of the basis.
     t_global : float
         Bias of every molecule.
     basis_info : BasisInfo
         Ours or mldft's.
+
+    Attributes
+    ----------
+    basis_info : BasisInfo
 
     Raises
     ------
@@ -90,6 +95,7 @@ class AtomicReference(nn.Module):
             require_finite(f"g_z of {element}", slope[torch.as_tensor(np.asarray(of_element))])
         require_finite("t_global", torch.tensor(float(t_global), dtype=torch.float64))
         self.t_global = float(t_global)
+        self.basis_info = basis_info
         self.register_buffer("g_z", slope.detach().clone())
         self.register_buffer("t_z", bias.detach().clone())
         first = torch.tensor([int(of_element[0]) for of_element in functions], device=slope.device)
@@ -100,9 +106,10 @@ class AtomicReference(nn.Module):
     def from_dataset_statistics(
         cls,
         statistics: Statistics,
-        basis_info: Basis,
+        basis_info: Basis | None = None,
         weigher_key: str = "has_energy_label",
         scalar_only: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> "AtomicReference":
         """Build the reference from the statistics of a data set.
 
@@ -110,37 +117,36 @@ class AtomicReference(nn.Module):
         ----------
         statistics : DatasetStatistics
             Ours or mldft's.
-        basis_info : BasisInfo
-            Ours or mldft's.
+        basis_info : BasisInfo, optional
+            Ours or mldft's; by default the one kept with the statistics.
         weigher_key : str
             Samples that the statistics were taken over.
         scalar_only : bool
             Only coefficients of l = 0 take part, so that the energy does not depend on the
             molecule's orientation; for an equivariant rescaling.
+        dtype : torch.dtype, optional
+            float32 or float64; by default that of the statistics, the wider where they differ.
 
         Raises
         ------
         KeyError
             If a statistic is absent.
         ValueError
-            If the statistics are not those of the basis.
+            If there is no basis, or the statistics are of another one.
         """
         prefix = "scalar_atom_ref" if scalar_only else "atom_ref"
-
-        def load(statistic_key: str) -> NDArray[Any]:
-            return np.asarray(statistics.load_statistic(weigher_key, statistic_key))
-
-        g_z = load("gradient_label/mean")
-        if scalar_only:
-            is_scalar = np.asarray(basis_info.l_per_basis_func) == 0
-            require_shape("gradient_label/mean", torch.as_tensor(g_z), (len(is_scalar),))
-            g_z = np.where(is_scalar, g_z, 0.0)
-        return cls(
-            g_z,
-            load(f"{prefix}_atom_type_bias"),
-            float(load(f"{prefix}_global_bias")),
-            basis_info,
+        basis_info = statistics_basis(statistics, basis_info)
+        g_z, t_z, t_global = load_statistics(
+            statistics,
+            weigher_key,
+            ("gradient_label/mean", f"{prefix}_atom_type_bias", f"{prefix}_global_bias"),
+            dtype,
         )
+        if scalar_only:
+            is_scalar = torch.as_tensor(np.asarray(basis_info.l_per_basis_func) == 0)
+            require_shape("gradient_label/mean", g_z, (len(is_scalar),))
+            g_z = torch.where(is_scalar, g_z, 0.0)
+        return cls(g_z, t_z, float(t_global), basis_info)
 
     def forward(
         self, coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor, n_molecules: int
@@ -158,11 +164,22 @@ class AtomicReference(nn.Module):
         n_molecules : int
             Number of molecules.
         """
-        t_first = torch.zeros_like(self.g_z).index_copy(0, self.first_function, self.t_z)
-        slope = select(self.g_z, basis_function_ind)
+        return self.in_float64(coeffs, basis_function_ind, batch, n_molecules).to(coeffs.dtype)
+
+    def in_float64(
+        self, coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor, n_molecules: int
+    ) -> Tensor:
+        """Return what `forward` does in float64, whatever the dtype of the coefficients.
+
+        Large terms of both signs nearly cancel: the rounding error of a sum in float32 grows with
+        the number of coefficients, far beyond the precision of the result.
+        """
+        g_z = self.g_z.double()
+        t_first = torch.zeros_like(g_z).index_copy(0, self.first_function, self.t_z.double())
+        slope = select(g_z, basis_function_ind)
         bias = select(t_first, basis_function_ind)
-        summed = coeffs.new_zeros(n_molecules).index_add(0, batch, slope * coeffs + bias)
-        return summed + self.t_global
+        terms = slope * coeffs.double() + bias
+        return terms.new_zeros(n_molecules).index_add(0, batch, terms) + self.t_global
 
 
 def _atomic_number(basis_info: BasisLayout, row: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,10 @@ IRREP = re.compile(r"(?:(?P<multiplicity>[0-9]+)x)?(?P<l>[0-9]+)(?P<parity>[eo])
 
 
 class BasisLayout(Protocol):
-    """What is needed to place a molecule's coefficients; mldft's ``BasisInfo`` has it too."""
+    """What is needed to place a molecule's coefficients; mldft's ``BasisInfo`` has it too.
+
+    ``l_per_basis_func`` and ``irreps_per_atom`` are looked at where a layout has them.
+    """
 
     @property
     def n_basis(self) -> Any:
@@ -168,11 +171,7 @@ class BasisInfo:
 
     def __repr__(self) -> str:
         """Return the elements and their shells."""
-        elements = ", ".join(
-            f"{SYMBOLS[number]}: {irreps}"
-            for number, irreps in zip(self.atomic_numbers, self.irreps_per_atom, strict=True)
-        )
-        return f"BasisInfo({elements})"
+        return f"BasisInfo({_basis_text(self)})"
 
 
 def basis_function_ind(
@@ -214,10 +213,100 @@ def basis_function_ind(
     return np.concatenate([functions[row] for row in row_of_element[numbers]]).astype(np.int64)
 
 
+def chosen_basis(given: Any, recorded: Any, holder: str) -> Any:
+    """Return the basis to use: the one given, which has to be the recorded one, or that.
+
+    Parameters
+    ----------
+    given : BasisInfo or None
+        Ours or mldft's, as an argument ``basis_info``.
+    recorded : BasisInfo or None
+        What the data say that they were made for.
+    holder : str
+        Where the basis is recorded, for the error message, e.g. "the statistics".
+
+    Raises
+    ------
+    ValueError
+        If there is neither, or the basis functions of the two differ or are in another order.
+    """
+    if given is None and recorded is None:
+        raise ValueError(f"basis_info: expected a basis, got none, nor one kept in {holder}")
+    if given is None:
+        return recorded
+    if recorded is not None and not same_basis(given, recorded):
+        raise ValueError(
+            f"basis_info: expected the basis of {holder}, {_basis_text(recorded)}, "
+            f"got {_basis_text(given)}"
+        )
+    return given
+
+
+def same_basis(one: Any, other: Any) -> bool:
+    """Return whether two layouts put the same functions of the same elements at the same places."""
+    momenta: list[Any] = [getattr(layout, "l_per_basis_func", None) for layout in (one, other)]
+    same_shells = any(entry is None for entry in momenta) or np.array_equal(*momenta)
+    return same_shells and _functions_by_element(one) == _functions_by_element(other)
+
+
+def irreps_per_element(basis_info: Any) -> dict[str, str]:
+    """Return the shells of every element in order, e.g. ``{"H": "6x0e+3x1o+1x2e"}``.
+
+    Parameters
+    ----------
+    basis_info : BasisInfo
+        Ours or mldft's.
+    """
+    return {
+        SYMBOLS[int(number)]: str(irreps)
+        for number, irreps in zip(
+            basis_info.atomic_numbers, basis_info.irreps_per_atom, strict=True
+        )
+    }
+
+
+def basis_of_irreps(irreps: Mapping[str, str]) -> BasisInfo:
+    """Return the basis that `irreps_per_element` describes.
+
+    Raises
+    ------
+    ValueError
+        For an unknown element, or see `BasisInfo`.
+    TypeError
+        If `irreps` is no mapping.
+    """
+    if not isinstance(irreps, Mapping):
+        raise TypeError(f"irreps: expected a mapping, got {type(irreps).__name__}")
+    unknown = [symbol for symbol in irreps if symbol not in SYMBOLS[1:]]
+    if unknown:
+        raise ValueError(f"irreps: expected element symbols, got {unknown[0]!r}")
+    return BasisInfo([SYMBOLS.index(symbol) for symbol in irreps], list(irreps.values()))
+
+
 def element_text(atomic_number: int) -> str:
     """Return an element as text, e.g. ``O (8)``."""
     known = 0 < atomic_number < len(SYMBOLS)
     return f"{SYMBOLS[atomic_number]} ({atomic_number})" if known else str(atomic_number)
+
+
+def _functions_by_element(basis_info: BasisLayout) -> dict[int, list[int]]:
+    rows = np.asarray(basis_info.atomic_number_to_atom_index)
+    functions = basis_info.atom_ind_to_basis_function_ind
+    return {
+        number: np.asarray(functions[rows[number]]).tolist()
+        for number in np.flatnonzero(rows >= 0).tolist()
+    }
+
+
+def _basis_text(basis_info: Any) -> str:
+    """Return a basis as ``H: 2x0e, O: 3x0e+1x1o``, or its elements with numbers of functions."""
+    if hasattr(basis_info, "irreps_per_atom"):
+        shells = irreps_per_element(basis_info)
+    else:
+        # In the order of the functions, which is what may differ.
+        ordered = sorted(_functions_by_element(basis_info).items(), key=lambda item: item[1])
+        shells = {SYMBOLS[number]: f"{len(functions)} functions" for number, functions in ordered}
+    return ", ".join(f"{element}: {irreps}" for element, irreps in shells.items())
 
 
 def _integers(atomic_numbers: Sequence[int] | NDArray[Any]) -> IntArray:

@@ -53,9 +53,12 @@ class EnergyCore(nn.Module):
         scaled_coeffs = self.rescaling.scaled(coeffs, basis_function_ind)
         energy: Tensor = self.network(scaled_coeffs, basis_function_ind, batch, n_molecules)
         if self.atomic_reference is None:
-            return energy
-        reference: Tensor = self.atomic_reference(coeffs, basis_function_ind, batch, n_molecules)
-        return energy + reference
+            return energy.to(coeffs.dtype)
+        # One rounding, of the sum: the two are large and nearly cancel.
+        reference: Tensor = self.atomic_reference.in_float64(  # type: ignore[operator]
+            coeffs, basis_function_ind, batch, n_molecules
+        )
+        return (energy + reference).to(coeffs.dtype)
 
 
 class MoleculeEnergyCore(nn.Module):

@@ -33,7 +33,7 @@ from ofcv_export.base.validation import (
     to_float_tensor,
 )
 from ofcv_export.density.atomic_reference import AtomicReference
-from ofcv_export.density.basis import BasisLayout
+from ofcv_export.density.basis import BasisLayout, chosen_basis
 from ofcv_export.density.energy_core import EnergyCore, MoleculeEnergyCore
 from ofcv_export.density.rescaling import DimensionWiseRescaling
 from ofcv_export.graph.derivatives import EnergyAndGradient, energy_and_gradient
@@ -52,6 +52,9 @@ class EnergyNetwork(Protocol):
     Any `torch.nn.Module` whose operations torch.export can see. `n_molecules` is a symbol while the
     graph is traced: it may give tensors their size, as in ``scaled_coeffs.new_zeros(n_molecules)
     .index_add(0, batch, energy_of_coefficient)``, and decide nothing.
+
+    The rounding error of a sum in float32 grows with the number of terms. A network may add in
+    float64 and return that: the functional rounds its energy once.
     """
 
     def __call__(
@@ -88,8 +91,7 @@ class EnergyFunctional(EnergyCore):
     Raises
     ------
     ValueError
-        If the parts have different numbers of basis functions, or the network does not give one
-        energy a molecule.
+        If the parts have different bases, or the network does not give one energy a molecule.
     TypeError
         If the parts have different floating dtypes.
 
@@ -128,6 +130,7 @@ class EnergyFunctional(EnergyCore):
         if atomic_reference is not None:
             require_dtype("atomic_reference", atomic_reference.g_z, self.dtype)
             require_shape("atomic_reference", atomic_reference.g_z, (self.n_basis,))
+            chosen_basis(atomic_reference.basis_info, rescaling.basis_info, "the rescaling")
         self._require_energies()
 
     @property
@@ -196,7 +199,7 @@ class EnergyFunctional(EnergyCore):
     def for_molecule(
         self,
         atomic_numbers: Sequence[int] | NDArray[Any],
-        basis_info: BasisLayout,
+        basis_info: BasisLayout | None = None,
         transform: Tensor | NDArray[Any] | None = None,
     ) -> MoleculeFunctional:
         """Freeze the functional for one molecule: only its coefficients are left to give.
@@ -205,8 +208,8 @@ class EnergyFunctional(EnergyCore):
         ----------
         atomic_numbers : array_like of int, shape (n_atoms,)
             Elements, atom by atom, in the order of the coefficients.
-        basis_info : BasisInfo
-            Ours or mldft's.
+        basis_info : BasisInfo, optional
+            Ours or mldft's; by default that of the rescaling or of the atomic reference.
         transform : torch.Tensor or array_like, shape (n_coeffs, n_coeffs), optional
             Takes the molecule's coefficients to those that the rescaling was fitted on:
             `natural_transform`, `local_frame_transform`, or their product.
@@ -214,19 +217,22 @@ class EnergyFunctional(EnergyCore):
         Raises
         ------
         ValueError
-            If an element is absent from the basis or from the statistics, the basis has another
-            number of functions, or the transform has the wrong shape or is not finite.
+            If an element is absent from the basis or from the statistics, the basis is not that of
+            the functional, or the transform has the wrong shape or is not finite.
         """
-        index = self.rescaling.basis_function_ind(atomic_numbers, basis_info)
+        index = self._basis_function_ind(atomic_numbers, basis_info)
         if transform is not None:
-            transform = to_float_tensor("transform", transform).to(self.rescaling.lambda_z)
+            transform = to_float_tensor("transform", transform, self.dtype)
+            transform = transform.to(self.rescaling.lambda_z)
             require_shape("transform", transform, (len(index), len(index)))
             require_finite("transform", transform)
         numbers = np.asarray(atomic_numbers).tolist()
         return MoleculeFunctional(self, numbers, index, transform)
 
     def molecule_indices(
-        self, molecules: Iterable[Sequence[int] | NDArray[Any]], basis_info: BasisLayout
+        self,
+        molecules: Iterable[Sequence[int] | NDArray[Any]],
+        basis_info: BasisLayout | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the indices of a batch of molecules, whose coefficients follow one another.
 
@@ -234,8 +240,8 @@ class EnergyFunctional(EnergyCore):
         ----------
         molecules : iterable of array_like of int
             The elements of every molecule, atom by atom.
-        basis_info : BasisInfo
-            Ours or mldft's.
+        basis_info : BasisInfo, optional
+            See `for_molecule`.
 
         Returns
         -------
@@ -247,7 +253,7 @@ class EnergyFunctional(EnergyCore):
         ValueError
             If there is no molecule, or see `for_molecule`.
         """
-        indices = [self.rescaling.basis_function_ind(entry, basis_info) for entry in molecules]
+        indices = [self._basis_function_ind(entry, basis_info) for entry in molecules]
         if not indices:
             raise ValueError("molecules: expected at least one, got none")
         batch = [torch.full_like(index, number) for number, index in enumerate(indices)]
@@ -270,6 +276,16 @@ class EnergyFunctional(EnergyCore):
             build=lambda graph: traced(energy_and_gradient(core), graph.inputs, "network"),
             exact=EnergyAndGradient(core),
         )
+
+    def _basis_function_ind(
+        self, atomic_numbers: Sequence[int] | NDArray[Any], basis_info: BasisLayout | None
+    ) -> Tensor:
+        """Return a molecule's basis functions, by the basis that the parts agree on."""
+        if self.atomic_reference is not None:
+            basis_info = chosen_basis(
+                basis_info, self.atomic_reference.basis_info, "the atomic reference"
+            )
+        return self.rescaling.basis_function_ind(atomic_numbers, basis_info)
 
     @property
     def _device(self) -> torch.device:

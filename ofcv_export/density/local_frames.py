@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ofcv_export.base.validation import require_finite, require_shape
-from ofcv_export.density.atomic_reference import Basis
 from ofcv_export.density.basis import basis_function_ind
+from ofcv_export.density.rescaling import Basis
 
 # Directions whose sine of the angle between them is less are taken for parallel.
 _COLLINEAR = 1e-3

@@ -7,6 +7,7 @@ scaled up until either their gradient or they themselves reach a target scale. T
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ofcv_export.base.validation import (
+    FLOATING,
     dtype_name,
     require_finite,
     require_floats,
@@ -29,7 +31,12 @@ from ofcv_export.base.validation import (
     require_shape,
     to_float_tensor,
 )
-from ofcv_export.density.basis import BasisLayout, basis_function_ind, element_text
+from ofcv_export.density.basis import (
+    BasisLayout,
+    basis_function_ind,
+    chosen_basis,
+    element_text,
+)
 from ofcv_export.density.dataset_statistics import DatasetStatistics, store_path
 from ofcv_export.density.rescaling_core import (
     MoleculeRescalingCore,
@@ -58,7 +65,10 @@ GRADIENT_STATISTICS = (
 
 
 class Statistics(Protocol):
-    """What is needed of dataset statistics; mldft's ``DatasetStatistics`` has it too."""
+    """What is needed of dataset statistics; mldft's ``DatasetStatistics`` has it too.
+
+    Where there is an attribute ``basis_info``, it is the basis that the statistics are in.
+    """
 
     def load_statistic(self, weigher_key: str, statistic_key: str) -> Any:
         """Return one statistic as an array."""
@@ -69,8 +79,8 @@ class Statistics(Protocol):
         ...
 
 
-class Shells(Protocol):
-    """What the equivariant rescaling needs of a basis; mldft's ``BasisInfo`` has it too."""
+class Basis(BasisLayout, Protocol):
+    """A basis as its layout and its shells; mldft's ``BasisInfo`` is one too."""
 
     @property
     def basis_func_to_shell(self) -> Any:
@@ -110,14 +120,20 @@ class DimensionWiseRescaling(RescalingCore):
     ----------
     coeff_biases, coeff_stds, max_grads : torch.Tensor or array_like, shape (n_basis,)
         Mean and standard deviation of the coefficients and largest absolute gradient of every
-        basis function, element after element. Tensors keep their dtype (float32 or float64);
-        arrays become tensors of torch's default dtype.
+        basis function, element after element. Tensors and arrays keep their dtype (float32 or
+        float64); plain numbers become tensors of torch's default dtype.
     s_coeff : float
         Largest scale of a coefficient.
     s_grad : float
         Target scale of a gradient.
     epsilon : float
         Added to lambda where gradients are divided by it.
+    basis_info : BasisInfo, optional
+        Ours or mldft's: the basis of these numbers, and of molecules where none is given.
+
+    Attributes
+    ----------
+    basis_info : BasisInfo or None
 
     Raises
     ------
@@ -149,6 +165,7 @@ class DimensionWiseRescaling(RescalingCore):
         s_coeff: float = 50,
         s_grad: float = 0.05,
         epsilon: float = 1e-8,
+        basis_info: BasisLayout | None = None,
     ) -> None:
         biases = to_float_tensor("coeff_biases", coeff_biases)
         require_shape("coeff_biases", biases, ("n_basis",))
@@ -165,18 +182,20 @@ class DimensionWiseRescaling(RescalingCore):
         _require_non_negative("coeff_stds", self.coeff_stds)
         self.s_coeff = require_positive_number("s_coeff", s_coeff)
         self.s_grad = require_positive_number("s_grad", s_grad)
+        self.basis_info = basis_info
         self.init_lambda_z()
 
     @classmethod
     def from_dataset_statistics(
         cls,
         statistics: Statistics,
-        basis_info: Shells | None = None,
+        basis_info: Basis | None = None,
         weigher_key: str = "has_energy_label",
         equivariant: bool = False,
         s_coeff: float = 50,
         s_grad: float = 0.05,
         epsilon: float = 1e-8,
+        dtype: torch.dtype | None = None,
     ) -> DimensionWiseRescaling:
         """Build the rescaling from the statistics of a data set.
 
@@ -185,7 +204,8 @@ class DimensionWiseRescaling(RescalingCore):
         statistics : DatasetStatistics
             Ours or mldft's; it is not changed.
         basis_info : BasisInfo, optional
-            Ours or mldft's; needed when `equivariant`.
+            Ours or mldft's; by default the one kept with the statistics. Needed when
+            `equivariant`.
         weigher_key : str
             Samples that the statistics were taken over.
         equivariant : bool
@@ -194,39 +214,40 @@ class DimensionWiseRescaling(RescalingCore):
             Euclidean norm of the shell's standard deviations, and no bias unless l = 0.
         s_coeff, s_grad, epsilon : float
             See `DimensionWiseRescaling`.
+        dtype : torch.dtype, optional
+            float32 or float64; by default that of the statistics, the wider where they differ.
 
         Raises
         ------
         KeyError
             If a statistic is absent.
         ValueError
-            If `basis_info` is missing, or describes another number of basis functions.
+            If `basis_info` is missing, or is not the basis of the statistics.
         """
-
-        def load(statistic_key: str) -> Tensor:
-            return to_float_tensor(
-                statistic_key, statistics.load_statistic(weigher_key, statistic_key)
-            )
-
-        biases, stds = load("coeffs/mean"), load("coeffs/std")
-        if equivariant:
-            if basis_info is None:
-                raise ValueError("basis_info: expected a BasisInfo when equivariant, got None")
+        basis_info = statistics_basis(statistics, basis_info, needed=equivariant)
+        max_grads_key = (
+            "gradient_max_after_scalar_atom_ref" if equivariant else "gradient_max_after_atom_ref"
+        )
+        keys = ("coeffs/mean", "coeffs/std", max_grads_key)
+        biases, stds, max_grads = load_statistics(statistics, weigher_key, keys, dtype)
+        if basis_info is not None:
+            for name, values in zip(keys, (biases, stds, max_grads), strict=True):
+                require_shape(name, values, (len(basis_info.l_per_basis_func),))
+        if equivariant and basis_info is not None:
             shell = torch.as_tensor(np.asarray(basis_info.basis_func_to_shell, dtype=np.int64))
             scalar = torch.as_tensor(np.asarray(basis_info.l_per_basis_func) == 0)
-            max_grads = load("gradient_max_after_scalar_atom_ref")
-            for name, values in (
-                ("coeffs/mean", biases),
-                ("coeffs/std", stds),
-                ("gradient_max_after_scalar_atom_ref", max_grads),
-            ):
-                require_shape(name, values, (len(shell),))
             biases = torch.where(scalar, biases, 0.0)
             stds = _norm_over_shell(stds, shell)
             max_grads = _max_over_shell(max_grads, shell)
-        else:
-            max_grads = load("gradient_max_after_atom_ref")
-        return cls(biases, stds, max_grads, s_coeff=s_coeff, s_grad=s_grad, epsilon=epsilon)
+        return cls(
+            biases,
+            stds,
+            max_grads,
+            s_coeff=s_coeff,
+            s_grad=s_grad,
+            epsilon=epsilon,
+            basis_info=basis_info,
+        )
 
     @classmethod
     def apply_to_dataset_statistics(
@@ -249,8 +270,8 @@ class DimensionWiseRescaling(RescalingCore):
         statistics : DatasetStatistics
             Ours or mldft's; it is not changed.
         output_path : str or path-like
-            New store, ending in ``.zarr``. A store that exists may lack statistics, which are
-            added, but must not hold others.
+            New store, ending in ``.zarr``, or its URL; it keeps the basis. A store that exists may
+            lack statistics, which are added, but must not hold others.
         weigher_key : str
             Weigher that the rescaling is fitted on.
         **kwargs
@@ -273,16 +294,19 @@ class DimensionWiseRescaling(RescalingCore):
         for key in statistics.keys_recursive():
             weigher, statistic_key = key.split("/", 1)
             if statistic_key in MEAN_STATISTICS + SPREAD_STATISTICS + GRADIENT_STATISTICS:
-                original = torch.as_tensor(statistics.load_statistic(weigher, statistic_key))
+                original = to_float_tensor(key, statistics.load_statistic(weigher, statistic_key))
                 transformed[weigher, statistic_key] = rescaling._transform_statistic(
                     statistic_key, original
                 )
 
         with tempfile.TemporaryDirectory(prefix=".ofcv-") as scratch:
-            store = DatasetStatistics(Path(scratch) / output_path.name, create_store=True)
+            store = DatasetStatistics(Path(scratch) / Path(output_path).name, create_store=True)
             for (weigher, statistic_key), values in transformed.items():
                 store.save_statistic(weigher, statistic_key, values.cpu().numpy())
-            output_path.parent.mkdir(parents=True, exist_ok=True)
+            if rescaling.basis_info is not None:
+                store.keep_basis(rescaling.basis_info)
+            if isinstance(output_path, Path):
+                output_path.parent.mkdir(parents=True, exist_ok=True)
             store.save_to(output_path)
         return DatasetStatistics(output_path)
 
@@ -401,7 +425,9 @@ class DimensionWiseRescaling(RescalingCore):
         return gradient_to_original(gradient, scale)
 
     def for_molecule(
-        self, atomic_numbers: Sequence[int] | NDArray[Any], basis_info: BasisLayout
+        self,
+        atomic_numbers: Sequence[int] | NDArray[Any],
+        basis_info: BasisLayout | None = None,
     ) -> MoleculeRescaling:
         """Freeze the rescaling for one molecule: scales and biases are gathered once.
 
@@ -409,8 +435,8 @@ class DimensionWiseRescaling(RescalingCore):
         ----------
         atomic_numbers : array_like of int, shape (n_atoms,)
             Elements, atom by atom, in the order of the coefficients.
-        basis_info : BasisInfo
-            Ours or mldft's.
+        basis_info : BasisInfo, optional
+            Ours or mldft's; by default that of the rescaling.
 
         Raises
         ------
@@ -422,7 +448,9 @@ class DimensionWiseRescaling(RescalingCore):
         return MoleculeRescaling(numbers, self.n_basis, scale, bias, self.epsilon)
 
     def basis_function_ind(
-        self, atomic_numbers: Sequence[int] | NDArray[Any], basis_info: BasisLayout
+        self,
+        atomic_numbers: Sequence[int] | NDArray[Any],
+        basis_info: BasisLayout | None = None,
     ) -> Tensor:
         """Return the basis function behind each coefficient of a molecule, shape (n_coeffs,).
 
@@ -435,8 +463,9 @@ class DimensionWiseRescaling(RescalingCore):
         ------
         ValueError
             If an element is absent from the basis or from the statistics, where all of its values
-            are then 0, or the basis has another number of functions.
+            are then 0, or the basis is not that of the rescaling.
         """
+        basis_info = chosen_basis(basis_info, self.basis_info, "the rescaling")
         if int(basis_info.n_basis) != self.n_basis:
             raise ValueError(
                 f"basis_info: expected {self.n_basis} basis functions, got {basis_info.n_basis}"
@@ -608,6 +637,26 @@ def _specs(
     )
 
 
+def statistics_basis(statistics: Statistics, given: Any, needed: bool = True) -> Any:
+    """Return the basis of statistics, see `chosen_basis`; None where there is none, nor needed."""
+    recorded = getattr(statistics, "basis_info", None)
+    if given is None and recorded is None and not needed:
+        return None
+    return chosen_basis(given, recorded, "the statistics")
+
+
+def load_statistics(
+    statistics: Statistics, weigher_key: str, keys: Sequence[str], dtype: torch.dtype | None
+) -> list[Tensor]:
+    """Return some statistics in one dtype, by default the widest of theirs."""
+    if dtype is not None and dtype not in FLOATING:
+        raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype!r}")
+    loaded = [to_float_tensor(key, statistics.load_statistic(weigher_key, key)) for key in keys]
+    if dtype is None:
+        dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in loaded))
+    return [tensor.to(dtype) for tensor in loaded]
+
+
 def _max_over_shell(values: Tensor, shell: Tensor) -> Tensor:
     """Return each shell's largest value, for every function of the shell."""
     n_shells = int(shell.max()) + 1
@@ -648,12 +697,12 @@ def _index_tensor(value: Any) -> Tensor:
     array = np.asarray(value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"basis_function_ind: expected integers, got {type(value).__name__}")
-    return torch.as_tensor(array.astype(np.int64))
+    return torch.from_numpy(array.astype(np.int64))
 
 
 def _checked_values(name: str, value: Any, size: int, like: Tensor) -> Tensor:
     """Return coefficient-like values as a tensor of the given size that fits `like`."""
-    values = to_float_tensor(name, value)
+    values = to_float_tensor(name, value, like.dtype)
     require_floats(name, values, (size,), like.dtype, like.device)
     return values
 

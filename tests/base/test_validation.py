@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,44 @@ def test_good_values_pass():
     validation.require_shape("x", torch.zeros(2, 3), ("batch", 3))
 
 
-def test_numpy_becomes_the_default_dtype():
-    assert validation.to_float_tensor("x", np.zeros(2)).dtype == torch.get_default_dtype()
-    assert validation.to_float_tensor("x", torch.zeros(2).double()).dtype == torch.float64
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (np.zeros(2), torch.float64),
+        (np.zeros(2, dtype=np.float32), torch.float32),
+        (np.float64(0.1), torch.float64),
+        ([np.zeros(2), np.zeros(2)], torch.float64),
+        (torch.zeros(2).double(), torch.float64),
+        ([0.1, 0.2], None),
+        (0.1, None),
+    ],
+)
+def test_what_has_a_dtype_keeps_it(value, dtype, default, float64_default):
+    torch.set_default_dtype(default)
+    found = validation.to_float_tensor("x", value)
+    like = validation.to_float_tensor("x", value, torch.float64)
+    torch.set_default_dtype(torch.float64)
+    assert found.dtype == (dtype or default)
+    assert like.dtype == (dtype or torch.float64)
+
+
+@pytest.mark.parametrize("value", [np.zeros(2, np.float16), np.zeros(2, np.longdouble)])
+def test_other_precisions_are_refused(value):
+    with pytest.raises(
+        TypeError, match="x: expected dtype float32 or float64, got (float16|float1|longd)"
+    ):
+        validation.to_float_tensor("x", value)
+
+
+def test_any_layout_of_an_array_can_be_given(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(3.0))
+    for array in (
+        np.arange(3.0)[::-1][::-1],
+        np.arange(2.0, -1, -1)[::-1],
+        np.arange(3, dtype=">f8"),
+        np.load(tmp_path / "x.npy", mmap_mode="r"),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert validation.array_to_tensor(array).tolist() == [0, 1, 2]

@@ -380,7 +380,11 @@ def test_bad_molecules_are_refused(functional):
         functional.for_molecule(WATER, BASIS, torch.eye(2))
     with pytest.raises(ValueError, match="transform: expected finite values, got nan"):
         functional.for_molecule(WATER, BASIS, torch.full((21, 21), torch.nan))
-    with pytest.raises(ValueError, match="basis_info: expected 16 basis functions, got 1"):
+    message = (
+        "basis_info: expected the basis of the atomic reference, "
+        r"H: 2x0e\+1x1o, O: 3x0e\+1x1o\+1x2e, got H: 1x0e"
+    )
+    with pytest.raises(ValueError, match=message):
         functional.for_molecule([1], BasisInfo([1], ["1x0e"]))
     with pytest.raises(ValueError, match="molecules: expected at least one, got none"):
         functional.molecule_indices([], BASIS)

@@ -98,18 +98,24 @@ def test_lambda_follows_changed_buffers() -> None:
     assert set(rescaling.state_dict()) == {"coeff_biases", "coeff_stds", "max_grads", "lambda_z"}
 
 
-def test_arrays_become_tensors_of_the_default_dtype(float64_default: None) -> None:
-    single = np.ones(3, dtype=np.float32)
-    rescaling = DimensionWiseRescaling(single, single, single)
-    assert {buffer.dtype for buffer in rescaling.buffers()} == {torch.float64}
-
-
-def test_tensors_keep_their_dtype_and_are_copied(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+@pytest.mark.parametrize("as_array", [False, True])
+def test_values_keep_their_dtype_and_are_copied(
+    dtype: torch.dtype, default: torch.dtype, as_array: bool, float64_default: None
+) -> None:
+    torch.set_default_dtype(default)
     mine = torch.ones(3, dtype=dtype)
-    rescaling = DimensionWiseRescaling(mine, mine, mine)
+    given = mine.numpy() if as_array else mine
+    rescaling = DimensionWiseRescaling(given, given, given)
+    torch.set_default_dtype(torch.float64)
     assert {buffer.dtype for buffer in rescaling.buffers()} == {dtype}
     rescaling.coeff_biases.zero_()
     assert mine.tolist() == [1, 1, 1] == rescaling.coeff_stds.tolist()
+
+
+def test_plain_numbers_get_the_default_dtype(float64_default: None) -> None:
+    rescaling = DimensionWiseRescaling([1.0, 2.0], [0.5, 0.5], [0.1, 0.2])
+    assert {buffer.dtype for buffer in rescaling.buffers()} == {torch.float64}
 
 
 # Forward and back
@@ -252,7 +258,8 @@ def test_a_data_sample_stands_for_its_fields(
 
 def test_a_data_sample_of_arrays(index: Tensor) -> None:
     rescaling = DimensionWiseRescaling(torch.ones(9), torch.ones(9), torch.ones(9))
-    sample = {"coeffs": np.arange(13.0), "basis_function_ind": index.numpy().astype(np.uint16)}
+    coeffs = np.arange(13, dtype=np.float32)
+    sample = {"coeffs": coeffs, "basis_function_ind": index.numpy().astype(np.uint16)}
     torch.testing.assert_close(rescaling(sample), 20 * (torch.arange(13.0) - 1))
 
 
@@ -343,7 +350,7 @@ def test_statistics_of_tensors_keep_their_dtype(basis: BasisInfo) -> None:
 
 def test_equivariant_needs_a_basis_that_fits() -> None:
     statistics = DatasetStatistics(ZARR2_STORE)
-    with pytest.raises(ValueError, match="basis_info: expected a BasisInfo when equivariant"):
+    with pytest.raises(ValueError, match="basis_info: expected a basis, got none, nor one kept"):
         DimensionWiseRescaling.from_dataset_statistics(statistics, equivariant=True)
     with pytest.raises(ValueError, match=r"coeffs/mean: expected shape \(4,\), got \(9,\)"):
         DimensionWiseRescaling.from_dataset_statistics(

@@ -18,7 +18,9 @@ array                                 shape   content
 ====================================  ======  ==================================================
 
 The basis is kept in the attribute ``irreps_per_element`` of the group ``of_labels``, e.g.
-``{"H": "6x0e+3x1o+1x2e"}``; mldft, which keeps it in a file of its own, ignores it.
+``{"H": "6x0e+3x1o+1x2e"}``; mldft, which keeps it in a file of its own, ignores it. All chunks of
+an array have to be there, see `ofcv_export.density.zarr_arrays`. Files are read at URLs that fsspec
+opens as well.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,17 +37,21 @@ from typing import Any, Final
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
-from zarr.storage import ZipStore
 
-from ofcv_export.base.elements import SYMBOLS
-from ofcv_export.base.files import atomic_path
+from ofcv_export.base.files import atomic_path, is_url
 from ofcv_export.base.validation import shape_text
-from ofcv_export.density.basis import BasisInfo
-from ofcv_export.density.dataset_statistics import COMPRESSOR, ZARR_FORMAT
+from ofcv_export.density.basis import BasisInfo, irreps_per_element
+from ofcv_export.density.dataset_statistics import (
+    GROUP,
+    IRREPS_ATTRIBUTE,
+    read_attributes,
+    stored_irreps,
+)
+from ofcv_export.density.store_files import ARRAY, FolderFiles, ReadFiles, ZipFiles, local_copy
+from ofcv_export.density.zarr_arrays import ZARR_FORMAT, array_from_files, create_array
 
 FloatArray = NDArray[np.float64]
 
-IRREPS_ATTRIBUTE: Final = "irreps_per_element"
 LABEL_GROUP: Final = "of_labels"
 # The earliest date that a zip file can hold: the same labels make the same file.
 ZIP_DATE: Final = (1980, 1, 1, 0, 0, 0)
@@ -57,8 +63,8 @@ class DensityLabels:
 
     Attributes
     ----------
-    path : Path
-        Where the labels come from.
+    path : Path or str
+        Where the labels come from; a URL is a str.
     mol_id : str
         Name of the molecule.
     positions : numpy.ndarray of float64, shape (n_atoms, 3)
@@ -76,7 +82,7 @@ class DensityLabels:
         The basis of the data set, where the file says.
     """
 
-    path: Path
+    path: Path | str
     mol_id: str
     positions: FloatArray
     atomic_numbers: NDArray[np.int64]
@@ -128,7 +134,7 @@ def read_labels(
     Parameters
     ----------
     path : str or path-like
-        A zip file (``.zip``) or a directory.
+        A zip file (``.zip``) or a directory; or the URL of one.
     energy_key, gradient_key : str
         Which energy and which gradient, e.g. ``e_kin_plus_xc`` and ``grad_kin_plus_xc``.
 
@@ -140,14 +146,13 @@ def read_labels(
         If it is no label file, or an array is absent, can't be read or has the wrong shape; the
         message names file and array.
     """
-    path = Path(path)
-    with _opened(path) as group:
-        read = _Reader(path, group)
+    path = labels_path(path)
+    with _opened(path) as read:
         coeffs = read.floats("of_labels/spatial/coeffs", ("n_scf_steps", "n"))
         n_samples = len(coeffs)
         positions = read.floats("geometry/atom_pos", ("n_atoms", 3))
         numbers = read.array("geometry/atomic_numbers", (len(positions),)).astype(np.int64)
-        if "ks_labels/energies/has_energy_label" in group:
+        if read.holds("ks_labels/energies/has_energy_label"):
             labelled = read.array("ks_labels/energies/has_energy_label", (n_samples,)).astype(bool)
         else:
             labelled = np.ones(n_samples, dtype=bool)
@@ -161,7 +166,7 @@ def read_labels(
             energy=read.floats(f"of_labels/energies/{energy_key}", (n_samples,)),
             has_energy_label=labelled,
             basis_integrals=read.floats("of_labels/spatial/dual_basis_integrals", coeffs.shape),
-            basis_info=_basis_in(path, read.group(LABEL_GROUP)),
+            basis_info=read.basis(),
         )
 
 
@@ -173,9 +178,9 @@ def read_array(path: str | os.PathLike[str], name: str) -> NDArray[Any]:
     FileNotFoundError, ValueError
         See `read_labels`.
     """
-    path = Path(path)
-    with _opened(path) as group:
-        return _Reader(path, group).array(name)
+    path = labels_path(path)
+    with _opened(path) as read:
+        return read.array(name)
 
 
 def write_labels(
@@ -213,52 +218,17 @@ def write_labels(
             if data.dtype.kind not in "biufU":
                 raise TypeError(f"{name}: expected numbers or text, got dtype {data.dtype}")
             by_step = name.startswith("of_labels/spatial/") and data.ndim == 2
-            root.create_array(
-                name,
-                data=data,
-                chunks=(1, data.shape[1]) if by_step else "auto",
-                fill_value="" if data.dtype.kind == "U" else 0,
-                compressors=COMPRESSOR,
-                config={"write_empty_chunks": True},
-            )
+            create_array(scratch, name, data, chunks=(1, data.shape[1]) if by_step else "auto")
         if basis_info is not None:
-            keep_basis(root.require_group(LABEL_GROUP), basis_info)
+            group = root.require_group(LABEL_GROUP)
+            group.attrs[IRREPS_ATTRIBUTE] = irreps_per_element(basis_info)
         with atomic_path(path) as temporary:
             _pack(Path(scratch), temporary)
 
 
-def irreps_per_element(basis_info: Any) -> dict[str, str]:
-    """Return the shells of every element, e.g. ``{"H": "6x0e+3x1o+1x2e"}``.
-
-    Parameters
-    ----------
-    basis_info : BasisInfo
-        Ours or mldft's.
-    """
-    return {
-        SYMBOLS[int(number)]: str(irreps)
-        for number, irreps in zip(
-            basis_info.atomic_numbers, basis_info.irreps_per_atom, strict=True
-        )
-    }
-
-
-def basis_of_irreps(irreps: Mapping[str, str]) -> BasisInfo:
-    """Return the basis that `irreps_per_element` describes.
-
-    Raises
-    ------
-    ValueError
-        For an unknown element, or see `BasisInfo`.
-    TypeError
-        If `irreps` is no mapping.
-    """
-    if not isinstance(irreps, Mapping):
-        raise TypeError(f"irreps: expected a mapping, got {type(irreps).__name__}")
-    unknown = [symbol for symbol in irreps if symbol not in SYMBOLS[1:]]
-    if unknown:
-        raise ValueError(f"irreps: expected element symbols, got {unknown[0]!r}")
-    return BasisInfo([SYMBOLS.index(symbol) for symbol in irreps], list(irreps.values()))
+def labels_path(path: str | os.PathLike[str]) -> Path | str:
+    """Return a path as a Path, a URL as it is."""
+    return path if isinstance(path, str) and is_url(path) else Path(path)
 
 
 def stored_basis(path: str | os.PathLike[str]) -> BasisInfo | None:
@@ -274,54 +244,65 @@ def stored_basis(path: str | os.PathLike[str]) -> BasisInfo | None:
     BasisInfo or None
         None if no basis is kept there, as in mldft's own files.
     """
-    path = Path(path)
-    with _opened(path) as group:
-        return _basis_in(path, group.get(LABEL_GROUP, group))
-
-
-def keep_basis(group: Any, basis_info: Any) -> None:
-    """Keep a basis in the attributes of a zarr group, where `stored_basis` finds it."""
-    group.attrs[IRREPS_ATTRIBUTE] = irreps_per_element(basis_info)
+    path = labels_path(path)
+    with _opened(path) as read:
+        return read.basis()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path | str) -> Iterator[_Reader]:
     """Open a zipped or unzipped zarr group to read."""
-    if not path.exists():
-        raise FileNotFoundError(f"path: expected a zarr store, got {path}")
-    try:
-        store = ZipStore(path, mode="r") if path.is_file() else None
-        group = zarr.open_group(store or path, mode="r")
-    # Not a zip file, no group in it, damaged metadata: each with its own type.
-    except Exception as error:
-        raise ValueError(f"path: expected a zarr group, got {path} ({_reason(error)})") from error
-    try:
-        yield group
-    finally:
-        if store is not None:
-            store.close()
+    with local_copy("path", path) as local, ExitStack() as stack:
+        if not local.exists():
+            raise FileNotFoundError(f"path: expected a zarr store, got {path}")
+        try:
+            files: ReadFiles = (
+                ZipFiles(stack.enter_context(zipfile.ZipFile(local)))
+                if local.is_file()
+                else FolderFiles("path", local)
+            )
+            if files.get(GROUP) is None:
+                raise ValueError(f"no {GROUP}")
+            attributes = read_attributes(files, "")
+        # Not a zip file, no group in it, damaged metadata: each with its own type.
+        except Exception as error:
+            raise ValueError(
+                f"path: expected a zarr group, got {path} ({_reason(error)})"
+            ) from error
+        yield _Reader(path, files, attributes)
 
 
 class _Reader:
     """The arrays of one file; every complaint names file and array."""
 
-    def __init__(self, path: Path, root: Any) -> None:
+    def __init__(self, path: Path | str, files: ReadFiles, attributes: dict[str, Any]) -> None:
         self.path = path
-        self.root = root
+        self.files = files
+        self.attributes = attributes
 
-    def group(self, name: str) -> Any:
-        return self.root[name]
+    def basis(self) -> BasisInfo | None:
+        """Return the basis that is kept with labels, or with statistics."""
+        try:
+            attributes = self.attributes | read_attributes(self.files, LABEL_GROUP)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+        irreps = attributes.get(IRREPS_ATTRIBUTE)
+        return None if irreps is None else stored_irreps(self.path, irreps)
+
+    def holds(self, name: str) -> bool:
+        return self.files.get(f"{name}/{ARRAY}") is not None
 
     def array(self, name: str, shape: tuple[int | str, ...] | None = None) -> NDArray[Any]:
         try:
-            values = np.asarray(self.root[name][()])
-        except KeyError:
-            raise ValueError(f"{self.path}: expected the array {name}, got none") from None
+            files = self.files.below(f"{name}/")
+            values = array_from_files(files, self.attributes) if ARRAY in files else None
         # A damaged array fails in the codec, the reshape or the metadata, each with its own type.
         except Exception as error:
             raise ValueError(
                 f"{self.path}: expected a readable array {name}, got {_reason(error)}"
             ) from error
+        if values is None:
+            raise ValueError(f"{self.path}: expected the array {name}, got none")
         if shape is not None and not _fits(values.shape, shape):
             raise ValueError(
                 f"{self.path}: {name}: expected shape {shape_text(shape)}, got {values.shape}"
@@ -333,16 +314,6 @@ class _Reader:
         if values.dtype.kind != "f":
             raise ValueError(f"{self.path}: {name}: expected floats, got dtype {values.dtype}")
         return values.astype(np.float64)
-
-
-def _basis_in(path: Path, group: Any) -> BasisInfo | None:
-    irreps = group.attrs.get(IRREPS_ATTRIBUTE)
-    if irreps is None:
-        return None
-    try:
-        return basis_of_irreps(irreps)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {IRREPS_ATTRIBUTE}: {_reason(error)}") from error
 
 
 def _fits(actual: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:

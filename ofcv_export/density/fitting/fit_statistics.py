@@ -42,18 +42,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from ofcv_export.base.validation import require_positive
-from ofcv_export.density.basis import basis_function_ind, element_text
-from ofcv_export.density.dataset_statistics import ZARR_FORMAT, DatasetStatistics, store_path
+from ofcv_export.density.basis import basis_function_ind, element_text, irreps_per_element
+from ofcv_export.density.dataset_statistics import DatasetStatistics, store_path
 from ofcv_export.density.fitting.accumulators import LeastSquares, Moments, weighted_abs_max
 from ofcv_export.density.fitting.density_labels import (
     DensityLabels,
     FloatArray,
-    irreps_per_element,
-    keep_basis,
+    labels_path,
     project_gradient,
     read_labels,
     stored_basis,
@@ -63,6 +61,7 @@ from ofcv_export.density.fitting.sample_weighers import (
     InitialGuessOnlySampleWeigher,
     SampleWeigher,
 )
+from ofcv_export.density.store_files import files_at
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -95,9 +94,11 @@ def fit_statistics(
     Parameters
     ----------
     paths : sequence of str or path-like
-        Label files, a molecule each, see `ofcv_export.density.fitting.density_labels`.
+        Label files or their URLs, a molecule each, see
+        `ofcv_export.density.fitting.density_labels`.
     output_path : str or path-like
-        Store to write, ending in ``.zarr``. One that exists may lack statistics, which are added.
+        Store to write, ending in ``.zarr``, or its URL. One that exists may lack statistics, which
+        are added, and has to be of the same basis.
     basis_info : BasisInfo, optional
         Ours or mldft's; by default the one kept in the first label file. It is kept in the store
         as well, see `ofcv_export.density.fitting.density_labels.stored_basis`.
@@ -140,15 +141,16 @@ def fit_statistics(
     -----
     Where mldft divides by a sum of weights below 1 as if it were 1, the mean is the mean here.
     """
-    files = [Path(path) for path in paths]
+    files = [labels_path(path) for path in paths]
     if not files:
         raise ValueError("paths: expected at least one label file, got none")
     require_positive("processes", processes)
     output_path = store_path("output_path", output_path)
-    if basis_info is None:
-        basis_info = stored_basis(files[0])
+    basis_info = basis_info or stored_basis(files[0])
     if basis_info is None:
         raise ValueError(f"basis_info: expected a basis, got none, nor one kept in {files[0]}")
+    if files_at("output_path", output_path).exists():
+        DatasetStatistics(output_path).require_basis("output_path", basis_info)
     job = _Job(
         basis_info, tuple(weighers), tuple(initial_guess_weighers),
         energy_key, gradient_key, project, with_bias,
@@ -234,7 +236,7 @@ class _Remainders:
 References = Mapping[str, tuple[_AtomReference, ...]]
 
 
-def _first_pass(job: _Job, path: Path) -> tuple[str, _FirstPass]:
+def _first_pass(job: _Job, path: Path | str) -> tuple[str, _FirstPass]:
     """Return a molecule's name and its part of the sums."""
     labels, index = _read(job, path)
     result = _FirstPass({}, {}, {})
@@ -255,7 +257,7 @@ def _first_pass(job: _Job, path: Path) -> tuple[str, _FirstPass]:
     return labels.mol_id, result
 
 
-def _second_pass(job: _Job, references: References, path: Path) -> dict[str, _Remainders]:
+def _second_pass(job: _Job, references: References, path: Path | str) -> dict[str, _Remainders]:
     """Return a molecule's part of what the atomic references leave, by weigher."""
     labels, index = _read(job, path)
     composition = _composition(job.basis_info, labels)
@@ -283,7 +285,7 @@ def _second_pass(job: _Job, references: References, path: Path) -> dict[str, _Re
     return result
 
 
-def _read(job: _Job, path: Path) -> tuple[DensityLabels, NDArray[np.int64]]:
+def _read(job: _Job, path: Path | str) -> tuple[DensityLabels, NDArray[np.int64]]:
     """Return a file's labels and the basis function of each coefficient."""
     labels = read_labels(path, job.energy_key, job.gradient_key)
     if labels.basis_info is not None:
@@ -443,22 +445,19 @@ def _statistics(
 
 def _store(
     statistics: Mapping[tuple[str, str], NDArray[Any]],
-    output_path: Path,
+    output_path: Path | str,
     basis_info: Any,
     overwrite: bool,
 ) -> DatasetStatistics:
     """Write all statistics, or none, and the basis with them."""
-    if output_path.exists() and not overwrite:
-        stored = stored_basis(output_path)
-        if stored is not None and irreps_per_element(stored) != irreps_per_element(basis_info):
-            raise ValueError(f"output_path: expected a store of this basis, got {output_path}")
     with tempfile.TemporaryDirectory(prefix="ofcv-") as scratch:
-        store = DatasetStatistics(Path(scratch) / output_path.name, create_store=True)
+        store = DatasetStatistics(Path(scratch) / Path(output_path).name, create_store=True)
         for (key, name), values in statistics.items():
             store.save_statistic(key, name, values)
-        output_path.parent.mkdir(parents=True, exist_ok=True)
+        store.keep_basis(basis_info)
+        if isinstance(output_path, Path):
+            output_path.parent.mkdir(parents=True, exist_ok=True)
         store.save_to(output_path, overwrite=overwrite)
-    keep_basis(zarr.open_group(output_path, mode="r+", zarr_format=ZARR_FORMAT), basis_info)
     return DatasetStatistics(output_path)
 
 
@@ -475,7 +474,10 @@ def _mapping(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
 
 
 def _map_ahead(
-    pool: ProcessPoolExecutor, n_ahead: int, function: Callable[[Path], T], files: Iterable[Path]
+    pool: ProcessPoolExecutor,
+    n_ahead: int,
+    function: Callable[[Path | str], T],
+    files: Iterable[Path | str],
 ) -> Iterator[T]:
     """Yield the results of a pool, with no more than `n_ahead` files under way or waiting."""
     waiting: deque[Future[T]] = deque()

@@ -32,11 +32,9 @@ from export_scripts.density_labels import (
     labels_of,
     mixing_coeffs,
 )
-from ofcv_export.density.basis import BasisInfo
+from ofcv_export.density.basis import BasisInfo, basis_of_irreps, irreps_per_element
 from ofcv_export.density.dataset_statistics import DatasetStatistics
 from ofcv_export.density.fitting.density_labels import (
-    basis_of_irreps,
-    irreps_per_element,
     project_gradient,
     read_array,
     read_labels,
