@@ -247,8 +247,11 @@ class DatasetStatistics:
         """Raise ValueError if a group is where an array is to be, or an array where a group."""
         groups = [f"{parent}/{ARRAY}" for parent in PurePosixPath(name).parents]
         taken = any(self._files.get(key) is not None for key in [*groups, f"{name}/{GROUP}"])
+        own = f"{name}/{ARRAY}"  # Another process may have written it by now.
         if taken or any(
-            _is_array(key) for key in self._files.names() if key.startswith(f"{name}/")
+            _is_array(key) and key != own
+            for key in self._files.names()
+            if key.startswith(f"{name}/")
         ):
             statistic_key = name.partition("/")[2]
             raise ValueError(f"statistic_key: expected the name of an array, got {statistic_key!r}")
