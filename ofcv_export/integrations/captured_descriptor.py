@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ofcv_export.base.validation import first_line
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.integrations.plain_modules import plain_copy
@@ -44,7 +45,7 @@ class CapturedDescriptor(Descriptor):
         except Exception as error:  # a stranger's module may raise anything
             raise ValueError(
                 f"{name}: expected a module that maps positions of {n_atoms} atoms to "
-                f"(batch, n_descriptors), got {kind}: {_first_line(error)}"
+                f"(batch, n_descriptors), got {kind}: {first_line(error)}"
             ) from error
         super().__init__(n_atoms, n_descriptors, takes_box=False)
         self.module = module
@@ -54,7 +55,7 @@ class CapturedDescriptor(Descriptor):
         except Exception as error:  # so does the tracer
             raise ValueError(
                 f"{name}: expected a module whose operations torch.export can see, with any "
-                f"number of frames, got {kind}: {_first_line(error)}"
+                f"number of frames, got {kind}: {first_line(error)}"
             ) from error
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
@@ -79,7 +80,7 @@ def _layout(module: nn.Module, n_atoms: int) -> tuple[bool, int]:
                 positions = _example(_traced_frames(n_atoms), n_atoms, _dtype(module))
                 values = module(positions.flatten(1) if flat else positions)
         except Exception as error:
-            reasons.append(_first_line(error))
+            reasons.append(first_line(error))
             continue
         if isinstance(values, Tensor):
             if values.dim() == 2 and len(values) == len(positions):
@@ -119,7 +120,3 @@ def _dtype(module: nn.Module) -> torch.dtype:
         if tensor.is_floating_point():
             return tensor.dtype
     return torch.get_default_dtype()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
