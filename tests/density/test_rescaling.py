@@ -11,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofcv_export import export
+from ofcv_export.density.atomic_reference import AtomicReference
 from ofcv_export.density.basis import BasisInfo
 from ofcv_export.density.dataset_statistics import DatasetStatistics
+from ofcv_export.density.energy_functional import EnergyFunctional
 from ofcv_export.density.rescaling import DimensionWiseRescaling, MoleculeRescaling
 from ofcv_export.graph.details import RescalingDetails
 from ofcv_export.graph.scriptable import scriptable
@@ -48,6 +50,13 @@ def rescaling(dtype: torch.dtype) -> DimensionWiseRescaling:
 @pytest.fixture
 def index() -> Tensor:
     return torch.tensor([4, 5, 6, 7, 8, 0, 1, 2, 3, 0, 1, 2, 3])
+
+
+class NoEnergy(nn.Module):
+    """A network that says nothing."""
+
+    def forward(self, scaled_coeffs, basis_function_ind, batch, n_molecules):
+        return scaled_coeffs.new_zeros(n_molecules).index_add(0, batch, 0 * scaled_coeffs)
 
 
 class TheirStatistics:
@@ -505,6 +514,107 @@ def test_a_molecule_must_fit_the_basis(rescaling: DimensionWiseRescaling, basis:
         rescaling.for_molecule([1, 6], basis)
     with pytest.raises(ValueError, match="basis_info: expected 9 basis functions, got 4"):
         rescaling.for_molecule([1], BasisInfo([1], ["1x0e+1x1o"]))
+
+
+# Bases
+
+
+HO = BasisInfo([1, 8], ["2x0e", "1x0e+1x1o"])
+OH = BasisInfo([8, 1], ["1x0e+1x1o", "2x0e"])
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> DatasetStatistics:
+    """Statistics of hydrogen first; with the other order oxygen's would be hydrogen's."""
+    store = DatasetStatistics(tmp_path / "s.zarr", create_store=True)
+    for key, values in {
+        "coeffs/mean": [100.0, 200, 1, 2, 3, 4],
+        "coeffs/std": [1.0, 1, 1, 1, 1, 1],
+        "gradient_max_after_atom_ref": [0.1, 0.1, 0.1, 0.2, 0.3, 0.4],
+        "gradient_max_after_scalar_atom_ref": [0.1, 0.1, 0.1, 0.2, 0.3, 0.4],
+        "gradient_label/mean": [0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
+        "atom_ref_atom_type_bias": [-0.5, -75.0],
+        "atom_ref_global_bias": 0.0,
+    }.items():
+        store.save_statistic("has_energy_label", key, np.array(values))
+    store.keep_basis(HO)
+    return store
+
+
+def test_the_basis_of_the_statistics_is_the_default(stored: DatasetStatistics) -> None:
+    rescaling = DimensionWiseRescaling.from_dataset_statistics(stored)
+    scaled = rescaling.for_molecule([8])(torch.tensor([1.0, 2, 3, 5]).double())
+    assert scaled.tolist() == pytest.approx([0, 0, 0, 8])
+    assert rescaling.basis_function_ind([8]).tolist() == [2, 3, 4, 5]
+    DimensionWiseRescaling.from_dataset_statistics(stored, equivariant=True)
+    reference = AtomicReference.from_dataset_statistics(stored)
+    functional = EnergyFunctional(NoEnergy(), rescaling, reference)
+    index, batch = functional.molecule_indices([[8], [1]])
+    assert index.tolist() == [2, 3, 4, 5, 0, 1]
+    energy, _ = functional.energy_and_gradient(torch.ones(6).double(), index, batch)
+    assert energy.tolist() == pytest.approx([0.7 + 0.8 + 0.9 + 1 - 75, 0.5 + 0.6 - 0.5])
+    energy, _ = functional.for_molecule([8]).energy_and_gradient(torch.ones(4).double())
+    assert energy.tolist() == pytest.approx([0.7 + 0.8 + 0.9 + 1 - 75])
+
+
+class TheirLayout:
+    """A layout without names of shells, as a class of another package may be."""
+
+    def __init__(self, basis: BasisInfo) -> None:
+        self.n_basis = basis.n_basis
+        self.atomic_number_to_atom_index = basis.atomic_number_to_atom_index.astype(np.int32)
+        self.atom_ind_to_basis_function_ind = basis.atom_ind_to_basis_function_ind
+
+
+def test_another_basis_of_the_same_length_is_refused(
+    stored: DatasetStatistics, tmp_path: Path
+) -> None:
+    rescaling = DimensionWiseRescaling.from_dataset_statistics(stored)
+    reference = AtomicReference.from_dataset_statistics(stored)
+    functional = EnergyFunctional(NoEnergy(), rescaling, reference)
+    plain = EnergyFunctional(NoEnergy(), rescaling)
+    other = AtomicReference(torch.ones(6).double(), torch.ones(2).double(), 0.0, OH)
+    shells = BasisInfo([1, 8], ["2x0e", "4x0e"])
+    build, refer = (
+        DimensionWiseRescaling.from_dataset_statistics,
+        AtomicReference.from_dataset_statistics,
+    )
+    apply = DimensionWiseRescaling.apply_to_dataset_statistics
+    for basis in (OH, shells, TheirLayout(OH)):
+        for use in (
+            lambda basis: build(stored, basis),
+            lambda basis: build(stored, basis, equivariant=True),
+            lambda basis: refer(stored, basis),
+            lambda basis: apply(stored, tmp_path / "t.zarr", "has_energy_label", basis_info=basis),
+            lambda basis: rescaling.for_molecule([8], basis),
+            lambda basis: functional.for_molecule([8], basis),
+            lambda basis: plain.for_molecule([8], basis),
+            lambda basis: plain.molecule_indices([[8]], basis),
+        ):
+            with pytest.raises(ValueError, match="basis_info: expected the basis of the .*, H: 2x"):
+                use(basis)
+    with pytest.raises(ValueError, match="basis_info: expected the basis of the rescaling, H: 2x0"):
+        EnergyFunctional(NoEnergy(), rescaling, other)
+    assert not (tmp_path / "t.zarr").exists()
+    # The same layout by other names is the same basis.
+    rescaling.for_molecule([8], TheirLayout(HO))
+
+
+def test_transformed_statistics_keep_their_basis(stored: DatasetStatistics, tmp_path: Path) -> None:
+    transformed = DimensionWiseRescaling.apply_to_dataset_statistics(
+        stored, tmp_path / "t.zarr", "has_energy_label"
+    )
+    assert repr(transformed.basis_info) == repr(HO)
+
+
+def test_without_any_basis_one_has_to_be_given() -> None:
+    ones = torch.ones(6)
+    rescaling = DimensionWiseRescaling(ones, ones, ones)
+    with pytest.raises(ValueError, match="basis_info: expected a basis, got none, nor one kept"):
+        rescaling.for_molecule([8])
+    assert rescaling.for_molecule([8], HO).lambda_z.shape == (4,)
+    own = DimensionWiseRescaling(ones, ones, ones, basis_info=HO)
+    assert own.for_molecule([8]).lambda_z.shape == (4,)
 
 
 def test_a_molecule_checks_its_input(basis: BasisInfo) -> None:

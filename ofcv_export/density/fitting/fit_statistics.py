@@ -146,7 +146,8 @@ def fit_statistics(
         raise ValueError("paths: expected at least one label file, got none")
     require_positive("processes", processes)
     output_path = store_path("output_path", output_path)
-    basis_info = basis_info or stored_basis(files[0])
+    if basis_info is None:
+        basis_info = stored_basis(files[0])
     if basis_info is None:
         raise ValueError(f"basis_info: expected a basis, got none, nor one kept in {files[0]}")
     if files_at("output_path", output_path).exists():

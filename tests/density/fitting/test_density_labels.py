@@ -443,6 +443,46 @@ def test_a_damaged_array_is_named(tmp_path: Path) -> None:
         read_labels(tmp_path / "OH.zarr")
 
 
+def test_a_lost_chunk_is_no_zero(tmp_path: Path) -> None:
+    write_labels(tmp_path / "OH.zarr.zip", arrays())
+    with zipfile.ZipFile(tmp_path / "OH.zarr.zip") as archive:
+        archive.extractall(tmp_path / "OH.zarr")
+    (tmp_path / "OH.zarr/of_labels/spatial/grad_kin/2.0").unlink()
+    with zipfile.ZipFile(tmp_path / "lost.zarr.zip", "w") as archive:
+        for file in (tmp_path / "OH.zarr").rglob("*"):
+            archive.write(file, file.relative_to(tmp_path / "OH.zarr"))
+    for name in ("OH.zarr", "lost.zarr.zip"):
+        with pytest.raises(ValueError, match=r"readable array of_labels/spatial/grad_kin.*3 of 4"):
+            read_labels(tmp_path / name)
+
+
+def test_chunks_left_out_on_purpose_are_zero_where_the_file_says_so(tmp_path: Path) -> None:
+    root = zarr.open_group(tmp_path / "OH.zarr", mode="w", zarr_format=2)
+    for name, data in arrays().items():
+        data = np.asarray(data)
+        fill = "" if data.dtype.kind == "U" else 0
+        root.create_array(name, data=data, fill_value=fill, config={"write_empty_chunks": False})
+    with pytest.raises(ValueError, match='atom_pos.* the attribute "write_empty_chunks": false'):
+        read_labels(tmp_path / "OH.zarr")
+    root.attrs["write_empty_chunks"] = False
+    np.testing.assert_array_equal(read_labels(tmp_path / "OH.zarr").positions, np.zeros((2, 3)))
+
+
+def test_labels_are_read_at_a_url(tmp_path: Path) -> None:
+    write_labels(tmp_path / "OH.zarr.zip", arrays(), BASIS)
+    with zipfile.ZipFile(tmp_path / "OH.zarr.zip") as archive:
+        archive.extractall(tmp_path / "OH.zarr")
+    for url in (f"file://{tmp_path}/OH.zarr.zip", f"file://{tmp_path}/OH.zarr"):
+        labels = read_labels(url)
+        assert labels.path == url
+        np.testing.assert_array_equal(labels.coeffs, np.arange(12.0).reshape(4, 3))
+        assert repr(stored_basis(url)) == repr(BASIS)
+    with pytest.raises(
+        ValueError, match=r"path: expected a path on this machine, got the URL 's3:"
+    ):
+        write_labels("s3://b/OH.zarr.zip", arrays())
+
+
 def test_an_array_that_is_absent_is_named(tmp_path: Path) -> None:
     write_labels(tmp_path / "OH.zarr.zip", arrays())
     with pytest.raises(ValueError, match=r"expected the array integrals/coulomb_matrix, got none"):

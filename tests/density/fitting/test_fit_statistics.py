@@ -536,6 +536,28 @@ def test_weighers_add_up_in_one_store(files: list[Path], tmp_path: Path) -> None
     }
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_store_of_another_basis_is_refused(
+    files: list[Path], tmp_path: Path, overwrite: bool
+) -> None:
+    """The same shells in another order of elements, as many functions: nothing else would tell."""
+    other = BasisInfo([8, 6, 1], [BASIS.irreps_per_atom[row] for row in (2, 1, 0)])
+    fit_statistics(files, tmp_path / "s.zarr", weighers=[ConstantSampleWeigher()])
+    with pytest.raises(ValueError, match="output_path: expected a store of this basis, got"):
+        fit_statistics(files, tmp_path / "s.zarr", other, overwrite=overwrite)
+    assert "has_energy_label" not in str(DatasetStatistics(tmp_path / "s.zarr").keys_recursive())
+
+
+def test_files_and_store_may_be_at_urls(files: list[Path], tmp_path: Path) -> None:
+    expected = fit_statistics(files, tmp_path / "s.zarr")
+    found = fit_statistics([f"file://{file}" for file in files], "memory://fitted/s.zarr")
+    assert found.keys_recursive() == expected.keys_recursive()
+    for key in expected.keys_recursive():
+        one, other = (store.load_statistic(*key.split("/", 1)) for store in (found, expected))
+        np.testing.assert_array_equal(one, other)
+    assert repr(found.basis_info) == repr(BASIS)
+
+
 # The pieces.
 
 
