@@ -32,6 +32,7 @@ from ofcv_export.base.validation import (
 )
 from ofcv_export.density.basis import BasisLayout, basis_function_ind, element_text
 from ofcv_export.density.dataset_statistics import DatasetStatistics, store_path
+from ofcv_export.density.judges import ScaledCoefficients
 from ofcv_export.density.rescaling_core import (
     MoleculeRescalingCore,
     RescalingCore,
@@ -479,7 +480,9 @@ class DimensionWiseRescaling(RescalingCore):
             (inputs[0], index, *inputs[1:]),
             outputs,
             build=lambda graph: traced(core, graph.inputs),
-            exact=core,
+            exact=ScaledCoefficients(
+                self.lambda_z, self.coeff_biases, self.epsilon, by_function=True
+            ),
             scalar_code=True,
         )
 
@@ -585,7 +588,9 @@ class MoleculeRescaling(MoleculeRescalingCore):
             inputs,
             outputs,
             build=lambda graph: traced(core, graph.inputs),
-            exact=core,
+            exact=ScaledCoefficients(
+                self.lambda_z, self.coeff_biases, self.epsilon, by_function=False
+            ),
         )
 
     def core(self) -> MoleculeRescalingCore:
