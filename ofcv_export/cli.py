@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,10 +40,28 @@ console = Console(width=_WIDTH)
 errors = Console(stderr=True, width=_WIDTH)
 
 SOURCE_HELP = (
-    "What to export: a frozen set-up (.npz, written by SmartDerivatives.save) or dataset "
-    "statistics (.zarr)."
+    "What to export: a frozen set-up (.npz, written by SmartDerivatives.save), dataset statistics "
+    "(.zarr) or a Lightning checkpoint of an mlcolvar model (.ckpt)."
 )
 ArtifactArgument = Annotated[Path, typer.Argument(help="An artifact: .onnx, .pt or .pt2.")]
+FramesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Positions at which to compare with float64: a trajectory in Angstrom (.xyz, .pdb, "
+        "...), or .npy as the artifact takes them."
+    ),
+]
+AtomsOption = Annotated[
+    str | None, typer.Option(help="The engine's zero-based atom indices, e.g. 0,1,5-8.")
+]
+UnitOption = Annotated[str | None, typer.Option(help="Unit of lengths, e.g. nm.")]
+UnpicklingOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unpickling",
+        help="Load a checkpoint with objects in it, which can run any code: for files you trust.",
+    ),
+]
 WeigherOption = Annotated[str, typer.Option(help="Weigher of the statistics.")]
 ChainRuleOption = Annotated[
     bool, typer.Option("--chain-rule", help="Of a set-up, take the sparse chain rule alone.")
@@ -65,9 +83,19 @@ def _escape(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _source(path: Path, weigher: str, chain_rule: bool) -> Exportable:
-    """Return the module that a file describes."""
-    if require_suffix("source", path, ".npz", ".zarr") == ".zarr":
+def _source(
+    path: Path,
+    weigher: str,
+    chain_rule: bool,
+    atoms: Sequence[int] | None,
+    length_unit: str | None,
+    allow_unpickling: bool,
+) -> Exportable:
+    """Return the module that a file describes; of a model, with its atoms and its unit."""
+    suffix = require_suffix("source", path, ".npz", ".zarr", ".ckpt")
+    if suffix == ".ckpt":
+        return ofcv.from_mlcolvar(path, atoms, length_unit or "nm", allow_unpickling)
+    if suffix == ".zarr":
         statistics = ofcv.DatasetStatistics(path)
         return ofcv.DimensionWiseRescaling.from_dataset_statistics(statistics, weigher_key=weigher)
     smart = ofcv.SmartDerivatives.load(path)
@@ -87,19 +115,20 @@ def export(
         bool, typer.Option("--gradient", help="Rescale the gradient as well.")
     ] = False,
     chain_rule: ChainRuleOption = False,
-    atoms: Annotated[
-        str | None, typer.Option(help="The engine's zero-based atom indices, e.g. 0,1,5-8.")
-    ] = None,
-    length_unit: Annotated[str | None, typer.Option(help="Unit of lengths, e.g. nm.")] = None,
+    atoms: AtomsOption = None,
+    length_unit: UnitOption = None,
     weigher: WeigherOption = "has_energy_label",
+    frames: FramesOption = None,
+    allow_unpickling: UnpicklingOption = False,
 ) -> None:
-    """Export a frozen set-up or dataset statistics; the file is verified before it is kept."""
+    """Export a set-up, dataset statistics or a model; the file is verified before it is kept."""
     with _one_line_errors():
-        module = _source(source, weigher, chain_rule)
+        indices = None if atoms is None else _atoms(atoms)
+        module = _source(source, weigher, chain_rule, indices, length_unit, allow_unpickling)
         options: dict[str, Any] = {}
         if isinstance(module, ofcv.DimensionWiseRescaling):
             options["gradient"] = gradient
-        else:
+        elif not isinstance(module, ofcv.CollectiveVariable):
             options["n_outputs"] = n_outputs
         if isinstance(module, ofcv.SmartDerivatives):
             options["form"] = form
@@ -107,8 +136,9 @@ def export(
             module,
             path,
             batch,
-            atoms=None if atoms is None else _atoms(atoms),
+            atoms=indices,
             length_unit=length_unit,
+            frames=frames,
             **options,
         )
         if path.suffix == ".pt":
@@ -120,15 +150,23 @@ def export(
 def verify(
     path: ArtifactArgument,
     reference: Annotated[
-        Path | None, typer.Option(help="What was exported, .npz or .zarr, to compare with.")
+        Path | None,
+        typer.Option(help="What was exported, .npz, .zarr or .ckpt, to compare with."),
     ] = None,
     chain_rule: ChainRuleOption = False,
     weigher: WeigherOption = "has_energy_label",
+    frames: FramesOption = None,
+    allow_unpickling: UnpicklingOption = False,
 ) -> None:
     """Replay an artifact in its own runtime and compare it with float64."""
     with _one_line_errors():
-        module = None if reference is None else _source(reference, weigher, chain_rule)
-        report = ofcv.verify(path, reference=module)
+        module = None
+        if reference is not None:
+            known = ofcv.read_metadata(path)
+            module = _source(
+                reference, weigher, chain_rule, known.atoms, known.length_unit, allow_unpickling
+            )
+        report = ofcv.verify(path, reference=module, frames=frames)
     _print_report(report)
     if not report.passed:
         raise typer.Exit(1)

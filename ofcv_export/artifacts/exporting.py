@@ -13,7 +13,13 @@ import msgspec
 import numpy as np
 import torch
 
-from ofcv_export.artifacts.verification import VerificationReport, record_probe, verify_graph
+from ofcv_export.artifacts.replays import Replays
+from ofcv_export.artifacts.verification import (
+    VerificationReport,
+    checked_frames,
+    compare,
+    record_probe,
+)
 from ofcv_export.base.files import atomic_path
 from ofcv_export.base.validation import require_distinct, require_finite, require_positive
 from ofcv_export.contracts import contract_graph
@@ -21,7 +27,14 @@ from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Format
 from ofcv_export.formats.machine import devices
 from ofcv_export.graph.export_graph import Exportable, ExportGraph
-from ofcv_export.graph.metadata import Digests, Metadata, Parity, version_of, weights_digest
+from ofcv_export.graph.metadata import (
+    Digests,
+    Metadata,
+    Parity,
+    Probe,
+    version_of,
+    weights_digest,
+)
 
 
 class VerificationError(ValueError):
@@ -38,6 +51,7 @@ def export(
     atoms: Sequence[int] | None = None,
     length_unit: str | None = None,
     output_units: Mapping[str, str] | None = None,
+    frames: Any = None,
     **options: Any,
 ) -> VerificationReport:
     """Export a module to TorchScript (.pt), ONNX (.onnx) or AOTInductor (.pt2), verified.
@@ -72,6 +86,12 @@ def export(
         Unit of lengths, e.g. ``nm``.
     output_units : mapping, optional
         Unit of each output by its name.
+    frames : array_like, path-like, or objects of ASE or MDAnalysis, optional
+        Positions at which a collective variable or a bias is verified, besides those that are
+        drawn: as the input has them, shape (n_frames, n_atoms, 3), an array, a tensor, a ``.npy``
+        file, or a pair with boxes (n_frames, 3, 3); or the whole system in Angstrom, of which
+        `atoms` are taken: a file that ASE reads, ASE's Atoms, a Universe or AtomGroup. Without
+        them the normalisation of a model from mlcolvar tells what geometries it was trained on.
     **options
         Options of the module's ``export_graph``: ``n_outputs`` and ``form`` for the chain rule,
         ``gradient`` for the rescaling; with a contract those of the contract.
@@ -119,11 +139,13 @@ def export(
         length_unit=length_unit or graph.length_unit,
         output_units=graph.output_units | _output_units(output_units, graph),
     )
+    replays = Replays(graph, graph.in_float64(), checked_frames(frames, graph, metadata))
+    metadata = msgspec.structs.replace(metadata, probe=record_probe(replays))
     with torch.no_grad():
         compiled = file_format.compile(graph)
     with atomic_path(path) as temporary:
         file_format.write(compiled, metadata, temporary)
-        report = verify_graph(temporary, metadata, graph)
+        report = compare(temporary, metadata, replays)
         if not report.passed:
             raise VerificationError(
                 f"module: expected a file within {report.tolerance:.0e} of float64, "
@@ -147,7 +169,7 @@ def _described(graph: ExportGraph, file_format: Format, **facts: Any) -> Metadat
         versions={name: version_of(name) for name in ("ofcv-export", "torch", "onnx")},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         parity=None,
-        probe=record_probe(graph),
+        probe=Probe(sizes={}, outputs={}),
         **file_format.target(graph),
         **facts,
     )

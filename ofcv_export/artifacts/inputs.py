@@ -117,18 +117,22 @@ def sample(
     return [
         _box(box_shape, generator).to(spec.torch_dtype)
         if spec.name == "box" and spec.example is None
-        else _sample(spec, sized(spec, sizes), style, generator)
+        else sample_one(spec, sizes, style, generator)
         for spec in specs
     ]
 
 
-def _sample(
-    spec: TensorSpec, shape: tuple[int, ...], style: str, generator: np.random.Generator
+def sample_one(
+    spec: TensorSpec, sizes: Mapping[str, int], style: str, generator: np.random.Generator
 ) -> Tensor:
+    """Return one random or adversarial input, see `sample`."""
+    shape = sized(spec, sizes)
     if spec.example is not None:
         return torch.tensor(spec.example, dtype=spec.torch_dtype).reshape(shape)
     if spec.is_integer:
         low, high = spec.index_range(shape)
+        if spec.high in spec.shape:
+            return _molecules(shape[0], style, generator)
         if style == "repeated":
             return torch.full(shape, high - 1)
         return torch.from_numpy(generator.integers(low, high, shape))
@@ -139,6 +143,16 @@ def _sample(
         values *= 10.0 ** generator.uniform(-6, 6, shape)
     scale = {"tiny": 1e-6, "huge": 1e6, "zeros": 0.0}.get(style, 1.0)
     return torch.from_numpy(values * scale).to(spec.torch_dtype)
+
+
+def _molecules(n: int, style: str, generator: np.random.Generator) -> Tensor:
+    """Return the molecule of each of n coefficients, counted from 0, none without coefficients."""
+    starts = generator.random(n) < (0.0 if style == "repeated" else 0.3)
+    starts[0] = False
+    molecules = np.cumsum(starts)
+    if style == "wide range":
+        generator.shuffle(molecules)
+    return torch.from_numpy(molecules)
 
 
 def _box(shape: str, generator: np.random.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,30 @@ def read_frames(
         If the file cannot be read, a frame lacks an atom or a box, or the artifact has no unit.
     """
     require_file("positions", path)
+    # Units and atoms that cannot be had need no reading.
+    length_factor(metadata.length_unit, "A")
+    variable_details(metadata)
+    return from_ase(read(path), metadata)
+
+
+def from_ase(
+    frames: Sequence[Any], metadata: Metadata, atoms: Sequence[int] | None = None
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return positions and boxes of ASE's Atoms, see `read_frames`.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+        The frames, in Angstrom.
+    metadata : Metadata
+        Metadata of the artifact.
+    atoms : sequence of int, optional
+        Rows of the frames that are the artifact's atoms; by default those of its metadata.
+    """
     # ASE keeps positions in Angstrom.
     unit = length_factor(metadata.length_unit, "A")
-    atoms = list(metadata.atoms or range(variable_details(metadata).n_atoms))
-    frames = _read(path)
+    if atoms is None:
+        atoms = list(metadata.atoms or range(variable_details(metadata).n_atoms))
     for number, frame in enumerate(frames):
         if len(frame) <= max(atoms):
             raise ValueError(
@@ -60,8 +81,8 @@ def read_frames(
     return positions, boxes
 
 
-def _read(path: str | PathLike[str]) -> list[Any]:
-    """Return the frames of a file as ASE's Atoms."""
+def read(path: str | PathLike[str], name: str = "positions") -> list[Any]:
+    """Return the frames of a file as ASE's Atoms; `name` is what an error calls it."""
     try:
         import ase.io
     except ImportError as error:
@@ -73,6 +94,6 @@ def _read(path: str | PathLike[str]) -> list[Any]:
         frames = ase.io.read(Path(path), index=":")
     except Exception as error:  # ASE raises whatever a foreign file leads its readers to
         raise ValueError(
-            f"positions: expected a trajectory that ASE reads, got {str(path)!r}"
+            f"{name}: expected a trajectory that ASE reads, got {str(path)!r}"
         ) from error
     return frames if isinstance(frames, list) else [frames]

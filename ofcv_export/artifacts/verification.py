@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ofcv_export.artifacts.inputs import STYLES, sample
+from ofcv_export.artifacts.frames import Frames, to_frames
+from ofcv_export.artifacts.geometry import has_geometry
+from ofcv_export.artifacts.replays import (
+    PROBE,
+    PROBE_SIZE,
+    WITH_NETWORK,
+    Replays,
+    derivative,
+    doubled,
+    row_scales,
+    run,
+)
 from ofcv_export.base.files import require_file
 from ofcv_export.base.validation import require_finite
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Runner
 from ofcv_export.formats.torchscript import TorchScript
-from ofcv_export.graph.details import ContractDetails, box_shape
+from ofcv_export.graph.details import ContractDetails
 from ofcv_export.graph.export_graph import Exportable, ExportGraph
 from ofcv_export.graph.metadata import Metadata, Probe, ProbeOutput
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec, symbols
-
-# Kinds with a network inside, whose outputs cross zero where its terms cancel.
-_WITH_NETWORK = ("collective_variable", "energy_functional", "contract")
 
 # Accepted difference relative to the largest value of a row.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -33,9 +42,6 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 # much as the module itself, and never more than a hundred times the tolerance.
 _ROUNDING_MARGIN = 4
 _LARGEST_TOLERANCE = 100
-_SIZES = (1, 2, 5, 64)
-_FRAMES = 9
-_PROBE_SIZE = 2
 _PROBE_VALUES = 64
 
 
@@ -120,13 +126,18 @@ class VerificationReport:
         )
 
 
-def verify(path: str | PathLike[str], reference: Exportable | None = None) -> VerificationReport:
+def verify(
+    path: str | PathLike[str], reference: Exportable | None = None, *, frames: Any = None
+) -> VerificationReport:
     """Replay an artifact in its own runtime and compare it with float64.
 
     With a reference the inputs are random and adversarial (tiny, huge, over twelve decades, zero,
-    repeated indices), at several batch sizes, and the judge is the module in float64. Without one
-    the file's own probe is replayed: inputs that any language can make again and the float64
-    outputs that were recorded at export. That tells whether a file still gives its numbers on
+    repeated indices), at several batch sizes, once with 10^5 rows where that is cheap. The judge is
+    the module's own parts in float64, by autograd and by formulas that no file is made of.
+    Positions follow the unit, the boxes and the variable, see `ofcv_export.artifacts.geometry`.
+
+    Without one the file's own probe is replayed: inputs that any language can make again and the
+    float64 outputs that were recorded at export. That tells whether a file still gives its numbers on
     another machine, or in another version of the runtime.
 
     Parameters
@@ -135,6 +146,8 @@ def verify(path: str | PathLike[str], reference: Exportable | None = None) -> Ve
         The artifact.
     reference : module, optional
         The module that was exported.
+    frames : optional
+        Positions to compare at, see `export`; with a reference only.
 
     Returns
     -------
@@ -153,35 +166,58 @@ def verify(path: str | PathLike[str], reference: Exportable | None = None) -> Ve
     target = require_file("path", path)
     metadata = format_of(target).read_metadata(target)
     if reference is None:
+        if frames is not None:
+            raise ValueError("frames: expected a reference to compare with, got none")
         return _replay_probe(target, metadata)
     graph = _graph_of(reference, metadata)
-    return verify_graph(target, metadata, graph)
+    given = checked_frames(frames, graph, metadata)
+    return compare(target, metadata, Replays(graph, graph.in_float64(), given))
 
 
-def verify_graph(path: Path, metadata: Metadata, graph: ExportGraph) -> VerificationReport:
-    """Compare an artifact with a graph evaluated in float64, see `verify`."""
-    exact = graph.in_float64()
-    scales = _typical_scales(graph, exact)
+def compare(path: Path, metadata: Metadata, replays: Replays) -> VerificationReport:
+    """Compare an artifact with its judge, see `verify`."""
+    graph, exact = replays.graph, replays.exact
     comparisons: list[Comparison] = []
     file_format = format_of(path)
-    for device in file_format.devices(metadata):
-        run = file_format.load(path, device)
-        for style, size, inputs in _replays(graph):
-            expected = run_graph(exact, inputs)
-            found = run(inputs)
-            comparisons += _compare(graph.outputs, device, style, size, expected, found, scales)
+    runners = {device: file_format.load(path, device) for device in file_format.devices(metadata)}
+    rounding = _Rounding(replays)
+    for replay in replays:
+        expected = run_graph(exact, replay.inputs)
+        scales = replays.scales(replay.style)
+        for device, runner in runners.items():
+            found = runner(replay.inputs)
+            comparisons += _compare(
+                graph.outputs, device, replay.style, replay.size, expected, found, scales
+            )
+        rounding.add(replay.style, replay.inputs, expected)
     if graph.differentiable:
-        comparisons += _compare_derivatives(path, graph, exact)
-    tolerance = _tolerance(graph, exact, scales)
-    return _report(path, metadata, "the module in float64", comparisons, tolerance)
+        comparisons += _compare_derivatives(path, replays)
+    return _report(path, metadata, "the module in float64", comparisons, rounding.tolerance())
 
 
-def record_probe(graph: ExportGraph) -> Probe:
+def checked_frames(frames: Any, graph: ExportGraph, metadata: Metadata) -> Frames | None:
+    """Return a user's frames as the graph takes them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If they do not fit, or the graph takes no positions.
+    """
+    if frames is None:
+        return None
+    if not has_geometry(graph):
+        raise ValueError(
+            f"frames: expected none for a {graph.kind}, which takes no positions, got some"
+        )
+    return to_frames(frames, metadata)
+
+
+def record_probe(replays: Replays) -> Probe:
     """Return what the metadata records of the probe: sizes, places and float64 outputs."""
-    sizes = dict.fromkeys(symbols(graph.inputs), _PROBE_SIZE)
-    exact = graph.in_float64()
-    outputs = run_graph(exact, probe(graph.inputs, sizes))
-    scales = _typical_scales(graph, exact)
+    graph = replays.graph
+    sizes = dict.fromkeys(symbols(graph.inputs), PROBE_SIZE)
+    outputs = run_graph(replays.exact, probe(graph.inputs, sizes))
+    scales = replays.scales(PROBE)
     recorded = {}
     for spec, output, scale in zip(graph.outputs, outputs, scales, strict=True):
         places = _probe_places(output.numel())
@@ -195,17 +231,7 @@ def record_probe(graph: ExportGraph) -> Probe:
 
 def run_graph(module: torch.nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     """Run a graph's float64 module on inputs of any floating dtype."""
-    return _run(module, _doubled(inputs))
-
-
-def _run(module: torch.nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    with torch.no_grad():
-        outputs = module(*inputs)
-    return outputs if isinstance(outputs, tuple) else (outputs,)
-
-
-def _doubled(inputs: list[Tensor]) -> list[Tensor]:
-    return [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]
+    return run(module, doubled(inputs))
 
 
 def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
@@ -254,7 +280,7 @@ def _replay_probe(path: Path, metadata: Metadata) -> VerificationReport:
                 (spec,),
                 device,
                 "probe",
-                _PROBE_SIZE,
+                PROBE_SIZE,
                 (expected[None],),
                 (found[None],),
                 (recorded.scale,),
@@ -282,46 +308,15 @@ def _report(
     )
 
 
-def _replays(graph: ExportGraph) -> Iterator[tuple[str, int, list[Tensor]]]:
-    """Yield style, size and inputs of every replay."""
-    free, shape = symbols(graph.inputs), box_shape(graph.details)
-    for size in _SIZES if free else (0,):
-        sizes = dict.fromkeys(free, size)
-        for seed, style in enumerate(_styles(graph)):
-            yield style, size, sample(graph.inputs, sizes, style, seed, shape)
-
-
-def _styles(graph: ExportGraph) -> Sequence[str]:
-    """Return how inputs are sampled, one replay each.
-
-    The parameters of a bias stay ordinary: one of 1e6 scales the rounding error of a saturated
-    network to any size.
-    """
-    if graph.kind == "contract" and any(spec.name == "positions" for spec in graph.inputs):
-        return STYLES[:1] * len(STYLES)
-    return STYLES
-
-
-def _compare_derivatives(
-    path: Path, graph: ExportGraph, exact: torch.nn.Module
-) -> Iterator[Comparison]:
+def _compare_derivatives(path: Path, replays: Replays) -> Iterator[Comparison]:
     """Yield the differences of what an engine gets when it differentiates the first output."""
     program = TorchScript().program(path, "cpu")
-    scale = _typical_derivative(graph, exact)
-    name = f"derivative of {graph.outputs[0].name}"
-    for style, size, inputs in _replays(graph):
-        expected, found = derivative(exact, _doubled(inputs)), derivative(program, inputs)
-        absolute, relative = errors(expected, found, scale)
-        yield Comparison("cpu", style, size, name, absolute, relative)
-
-
-def derivative(module: torch.nn.Module, inputs: list[Tensor]) -> Tensor:
-    """Return the derivatives of the sum of the first output with respect to the first input."""
-    leaf = inputs[0].detach().clone().requires_grad_()
-    with torch.enable_grad():
-        outputs = module(leaf, *inputs[1:])
-        first = outputs[0] if isinstance(outputs, tuple) else outputs
-        return torch.autograd.grad(first.sum(), leaf)[0]
+    name = f"derivative of {replays.graph.outputs[0].name}"
+    for replay in replays:
+        expected = derivative(replays.exact, doubled(replay.inputs))
+        found = derivative(program, replay.inputs)
+        scale = replays.derivative_scale(replay.style)
+        yield Comparison("cpu", replay.style, replay.size, name, *errors(expected, found, scale))
 
 
 def _compare(
@@ -348,72 +343,53 @@ def errors(expected: Tensor, found: Tensor, smallest_scale: float = 0.0) -> tupl
         return float("inf"), float("inf")
     expected = torch.atleast_1d(expected)
     difference = (found.cpu().double() - expected).abs().reshape(len(expected), -1)
-    scale = _row_scales(expected).clamp(min=smallest_scale)
+    scale = row_scales(expected).clamp(min=smallest_scale)
     relative = torch.where(difference == 0, 0.0, difference / scale)
     return float(difference.max()), float(relative.max())
 
 
-def _row_scales(values: Tensor) -> Tensor:
-    values = torch.atleast_1d(values)
-    return values.abs().reshape(len(values), -1).amax(dim=1, keepdim=True)
+class _Rounding:
+    """What evaluating a network in float32 by autograd loses, which is no fault of a file.
 
-
-def _typical_scales(graph: ExportGraph, exact: torch.nn.Module) -> tuple[float, ...]:
-    """Return for each output the size below which a relative error means nothing.
-
-    The value of a network crosses zero where its terms cancel, and its rounding error does not
-    shrink with it; a typical row is the scale there. The outputs of the other kinds are sums of
-    products, whose every row has to be right.
+    Parameters
+    ----------
+    replays : Replays
+        The graph, its judge, and the scales of its outputs.
     """
-    if graph.kind not in _WITH_NETWORK:
-        return (0.0,) * len(graph.outputs)
-    if graph.kind == "contract":
-        frames = [run_graph(exact, inputs) for inputs in _typical_inputs(graph)]
-        return tuple(_typical_size(list(outputs)) for outputs in zip(*frames, strict=True))
-    sizes = dict.fromkeys(symbols(graph.inputs), max(_SIZES))
-    outputs = run_graph(exact, sample(graph.inputs, sizes, STYLES[0], 0, box_shape(graph.details)))
-    return tuple(float(_row_scales(output).median()) for output in outputs)
 
+    def __init__(self, replays: Replays) -> None:
+        self.graph = replays.graph
+        self.replays = replays
+        self.single: torch.nn.Module | None = None
+        if self.graph.kind in WITH_NETWORK:
+            self.single = copy.deepcopy(self.graph.exact).cpu().float()
+        self.worst = 0.0
 
-def _typical_derivative(graph: ExportGraph, exact: torch.nn.Module) -> float:
-    """Return the typical size of what `derivative` gives."""
-    return _typical_size([derivative(exact, _doubled(inputs)) for inputs in _typical_inputs(graph)])
-
-
-def _typical_inputs(graph: ExportGraph) -> list[list[Tensor]]:
-    """Return ordinary inputs of a contract, whose calls hold one frame each."""
-    shape = box_shape(graph.details)
-    return [sample(graph.inputs, {}, STYLES[0], seed, shape) for seed in range(_FRAMES)]
-
-
-def _typical_size(tensors: list[Tensor]) -> float:
-    """Return the median over calls of the largest value."""
-    return float(torch.stack([tensor.abs().max() for tensor in tensors]).median())
-
-
-def _tolerance(graph: ExportGraph, exact: torch.nn.Module, scales: tuple[float, ...]) -> float:
-    """Return the accepted relative error.
-
-    A network is evaluated in float32 by autograd as well: what that loses to rounding, scaled to
-    the precision of the file, is no fault of the file.
-    """
-    dtype = graph.outputs[0].torch_dtype
-    tolerance = TOLERANCE[graph.outputs[0].dtype]
-    if graph.kind not in _WITH_NETWORK:
-        return tolerance
-    single = copy.deepcopy(exact).float()
-    worst = 0.0
-    for _, _, inputs in _replays(graph):
+    def add(self, style: str, inputs: list[Tensor], expected: tuple[Tensor, ...]) -> None:
+        """Evaluate the network with the inputs of a call, of which the exact outputs are known."""
+        if self.single is None:
+            return
         rounded = [t.float() if t.is_floating_point() else t for t in inputs]
-        expected = run_graph(exact, rounded)
-        found = _run(single, rounded)
-        for judge, output, scale in zip(expected, found, scales, strict=True):
-            worst = max(worst, errors(judge, output, scale)[1])
-        if graph.differentiable:
-            judge, output = derivative(exact, _doubled(rounded)), derivative(single, rounded)
-            worst = max(worst, errors(judge, output, _typical_derivative(graph, exact))[1])
-    precision = torch.finfo(dtype).eps / torch.finfo(torch.float32).eps
-    return min(max(tolerance, _ROUNDING_MARGIN * worst * precision), _LARGEST_TOLERANCE * tolerance)
+        if self.graph.outputs[0].dtype != "float32":
+            expected = run_graph(self.replays.exact, rounded)
+        scales = self.replays.scales(style)
+        for judge, output, scale in zip(expected, run(self.single, rounded), scales, strict=True):
+            self._note(judge, output, scale)
+        if self.graph.differentiable:
+            judge = derivative(self.replays.exact, doubled(rounded))
+            found = derivative(self.single, rounded)
+            self._note(judge, found, self.replays.derivative_scale(style))
+
+    def _note(self, expected: Tensor, found: Tensor, scale: float) -> None:
+        self.worst = max(self.worst, errors(expected, found, scale)[1])
+
+    def tolerance(self) -> float:
+        """Return the accepted relative error, the loss scaled to the precision of the file."""
+        spec = self.graph.outputs[0]
+        tolerance = TOLERANCE[spec.dtype]
+        precision = torch.finfo(spec.torch_dtype).eps / torch.finfo(torch.float32).eps
+        lost = _ROUNDING_MARGIN * self.worst * precision
+        return min(max(tolerance, lost), _LARGEST_TOLERANCE * tolerance)
 
 
 def _probe_places(n_values: int) -> Tensor:

@@ -108,6 +108,8 @@ def network_graph(contract: str, cv: CollectiveVariable) -> ExportGraph:
         length_unit=cv.length_unit,
         freeze=False,
         differentiable=True,
+        descriptors=cv.descriptors,
+        normalisation=cv.normalisation,
     )
 
 

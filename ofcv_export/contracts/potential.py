@@ -175,6 +175,7 @@ def potential_graph(
         tuple(inputs),
         tuple(outputs),
         build=lambda _: entry(scriptable(graph.module)),  # type: ignore[arg-type]
+        # Of the user's own module by autograd; what is around it is the contract's.
         exact=entry(graph.exact),
         atoms=bias.atoms,
         elements=bias.elements,

@@ -35,6 +35,7 @@ from ofcv_export.base.validation import (
 from ofcv_export.density.atomic_reference import AtomicReference
 from ofcv_export.density.basis import BasisLayout, chosen_basis
 from ofcv_export.density.energy_core import EnergyCore, MoleculeEnergyCore
+from ofcv_export.density.judges import FunctionalEnergies
 from ofcv_export.density.rescaling import DimensionWiseRescaling
 from ofcv_export.graph.derivatives import EnergyAndGradient, energy_and_gradient
 from ofcv_export.graph.details import EnergyFunctionalDetails
@@ -274,7 +275,14 @@ class EnergyFunctional(EnergyCore):
             ),
             (TensorSpec("energy", name, ("n_molecules",)), TensorSpec("gradient", name, ("n",))),
             build=lambda graph: traced(energy_and_gradient(core), graph.inputs, "network"),
-            exact=EnergyAndGradient(core),
+            exact=EnergyAndGradient(
+                FunctionalEnergies(
+                    self.network,
+                    self.rescaling.lambda_z,
+                    self.rescaling.coeff_biases,
+                    self.atomic_reference,
+                )
+            ),
         )
 
     def _basis_function_ind(
@@ -384,7 +392,16 @@ class MoleculeFunctional(MoleculeEnergyCore):
             (TensorSpec("coeffs", name, (size,)),),
             (TensorSpec("energy", name, (1,)), TensorSpec("gradient", name, (size,))),
             build=lambda graph: traced(energy_and_gradient(core), graph.inputs, "network"),
-            exact=EnergyAndGradient(core),
+            exact=EnergyAndGradient(
+                FunctionalEnergies(
+                    self.functional.network,
+                    self.functional.rescaling.lambda_z,
+                    self.functional.rescaling.coeff_biases,
+                    self.functional.atomic_reference,
+                    self.basis_function_ind,
+                    self.transform,
+                )
+            ),
         )
 
     @property

@@ -38,6 +38,7 @@ from ofcv_export.density.basis import (
     element_text,
 )
 from ofcv_export.density.dataset_statistics import DatasetStatistics, store_path
+from ofcv_export.density.judges import ScaledCoefficients
 from ofcv_export.density.rescaling_core import (
     MoleculeRescalingCore,
     RescalingCore,
@@ -507,7 +508,9 @@ class DimensionWiseRescaling(RescalingCore):
             (inputs[0], index, *inputs[1:]),
             outputs,
             build=lambda graph: traced(core, graph.inputs),
-            exact=core,
+            exact=ScaledCoefficients(
+                self.lambda_z, self.coeff_biases, self.epsilon, by_function=True
+            ),
             scalar_code=True,
         )
 
@@ -612,7 +615,9 @@ class MoleculeRescaling(MoleculeRescalingCore):
             inputs,
             outputs,
             build=lambda graph: traced(core, graph.inputs),
-            exact=core,
+            exact=ScaledCoefficients(
+                self.lambda_z, self.coeff_biases, self.epsilon, by_function=False
+            ),
         )
 
     def core(self) -> MoleculeRescalingCore:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
-from torch import nn
+from torch import Tensor, nn
 
 from ofcv_export.graph.details import Details, Form
+from ofcv_export.graph.float64 import InFloat64
 from ofcv_export.graph.tensor_spec import TensorSpec
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Which descriptors a network was trained on.
+
+    Parameters
+    ----------
+    descriptors : torch.nn.Module
+        Maps positions, and a box or None, to descriptors (batch, n_descriptors).
+    mean, range : torch.Tensor
+        What the network subtracts and divides by, float64, shape (n_descriptors,).
+    """
+
+    descriptors: nn.Module
+    mean: Tensor
+    range: Tensor
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,10 @@ class ExportGraph:
         Whether AOTInductor puts intermediate results on the stack.
     device : str
         Device that AOTInductor compiles for.
+    descriptors : torch.nn.Module, optional
+        Makes the input ``descriptors`` of positions and a box or None, where it is the only one.
+    normalisation : Normalisation, optional
+        Which descriptors the positions should have, where the network tells.
     """
 
     details: Details
@@ -68,6 +89,8 @@ class ExportGraph:
     one_frame: Callable[[bool], tuple[Callable[[ExportGraph], nn.Module], Form]] | None = None
     stack_buffers: bool = False
     device: str = "cpu"
+    descriptors: nn.Module | None = None
+    normalisation: Normalisation | None = None
 
     @property
     def kind(self) -> str:
@@ -103,7 +126,7 @@ class ExportGraph:
 
     def in_float64(self) -> nn.Module:
         """Return the judge of the graph: a float64 copy, on the CPU."""
-        return copy.deepcopy(self.exact).cpu().double()
+        return InFloat64(self.exact)
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from ofcv_export.integrations.plain_modules import Concatenated, class_name, pla
 from ofcv_export.variables.collective_variable import CollectiveVariable
 
 _CVS = "mlcolvar.cvs."
+_NORMALIZATION = "mlcolvar.core.transform.tools.normalization.Normalization"
 
 
 def from_mlcolvar(
@@ -97,7 +98,13 @@ def from_mlcolvar(
         )
     network = nn.Sequential(*(plain_copy(part) for part in [*before, *parts]))
     dtype = next(parameter.dtype for parameter in model.parameters())
-    return CollectiveVariable(known, network.to(dtype), atoms, length_unit, elements)
+    cv = CollectiveVariable(known, network.to(dtype), atoms, length_unit, elements)
+    first = [*before, *parts][0]
+    if class_name(type(first)) == _NORMALIZATION:
+        # With them, a file is verified where the model was trained.
+        mean, scale = (getattr(first, name).detach().cpu().double() for name in ("mean", "range"))
+        cv.trained_on = mean.flatten(), scale.flatten()
+    return cv
 
 
 def _evaluated_parts(model: Any) -> list[nn.Module]:

@@ -36,6 +36,7 @@ from ofcv_export.jacobian.chain_rule import (
     exportable_chain_rule,
     suitable_chain_rule,
 )
+from ofcv_export.jacobian.judges import SummedBlocks
 from ofcv_export.jacobian.opposite_pairs import blocks_of_pairs, pairs_of_blocks
 from ofcv_export.jacobian.pattern_search import find_pattern
 from ofcv_export.jacobian.sparse_chain_rule import SparseChainRule, chain_rule_specs
@@ -327,7 +328,7 @@ class SmartDerivatives(nn.Module):
             (x, TensorSpec("ref_idx", "int64", ("batch",), 0, len(self.values))),
             (out,),
             build=lambda graph: traced(core, graph.inputs),
-            exact=core,
+            exact=SummedBlocks(pattern, self.blocks().cpu().flatten(1)),
             pattern_digest=pattern.digest(),
         )
 

@@ -20,6 +20,7 @@ from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.graph.tracing import traced
 from ofcv_export.jacobian.chain_rule import ScatterChainRule
+from ofcv_export.jacobian.judges import SummedBlocks
 
 
 class SparseChainRule(nn.Module):
@@ -101,7 +102,7 @@ class SparseChainRule(nn.Module):
             (x, TensorSpec("descriptors_wrt_positions", x.dtype, ("batch", pattern.nnz))),
             (out,),
             build=lambda graph: traced(self.chain_rule, graph.inputs),
-            exact=self.chain_rule,
+            exact=SummedBlocks(pattern),
             pattern_digest=pattern.digest(),
         )
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofcv_export.base.units import require_energy_unit
 from ofcv_export.base.validation import require_finite, require_shape
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.graph.details import Description
+from ofcv_export.graph.export_graph import Normalisation
 from ofcv_export.variables.collective_variable import CollectiveVariable
 from ofcv_export.variables.variable import Head, Variable
 
@@ -83,6 +84,15 @@ class Bias(Variable):
     def head(self) -> Head | None:
         """Return what maps descriptors and parameters to the energy, see `Variable.head`."""
         return self.cv.head()
+
+    def judge(self) -> nn.Module:
+        """Return what the exported graph must equal, see `Variable.judge`."""
+        return self.cv.judge() if type(self) is Bias else self
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """Which descriptors the network was trained on, where it is known."""
+        return self.cv.normalisation
 
     def specification(self) -> Description:
         """Return the JSON-able description of the energy, written to the metadata."""

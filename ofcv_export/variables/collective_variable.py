@@ -16,8 +16,10 @@ from ofcv_export.base.validation import (
     require_tensor,
 )
 from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.graph.export_graph import Normalisation
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import frame_specs
+from ofcv_export.variables.judges import ValuesOf
 from ofcv_export.variables.variable import Head, Variable
 
 # A number of frames with which a network is tried.
@@ -77,6 +79,8 @@ class CollectiveVariable(Variable):
         n_atoms = descriptors.n_atoms
         self.atoms = require_distinct("atoms", range(n_atoms) if atoms is None else atoms, n_atoms)
         self.elements = _elements(elements, n_atoms)
+        # Mean and range of each descriptor in the training, where `from_mlcolvar` knows them.
+        self.trained_on: tuple[Tensor, Tensor] | None = None
         self.n_outputs = self._count_outputs()
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -112,6 +116,17 @@ class CollectiveVariable(Variable):
     def head(self) -> Head:
         """Return the network."""
         return self.network
+
+    def judge(self) -> nn.Module:
+        """Return what the exported graph must equal, see `Variable.judge`."""
+        return ValuesOf(self.descriptors, self.network)
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """Which descriptors the network was trained on, where it is known."""
+        if self.trained_on is None:
+            return None
+        return Normalisation(self.descriptors, *self.trained_on)
 
     def _count_outputs(self) -> int:
         """Return the number of values, from a call with an example."""

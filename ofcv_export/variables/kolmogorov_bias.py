@@ -22,6 +22,7 @@ from ofcv_export.graph.tensor_spec import frame_specs
 from ofcv_export.graph.tracing import traced
 from ofcv_export.variables.bias import Bias, require_one_value
 from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.judges import KolmogorovEnergy
 from ofcv_export.variables.variable import Head
 
 OVER = ("positions", "descriptors")
@@ -126,6 +127,19 @@ class KolmogorovBias(Bias):
             return None
         cv_head = self.cv.head()
         return lambda descriptors: self.energy(_squared_slope(cv_head, descriptors))
+
+    def judge(self) -> nn.Module:
+        """Return what the exported graph must equal, see `Variable.judge`."""
+        if type(self) is not KolmogorovBias:
+            return self
+        return KolmogorovEnergy(
+            self.cv.descriptors,
+            self.cv.network,
+            self.lambd / self.beta,
+            self.epsilon,
+            self.over,
+            self.masses,
+        )
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Return what ``torch.jit.script`` takes: the same with its inner gradient written out."""

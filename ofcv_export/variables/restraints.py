@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofcv_export.graph.details import Description
 from ofcv_export.variables.bias import Bias, numbers
 from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.judges import HarmonicEnergy, MovingEnergy
 from ofcv_export.variables.variable import Head
 
 Numbers = float | Sequence[Any] | Tensor
@@ -104,6 +105,12 @@ class HarmonicRestraint(Bias):
         centre = self.centre if centre is None else centre
         force_constant = self.force_constant if force_constant is None else force_constant
         return harmonic(values, centre, force_constant)
+
+    def judge(self) -> nn.Module:
+        """Return what the exported graph must equal, see `Variable.judge`."""
+        if type(self) is not HarmonicRestraint:
+            return self
+        return HarmonicEnergy(self.cv.descriptors, self.cv.network)
 
     def head(self) -> Head:
         """Return what maps descriptors and parameters to the energy."""
@@ -207,6 +214,12 @@ class MovingRestraint(Bias):
         """Return the energy (batch, 1) of values (batch, n_outputs)."""
         centre, force_constant = self.at(self.starts[:1] if time is None else time)
         return harmonic(values, centre, force_constant)
+
+    def judge(self) -> nn.Module:
+        """Return what the exported graph must equal, see `Variable.judge`."""
+        if type(self) is not MovingRestraint:
+            return self
+        return MovingEnergy(self.cv.descriptors, self.cv.network, **self._schedule)
 
     def head(self) -> Head:
         """Return what maps descriptors and the time to the energy."""

@@ -23,7 +23,7 @@ from ofcv_export.descriptors.box_facts import box_facts
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.graph.derivatives import ValuesAndDerivatives, values_and_derivatives
 from ofcv_export.graph.details import Box, Description, Form, VariableDetails
-from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.export_graph import ExportGraph, Normalisation
 from ofcv_export.graph.tensor_spec import TensorSpec, frame_specs
 from ofcv_export.graph.tracing import traced
 from ofcv_export.variables.one_frame import for_one_frame, one_frame
@@ -59,7 +59,7 @@ class Variable(nn.Module):
         length_unit: str
         n_outputs: int
     # TorchScript compiles `forward`, not what describes the variable.
-    __jit_unused_properties__ = ["box", "descriptors", "dtype", "periodic"]  # noqa: RUF012 (PyTorch's own name)
+    __jit_unused_properties__ = ["box", "descriptors", "dtype", "normalisation", "periodic"]  # noqa: RUF012 (PyTorch's own name)
 
     @property
     @abstractmethod
@@ -86,6 +86,18 @@ class Variable(nn.Module):
     def parameter_defaults(self) -> dict[str, list[float]]:
         """Return the default values of the inputs that follow positions and box."""
         return {}
+
+    def judge(self) -> nn.Module:
+        """Return what the exported graph must equal: a map of positions, box or None, parameters.
+
+        By default, as for a subclass of a user's own, this module itself.
+        """
+        return self
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """Which descriptors the network was trained on, where it is known."""
+        return None
 
     def output_units(self) -> dict[str, str]:
         """Return the unit of each output of a file, where it is known."""
@@ -173,12 +185,13 @@ class Variable(nn.Module):
             tuple(inputs),
             tuple(outputs),
             build=lambda graph: traced(written_out, graph.inputs, "network"),
-            exact=self._by_autograd(),
+            exact=ValuesAndDerivatives(self.judge(), self.n_outputs, self.periodic),
             atoms=self.atoms,
             elements=self.elements,
             length_unit=self.length_unit,
             output_units=self.output_units(),
             one_frame=self._one_frame,
+            normalisation=self.normalisation,
         )
 
     def _one_frame(self, compiled: bool) -> tuple[Callable[[ExportGraph], nn.Module], Form]:

@@ -2,20 +2,31 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 import ofcv_export as ofcv
 from ofcv_export.artifacts.inputs import STYLES, sample
 from ofcv_export.artifacts.verification import TOLERANCE, errors
+from ofcv_export.density.atomic_reference import AtomicReference
+from ofcv_export.density.basis import BasisInfo
+from ofcv_export.density.energy_core import EnergyCore, MoleculeEnergyCore
+from ofcv_export.descriptors.adjacency import AdjacencyEigenvalues
+from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
+from ofcv_export.descriptors.coordination import CoordinationNumbers
+from ofcv_export.descriptors.switching import Fermi
+from ofcv_export.formats.torchscript import TorchScript
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec
-from tests.builders.systems import all_pairs, frames
+from ofcv_export.jacobian.chain_rule import ScatterChainRule
+from ofcv_export.variables import kolmogorov_bias, restraints
+from tests.builders.systems import all_pairs, frames, normal
 
 
 def test_report_covers_sizes_and_adversarial_inputs(path, smart):
     report = ofcv.verify(path, reference=smart)
     assert report.passed
-    assert {entry.inputs for entry in report.comparisons} == set(STYLES)
-    assert {entry.size for entry in report.comparisons} == {1, 2, 5, 64}
+    assert {entry.inputs for entry in report.comparisons} == {"probe", *STYLES}
+    assert {entry.size for entry in report.comparisons} == {1, 2, 5, 64, 100_000}
     assert {entry.output for entry in report.comparisons} == {"output_wrt_positions"}
     assert report.max_rel_error == max(entry.max_rel_error for entry in report.comparisons)
     assert report.tolerance == TOLERANCE["float32"]
@@ -121,3 +132,192 @@ def test_errors_are_relative_to_the_row():
     assert errors(torch.zeros(2).double(), torch.tensor([0.0, 1e-20]))[1] == math.inf
     assert math.isnan(errors(torch.ones(1).double(), torch.tensor([float("nan")]))[1])
     assert errors(torch.ones(2).double(), torch.ones(3)) == (math.inf, math.inf)
+
+
+class Normalised(nn.Module):
+    def __init__(self, mean, scale):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, x):
+        return (x - self.mean) / self.scale
+
+
+def tanh_network(n_in, mean, scale, steepness=3.0):
+    """A network with the weights of a trained one, which saturates unless its input is near the
+    mean."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(n_in, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1)]
+    with torch.no_grad():
+        for layer in layers[:3:2]:
+            layer.weight *= steepness
+    return nn.Sequential(Normalised(mean, scale), *layers)
+
+
+def saturating(name, unit, box=None):
+    length = {"nm": 1.0, "A": 10.0}[unit]
+    switch = Fermi(0.3 * length, q=0.01 * length)
+    if name == "normalised":
+        mean, scale = {"nm": (0.4, 0.05), "A": (15.0, 0.5)}[unit]
+        descriptors = all_pairs(8)
+        network = tanh_network(28, mean, scale)
+    elif name == "coordination":
+        groups = torch.arange(2), torch.arange(2, 6)
+        descriptors = CoordinationNumbers(*groups, 6, switch, box=box)
+        network = nn.Identity()
+    else:
+        descriptors, network = AdjacencyEigenvalues(6, switch, box=box), nn.Identity()
+    return ofcv.CollectiveVariable(descriptors, network, length_unit=unit)
+
+
+BOXES = {
+    "open": lambda length: None,
+    "fixed": lambda length: OrthorhombicBox(torch.full((3,), 2.0 * length), periodic=True),
+    "run time": lambda length: RuntimeBox(),
+}
+SATURATING = [
+    *((name, unit, "open") for name in ("normalised", "coordination", "eigenvalues")
+      for unit in ("nm", "A")),
+    ("coordination", "A", "fixed"),
+    ("coordination", "nm", "run time"),
+]  # fmt: skip
+
+
+def derivatives_times(factor, load):
+    def loaded(self, path, device):
+        run = load(self, path, device)
+
+        def broken(inputs):
+            values, derivatives, *others = run(inputs)
+            return (values, factor * derivatives, *others)
+
+        return broken
+
+    return loaded
+
+
+@pytest.mark.parametrize(("name", "unit", "box"), SATURATING)
+def test_what_saturates_at_most_distances_is_accepted_when_right_and_refused_when_wrong(
+    tmp_path, monkeypatch, name, unit, box
+):
+    boundaries = BOXES[box]({"nm": 1.0, "A": 10.0}[unit])
+    cv = saturating(name, unit, boundaries)
+    assert ofcv.export(cv, tmp_path / "cv.pt").passed
+    assert ofcv.verify(tmp_path / "cv.pt").passed
+    monkeypatch.setattr(TorchScript, "load", derivatives_times(1.002, TorchScript.load))
+    with pytest.raises(ofcv.VerificationError, match="module: expected a file within"):
+        ofcv.export(cv, tmp_path / "broken.pt")
+
+
+def distance_cv(dtype=torch.float64, n_outputs=1):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, n_outputs)).to(dtype)
+    return ofcv.CollectiveVariable(all_pairs(4), network)
+
+
+def functional():
+    basis = BasisInfo([1, 8], ["2x0e+1x1o", "3x0e+1x1o"])
+    n = basis.n_basis
+    rescaling = ofcv.DimensionWiseRescaling(normal(n), normal(n).abs(), normal(n, seed=1).abs())
+    reference = AtomicReference(normal(n, seed=3), normal(2, seed=4), -1.5, basis)
+    return ofcv.EnergyFunctional(MeanSquares(), rescaling, reference), basis
+
+
+class MeanSquares(nn.Module):
+    """The mean over each molecule, which has no value for a molecule without coefficients."""
+
+    def forward(self, scaled_coeffs, basis_function_ind, batch, n_molecules):
+        zeros = scaled_coeffs.new_zeros(n_molecules)
+        count = zeros.index_add(0, batch, torch.ones_like(scaled_coeffs))
+        return zeros.index_add(0, batch, scaled_coeffs**2) / count
+
+
+def molecule():
+    made, basis = functional()
+    return made.for_molecule([8, 1, 1], basis, torch.eye(16).double() + 0.1 * normal(16, 16))
+
+
+def harmonic():
+    return ofcv.HarmonicRestraint(distance_cv(n_outputs=2), [0.1, 0.2], [3.0, 4.0])
+
+
+def moving():
+    return ofcv.MovingRestraint(distance_cv(), [0.0, 1.0, 3.0], [0.1, 0.5, 0.2], [1.0, 2.0, 3.0])
+
+
+def kolmogorov(over):
+    return lambda: ofcv.KolmogorovBias(distance_cv(), beta=0.4, over=over)
+
+
+def twice(function):
+    def doubled(*args, **kwargs):
+        result = function(*args, **kwargs)
+        if isinstance(result, tuple):
+            return tuple(2 * part for part in result)
+        return 2 * result
+
+    return doubled
+
+
+def rescaling():
+    return functional()[0].rescaling
+
+
+def molecule_rescaling():
+    made, basis = functional()
+    return made.rescaling.for_molecule([8, 1, 1], basis)
+
+
+def frozen():
+    made = ofcv.SmartDerivatives()
+    made.setup({"data": frames(7, 5)}, all_pairs(5), n_atoms=5)
+    return made
+
+
+CORE = "ofcv_export.density.rescaling_core"
+
+
+@pytest.mark.parametrize(
+    ("make", "owner", "name", "options"),
+    [
+        (harmonic, restraints, "harmonic", {}),
+        (harmonic, ofcv.HarmonicRestraint, "energy", {}),
+        (harmonic, ofcv.CollectiveVariable, "forward", {}),
+        (distance_cv, ofcv.CollectiveVariable, "forward", {}),
+        (moving, restraints, "_between", {}),
+        (moving, ofcv.MovingRestraint, "at", {}),
+        (kolmogorov("positions"), ofcv.KolmogorovBias, "energy", {}),
+        (kolmogorov("positions"), kolmogorov_bias, "_gradient", {}),
+        (kolmogorov("descriptors"), kolmogorov_bias, "_squared_slope", {}),
+        (rescaling, CORE, "scale_coeffs", {}),
+        (rescaling, CORE, "scale_gradient", {"gradient": True}),
+        (molecule_rescaling, CORE, "scale_coeffs", {}),
+        (lambda: functional()[0], CORE, "scale_coeffs", {}),
+        (lambda: functional()[0], AtomicReference, "forward", {}),
+        (lambda: functional()[0], EnergyCore, "energies", {}),
+        (molecule, MoleculeEnergyCore, "forward", {}),
+        (frozen, ScatterChainRule, "forward", {}),
+        (lambda: frozen().sparse_chain_rule(), ScatterChainRule, "forward", {}),
+    ],
+)
+def test_a_fault_in_what_is_exported_is_no_fault_of_the_judge(
+    tmp_path, monkeypatch, make, owner, name, options
+):
+    module = make()
+    assert ofcv.export(module, tmp_path / "right.pt", **options).passed
+    target = __import__(owner, fromlist=[name]) if isinstance(owner, str) else owner
+    monkeypatch.setattr(target, name, twice(getattr(target, name)))
+    with pytest.raises(ofcv.VerificationError):
+        ofcv.export(module, tmp_path / "wrong.pt", **options)
+
+
+def test_no_molecule_without_coefficients_is_drawn(tmp_path):
+    """Its mean has no value, and no dataset has such a molecule."""
+    specs = functional()[0].export_graph().inputs
+    for style in STYLES:
+        batch = sample(specs, {"n": 40}, style, seed=1)[2]
+        assert sorted(set(batch.tolist())) == list(range(int(batch.max()) + 1))
+    report = ofcv.export(functional()[0], tmp_path / "f.pt")
+    assert report.passed
+    assert math.isfinite(report.max_abs_error)

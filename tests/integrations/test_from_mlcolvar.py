@@ -6,15 +6,19 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import ofcv_export as ofcv
+from ofcv_export.artifacts.geometry import Geometry
+from ofcv_export.cli import app
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.integrations.captured_descriptor import CapturedDescriptor
 from ofcv_export.integrations.plain_modules import Sigmoid, plain_copy
-from tests.builders.systems import frames
+from tests.builders.systems import frames, plain_distances
 
 pytest.importorskip("mlcolvar", reason="mlcolvar is the peer of these tests")
 
@@ -427,3 +431,62 @@ def test_models_are_imported_without_mlcolvar():
         "sys.exit(any(name.startswith('mlcolvar') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_command_line_exports_a_checkpoint_and_verifies_it_at_frames(
+    checkpoint_of_objects, tmp_path
+):
+    model, checkpoint = checkpoint_of_objects
+    positions = frames(6, N_ATOMS, torch.float32)
+    np.save(tmp_path / "frames.npy", positions.numpy())
+    path, given = tmp_path / "cv.pt", ["--frames", str(tmp_path / "frames.npy")]
+    allow = "--allow-unpickling"
+
+    def call(*arguments):
+        result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(entry) for entry in arguments])
+        return result.exit_code, " ".join(result.output.split())
+
+    options = ["--atoms", "3,1,4,7,5", "--length-unit", "A", allow, *given]
+    assert call("export", checkpoint, path, *options)[0] == 0
+    metadata = ofcv.read_metadata(path)
+    assert (metadata.atoms, metadata.length_unit) == ([3, 1, 4, 7, 5], "A")
+    assert_equal(ofcv.load(path)(positions), mlcolvar_float64(model, positions), torch.float32)
+    assert call("verify", path, "--reference", checkpoint, allow, *given)[0] == 0
+    code, output = call("verify", path, *given)
+    assert (code, output) == (1, "error frames: expected a reference to compare with, got none")
+    np.save(tmp_path / "frames.npy", positions[:, :4].numpy())
+    code, output = call("verify", path, "--reference", checkpoint, allow, *given)
+    assert code == 1
+    assert "frames: expected shape (n_frames, 5, 3), got (6, 4, 3)" in output
+
+
+def steep_model(positions):
+    """A DeepTDA of distances whose normalisation is that of some frames, and that saturates."""
+    model = cvs.DeepTDA(2, 1, [-5.0, 5.0], [0.2, 0.2], [10, 16, 16, 1])
+    model.preprocessing = distances()
+    with torch.no_grad():
+        found = model.preprocessing(positions)
+        model.norm_in.set_custom(found.mean(0), found.std(0))
+        for layer in (part for part in model.nn.modules() if isinstance(part, nn.Linear)):
+            layer.weight *= 3
+    return model
+
+
+@pytest.mark.parametrize(("unit", "spacing"), [("nm", 0.4), ("A", 15.0)])
+def test_a_model_is_verified_at_the_descriptors_of_its_normalisation(unit, spacing, tmp_path):
+    structure = spacing * frames(1, N_ATOMS, torch.float32, seed=4)
+    positions = structure + 0.05 * spacing * frames(200, N_ATOMS, torch.float32, seed=5)
+    model = steep_model(positions)
+    cv = ofcv.from_mlcolvar(model, length_unit=unit)
+    path = tmp_path / "cv.pt"
+    report = ofcv.export(cv, path)
+    assert report.passed
+    assert "trained" in {entry.inputs for entry in report.comparisons}
+    graph = cv.export_graph()
+    drawn = Geometry(graph, lambda drawn: graph.exact(drawn.positions)[0]).draw("trained", 50, 0)
+    norm = model.norm_in
+    z = (plain_distances(drawn.positions) - norm.mean.double()) / norm.range.double()
+    assert z.abs().median() < 2
+    assert_equal(
+        ofcv.load(path)(positions[:5]), mlcolvar_float64(model, positions[:5]), torch.float32
+    )

@@ -1,0 +1,164 @@
+"""A user's frames, whatever holds them, as positions and boxes that an artifact takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ofcv_export.artifacts.trajectory import from_ase, read
+from ofcv_export.base.files import require_file
+from ofcv_export.base.units import length_factor
+from ofcv_export.base.validation import require_finite, require_shape
+from ofcv_export.descriptors.boundaries import require_box
+from ofcv_export.graph.details import ContractDetails, box_shape
+from ofcv_export.graph.metadata import Metadata, variable_details
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of the atoms of an artifact, in its unit.
+
+    Parameters
+    ----------
+    positions : torch.Tensor
+        Shape (n_frames, n_atoms, 3), float64.
+    boxes : torch.Tensor or None
+        Lattice vectors as rows, shape (n_frames, 3, 3), float64, where a box is an input.
+    """
+
+    positions: Tensor
+    boxes: Tensor | None
+
+
+def to_frames(frames: Any, metadata: Metadata) -> Frames:
+    """Return frames from whatever holds them.
+
+    Parameters
+    ----------
+    frames : Frames, array_like, path-like, or objects of ASE or MDAnalysis
+        Positions as the artifact's input has them, shape (n_frames, n_atoms, 3), as an array, a
+        tensor or a ``.npy`` file; or a pair of such positions and of boxes (n_frames, 3, 3) or
+        (3, 3); or the whole system in Angstrom, of which the artifact's atoms are taken: a file
+        that ASE reads, ASE's Atoms or a sequence of them, or a Universe or AtomGroup of MDAnalysis.
+    metadata : Metadata
+        Of the artifact, a collective variable, a bias, or one of them behind a contract.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If ASE is needed and not installed.
+    ValueError, TypeError
+        If there are no frames, they do not fit, or hold values that are not finite.
+    """
+    if isinstance(frames, Frames):
+        return frames
+    if isinstance(frames, str | PathLike):
+        require_file("frames", frames)
+        frames = _array(frames) if Path(frames).suffix == ".npy" else read(frames, "frames")
+    if hasattr(frames, "universe"):
+        return _checked(*_from_mdanalysis(frames.universe, metadata), metadata)
+    if _is_ase(frames):
+        frames = [frames]
+    if isinstance(frames, Sequence) and frames and _is_ase(frames[0]):
+        return _checked(*from_ase(frames, metadata, _atoms(metadata)), metadata)
+    boxes: Any = None
+    if isinstance(frames, tuple) and len(frames) == 2:
+        frames, boxes = frames
+    return _checked(frames, boxes, metadata)
+
+
+def _array(path: str | PathLike[str]) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"frames: expected a .npy file, got {str(path)!r}") from error
+
+
+def _is_ase(frame: object) -> bool:
+    return hasattr(frame, "get_positions") and hasattr(frame, "cell")
+
+
+def _from_mdanalysis(universe: Any, metadata: Metadata) -> tuple[Any, Any]:
+    """Return positions and boxes of all frames of a Universe, which are in Angstrom."""
+    unit, atoms = length_factor(metadata.length_unit, "A"), _atoms(metadata)
+    if len(universe.atoms) <= max(atoms):
+        raise ValueError(
+            f"frames: expected at least {max(atoms) + 1} atoms, got {len(universe.atoms)}"
+        )
+    positions, boxes = [], []
+    for step in universe.trajectory:
+        positions.append(np.array(step.positions[atoms], dtype=np.float64) / unit)
+        if metadata.periodic:
+            if step.triclinic_dimensions is None:
+                raise ValueError("frames: expected lattice vectors, got none")
+            boxes.append(np.array(step.triclinic_dimensions, dtype=np.float64) / unit)
+    return np.stack(positions), np.stack(boxes) if boxes else None
+
+
+def _atoms(metadata: Metadata) -> list[int]:
+    """Return the atoms of the engine that the input ``positions`` holds, in order."""
+    details = metadata.details
+    if isinstance(details, ContractDetails) and metadata.inputs[0].name == "positions":
+        n_atoms = metadata.inputs[0].shape[0]
+        assert isinstance(n_atoms, int)
+        return list(details.group or range(n_atoms))
+    return list(metadata.atoms or range(_n_atoms(metadata)))
+
+
+def _n_atoms(metadata: Metadata) -> int:
+    """Return the number of atoms in a frame."""
+    details = metadata.details
+    if not isinstance(details, ContractDetails):
+        return variable_details(metadata).n_atoms
+    spec = metadata.inputs[0]
+    n_atoms = spec.shape[0] if spec.name == "positions" else details.variable.n_atoms
+    assert isinstance(n_atoms, int)
+    return n_atoms
+
+
+def _takes_box(metadata: Metadata) -> bool:
+    details = metadata.details
+    return metadata.periodic or (
+        isinstance(details, ContractDetails) and details.variable.box.run_time is not None
+    )
+
+
+def _checked(positions: Any, boxes: Any, metadata: Metadata) -> Frames:
+    """Return frames whose shapes and values are those of an artifact."""
+    x = _numbers(positions)
+    require_shape("frames", x, ("n_frames", _n_atoms(metadata), 3))
+    if len(x) == 0:
+        raise ValueError("frames: expected at least one, got none")
+    require_finite("frames", x)
+    if not _takes_box(metadata):
+        return Frames(x, None)
+    if boxes is None:
+        raise ValueError("frames: expected (positions, boxes) for a periodic module, got no boxes")
+    lattices = _numbers(boxes)
+    if lattices.dim() == 2:
+        lattices = lattices.expand(len(x), 3, 3)
+    require_shape("frames", lattices, (len(x), 3, 3))
+    for lattice in lattices.unique(dim=0):
+        require_box(lattice, orthorhombic=box_shape(metadata.details) == "orthorhombic")
+    return Frames(x, lattices)
+
+
+def _numbers(value: Any) -> Tensor:
+    """Return positions or boxes as a float64 tensor."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().double()
+    try:
+        return torch.from_numpy(np.array(value, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"frames: expected positions, a trajectory or its file, got {type(value).__name__}"
+        ) from error
