@@ -137,8 +137,8 @@ def verify(
     Positions follow the unit, the boxes and the variable, see `ofcv_export.artifacts.geometry`.
 
     Without one the file's own probe is replayed: inputs that any language can make again and the
-    float64 outputs that were recorded at export. That tells whether a file still gives its numbers on
-    another machine, or in another version of the runtime.
+    float64 outputs that were recorded at export. That tells whether a file still gives its numbers
+    on another machine, or in another version of the runtime.
 
     Parameters
     ----------
