@@ -294,7 +294,7 @@ CORE = "ofcv_export.density.rescaling_core"
         (rescaling, CORE, "scale_gradient", {"gradient": True}),
         (molecule_rescaling, CORE, "scale_coeffs", {}),
         (lambda: functional()[0], CORE, "scale_coeffs", {}),
-        (lambda: functional()[0], AtomicReference, "forward", {}),
+        (lambda: functional()[0], AtomicReference, "in_float64", {}),
         (lambda: functional()[0], EnergyCore, "energies", {}),
         (molecule, MoleculeEnergyCore, "forward", {}),
         (frozen, ScatterChainRule, "forward", {}),
