@@ -19,7 +19,7 @@ from rich.table import Table
 import ofcv_export as ofcv
 from ofcv_export.artifacts.trajectory import read_frames
 from ofcv_export.artifacts.verification import VerificationReport
-from ofcv_export.base.files import atomic_path, require_file, require_suffix
+from ofcv_export.base.files import atomic_path, read_npy, require_suffix
 from ofcv_export.base.validation import shape_text
 from ofcv_export.density.basis import basis_of_irreps
 from ofcv_export.density.fitting.fit_statistics import fit_statistics
@@ -280,8 +280,8 @@ def _calls(artifact: ofcv.Artifact, files: dict[str, Path]) -> list[dict[str, np
     """Return the inputs of one call, or of one call a frame where each has a box of its own."""
     trajectory = files.get("positions")
     if trajectory is None or trajectory.suffix == ".npy":
-        return [{name: _read_npy(name, file) for name, file in files.items()}]
-    arrays = {name: _read_npy(name, file) for name, file in files.items() if name != "positions"}
+        return [{name: read_npy(name, file) for name, file in files.items()}]
+    arrays = {name: read_npy(name, file) for name, file in files.items() if name != "positions"}
     positions, boxes = read_frames(trajectory, artifact.metadata)
     positions = positions.astype(artifact.metadata.inputs[0].dtype)
     if boxes is None or "box" in arrays:
@@ -318,18 +318,6 @@ def _named(option: str, entry: str, specs: tuple[TensorSpec, ...]) -> tuple[str,
         names = ", ".join(spec.name for spec in specs)
         raise ValueError(f"{option}: expected NAME=FILE with a NAME among {names}, got {entry!r}")
     return name, Path(file)
-
-
-def _read_npy(name: str, path: Path) -> np.ndarray:
-    """Return the array in a .npy file."""
-    require_file(name, path)
-    try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{name}: expected a .npy file, got {str(path)!r}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name}: expected a .npy file, got {str(path)!r}")
-    return array
 
 
 def _print_report(report: VerificationReport) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ofcv_export.artifacts.trajectory import from_ase, read
-from ofcv_export.base.files import require_file
+from ofcv_export.base.files import read_npy, require_file
 from ofcv_export.base.units import length_factor
 from ofcv_export.base.validation import require_finite, require_shape
 from ofcv_export.descriptors.boundaries import require_box
@@ -63,7 +63,8 @@ def to_frames(frames: Any, metadata: Metadata) -> Frames:
         return frames
     if isinstance(frames, str | PathLike):
         require_file("frames", frames)
-        frames = _array(frames) if Path(frames).suffix == ".npy" else read(frames, "frames")
+        is_array = Path(frames).suffix == ".npy"
+        frames = read_npy("frames", frames) if is_array else read(frames, "frames")
     if hasattr(frames, "universe"):
         return _checked(*_from_mdanalysis(frames.universe, metadata), metadata)
     if _is_ase(frames):
@@ -74,13 +75,6 @@ def to_frames(frames: Any, metadata: Metadata) -> Frames:
     if isinstance(frames, tuple) and len(frames) == 2:
         frames, boxes = frames
     return _checked(frames, boxes, metadata)
-
-
-def _array(path: str | PathLike[str]) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"frames: expected a .npy file, got {str(path)!r}") from error
 
 
 def _is_ase(frame: object) -> bool:

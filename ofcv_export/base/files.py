@@ -22,6 +22,11 @@ def is_url(path: str | PathLike[str]) -> bool:
     return _URL.match(os.fspath(path)) is not None
 
 
+def path_or_url(path: str | PathLike[str]) -> Path | str:
+    """Return a path as a Path, a URL as it is."""
+    return path if isinstance(path, str) and is_url(path) else Path(path)
+
+
 def local_path(name: str, path: str | PathLike[str]) -> Path:
     """Return `path` as a Path, or raise ValueError for a URL."""
     if is_url(path):

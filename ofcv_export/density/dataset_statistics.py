@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ofcv_export.base.files import is_url
+from ofcv_export.base.files import path_or_url
 from ofcv_export.density.basis import BasisInfo, basis_of_irreps, irreps_per_element, same_basis
 from ofcv_export.density.store_files import ARRAY, ReadFiles, files_at
 from ofcv_export.density.zarr_arrays import ZARR_FORMAT, array_from_files, array_to_files
@@ -123,7 +123,7 @@ class DatasetStatistics:
             `ofcv_export.density.zarr_arrays`.
         """
         name = _name(weigher_key, statistic_key)
-        files = self._files.below(f"{name}/")
+        files = self._files.below(name)
         if ARRAY not in files:
             raise KeyError(self._absent(weigher_key, statistic_key))
         try:
@@ -210,7 +210,7 @@ class DatasetStatistics:
         target = files_at("new_path", store_path("new_path", new_path))
         if not target.exists():
             with contextlib.suppress(FileExistsError):  # Another process was first.
-                target.create(self._files.below(""))
+                target.create(self._files.below())
                 return
         other = DatasetStatistics(new_path)
         basis_info = self.basis_info
@@ -248,11 +248,7 @@ class DatasetStatistics:
         groups = [f"{parent}/{ARRAY}" for parent in PurePosixPath(name).parents]
         taken = any(self._files.get(key) is not None for key in [*groups, f"{name}/{GROUP}"])
         own = f"{name}/{ARRAY}"  # Another process may have written it by now.
-        if taken or any(
-            _is_array(key) and key != own
-            for key in self._files.names()
-            if key.startswith(f"{name}/")
-        ):
+        if taken or any(_is_array(key) and key != own for key in self._files.names(name)):
             statistic_key = name.partition("/")[2]
             raise ValueError(f"statistic_key: expected the name of an array, got {statistic_key!r}")
 
@@ -309,7 +305,7 @@ def store_path(name: str, path: str | os.PathLike[str]) -> Path | str:
     """Return a path as a Path, a URL as it is, or raise ValueError unless it ends in ``.zarr``."""
     if Path(path).suffix != ".zarr":
         raise ValueError(f"{name}: expected a path ending in .zarr, got {path}")
-    return path if isinstance(path, str) and is_url(path) else Path(path)
+    return path_or_url(path)
 
 
 def stored_irreps(place: object, irreps: Any) -> BasisInfo:

@@ -28,17 +28,18 @@ class ReadFiles(ABC):
     """Files to read, by their names relative to the store, with slashes."""
 
     @abstractmethod
-    def names(self) -> list[str]:
-        """Return the names of all files; not of those that are being written."""
+    def names(self, folder: str = "") -> list[str]:
+        """Return the names of all files in a folder; not of those that are being written."""
 
     @abstractmethod
     def get(self, key: str) -> bytes | None:
         """Return what is in a file, None where there is none."""
 
-    def below(self, prefix: str) -> dict[str, bytes]:
-        """Return the files whose names begin with a prefix, without it."""
-        found = {key: self.get(key) for key in self.names() if key.startswith(prefix)}
-        return {key[len(prefix) :]: file for key, file in found.items() if file is not None}
+    def below(self, folder: str = "") -> dict[str, bytes]:
+        """Return the files in a folder, by their names relative to it."""
+        found = {key: self.get(key) for key in self.names(folder)}
+        start = len(f"{folder}/") if folder else 0
+        return {key[start:]: file for key, file in found.items() if file is not None}
 
 
 class StoreFiles(ReadFiles):
@@ -110,12 +111,12 @@ class FolderFiles(StoreFiles):
         """See `StoreFiles`."""
         return self.path.exists()
 
-    def names(self) -> list[str]:
+    def names(self, folder: str = "") -> list[str]:
         """See `StoreFiles`."""
         found = []
-        for folder, subfolders, files in os.walk(self.path):
+        for place, subfolders, files in os.walk(self.path / folder):
             subfolders[:] = [entry for entry in subfolders if not entry.startswith(SCRATCH)]
-            found += [Path(folder, file).relative_to(self.path).as_posix() for file in files]
+            found += [Path(place, file).relative_to(self.path).as_posix() for file in files]
         return found
 
     def get(self, key: str) -> bytes | None:
@@ -144,24 +145,13 @@ class FolderFiles(StoreFiles):
                 raise FileExistsError(f"{name}: expected no array, got one")
             with contextlib.suppress(FileNotFoundError):
                 target.rename(scratch / "old")
-            try:
-                (scratch / "new").rename(target)
-            except OSError as error:
-                # Another process was first.
-                if not target.exists():
-                    raise
-                raise FileExistsError(f"{name}: expected no array, got one") from error
+            _rename_new(scratch / "new", target, f"{name}: expected no array, got one")
 
     def create(self, files: Mapping[str, bytes]) -> None:
         """See `StoreFiles`."""
         with scratch_folder(self.name, self.path.parent, SCRATCH) as scratch:
             _write_all(scratch / "new", files)
-            try:
-                (scratch / "new").rename(self.path)
-            except OSError as error:
-                if not self.path.exists():
-                    raise
-                raise FileExistsError(f"{self.name}: expected no store, got one") from error
+            _rename_new(scratch / "new", self.path, f"{self.name}: expected no store, got one")
 
 
 class ZipFiles(ReadFiles):
@@ -170,9 +160,10 @@ class ZipFiles(ReadFiles):
     def __init__(self, archive: ZipFile) -> None:
         self.archive = archive
 
-    def names(self) -> list[str]:
+    def names(self, folder: str = "") -> list[str]:
         """See `ReadFiles`."""
-        return [name for name in self.archive.namelist() if not name.endswith("/")]
+        names = [name for name in self.archive.namelist() if not name.endswith("/")]
+        return [name for name in names if not folder or name.startswith(f"{folder}/")]
 
     def get(self, key: str) -> bytes | None:
         """See `ReadFiles`."""
@@ -194,10 +185,13 @@ class UrlFiles(StoreFiles):
         self.system.invalidate_cache()
         return bool(self.system.exists(self.root))
 
-    def names(self) -> list[str]:
+    def names(self, folder: str = "") -> list[str]:
         """See `StoreFiles`."""
         self.system.invalidate_cache()
-        return [key[len(self.root) :].lstrip("/") for key in self.system.find(self.root)]
+        place = f"{self.root}/{folder}" if folder else self.root
+        # Of a place that is a file, fsspec finds the file itself.
+        found = [key for key in self.system.find(place) if key.startswith(f"{place}/")]
+        return [key[len(self.root) :].lstrip("/") for key in found]
 
     def get(self, key: str) -> bytes | None:
         """See `StoreFiles`."""
@@ -214,12 +208,12 @@ class UrlFiles(StoreFiles):
 
     def put_array(self, name: str, files: Mapping[str, bytes], replace: bool) -> None:
         """See `StoreFiles`."""
-        there = self.below(f"{name}/")
-        if ARRAY in there and not replace:
+        there = self.names(name)
+        if f"{name}/{ARRAY}" in there and not replace:
             raise FileExistsError(f"{name}: expected no array, got one")
         for key in sorted(there, key=_metadata_last, reverse=True):
             with contextlib.suppress(FileNotFoundError):
-                self.system.rm_file(f"{self.root}/{name}/{key}")
+                self.system.rm_file(f"{self.root}/{key}")
         for key in sorted(files, key=_metadata_last):
             self.put(f"{name}/{key}", files[key])
 
@@ -266,6 +260,16 @@ def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
     for key, content in files.items():
         (folder / key).parent.mkdir(parents=True, exist_ok=True)
         (folder / key).write_bytes(content)
+
+
+def _rename_new(source: Path, target: Path, message: str) -> None:
+    """Rename a folder, or raise FileExistsError where another process was first."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if not target.exists():
+            raise
+        raise FileExistsError(message) from error
 
 
 def _file_system(name: str, url: str) -> tuple[Any, str]:

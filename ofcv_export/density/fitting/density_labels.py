@@ -38,7 +38,7 @@ import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
-from ofcv_export.base.files import atomic_path, is_url
+from ofcv_export.base.files import atomic_path, path_or_url
 from ofcv_export.base.validation import shape_text
 from ofcv_export.density.basis import BasisInfo, irreps_per_element
 from ofcv_export.density.dataset_statistics import (
@@ -146,7 +146,7 @@ def read_labels(
         If it is no label file, or an array is absent, can't be read or has the wrong shape; the
         message names file and array.
     """
-    path = labels_path(path)
+    path = path_or_url(path)
     with _opened(path) as read:
         coeffs = read.floats("of_labels/spatial/coeffs", ("n_scf_steps", "n"))
         n_samples = len(coeffs)
@@ -178,7 +178,7 @@ def read_array(path: str | os.PathLike[str], name: str) -> NDArray[Any]:
     FileNotFoundError, ValueError
         See `read_labels`.
     """
-    path = labels_path(path)
+    path = path_or_url(path)
     with _opened(path) as read:
         return read.array(name)
 
@@ -226,11 +226,6 @@ def write_labels(
             _pack(Path(scratch), temporary)
 
 
-def labels_path(path: str | os.PathLike[str]) -> Path | str:
-    """Return a path as a Path, a URL as it is."""
-    return path if isinstance(path, str) and is_url(path) else Path(path)
-
-
 def stored_basis(path: str | os.PathLike[str]) -> BasisInfo | None:
     """Return the basis that is kept with labels or with the statistics fitted to them.
 
@@ -244,7 +239,7 @@ def stored_basis(path: str | os.PathLike[str]) -> BasisInfo | None:
     BasisInfo or None
         None if no basis is kept there, as in mldft's own files.
     """
-    path = labels_path(path)
+    path = path_or_url(path)
     with _opened(path) as read:
         return read.basis()
 
@@ -294,7 +289,7 @@ class _Reader:
 
     def array(self, name: str, shape: tuple[int | str, ...] | None = None) -> NDArray[Any]:
         try:
-            files = self.files.below(f"{name}/")
+            files = self.files.below(name)
             values = array_from_files(files, self.attributes) if ARRAY in files else None
         # A damaged array fails in the codec, the reshape or the metadata, each with its own type.
         except Exception as error:

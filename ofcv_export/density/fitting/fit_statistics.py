@@ -44,6 +44,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ofcv_export.base.files import path_or_url
 from ofcv_export.base.validation import require_positive
 from ofcv_export.density.basis import basis_function_ind, element_text, irreps_per_element
 from ofcv_export.density.dataset_statistics import DatasetStatistics, store_path
@@ -51,7 +52,6 @@ from ofcv_export.density.fitting.accumulators import LeastSquares, Moments, weig
 from ofcv_export.density.fitting.density_labels import (
     DensityLabels,
     FloatArray,
-    labels_path,
     project_gradient,
     read_labels,
     stored_basis,
@@ -141,7 +141,7 @@ def fit_statistics(
     -----
     Where mldft divides by a sum of weights below 1 as if it were 1, the mean is the mean here.
     """
-    files = [labels_path(path) for path in paths]
+    files = [path_or_url(path) for path in paths]
     if not files:
         raise ValueError("paths: expected at least one label file, got none")
     require_positive("processes", processes)
