@@ -17,8 +17,9 @@ from ofcv_export.base.files import read_npy, require_file
 from ofcv_export.base.units import length_factor
 from ofcv_export.base.validation import require_finite, require_shape
 from ofcv_export.descriptors.boundaries import require_box
-from ofcv_export.graph.details import ContractDetails, box_shape
-from ofcv_export.graph.metadata import Metadata, variable_details
+from ofcv_export.graph.details import ContractDetails, Details, box_shape, variable_of
+from ofcv_export.graph.metadata import Metadata
+from ofcv_export.graph.tensor_spec import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -100,40 +101,32 @@ def _from_mdanalysis(universe: Any, metadata: Metadata) -> tuple[Any, Any]:
 
 def _atoms(metadata: Metadata) -> list[int]:
     """Return the atoms of the engine that the input ``positions`` holds, in order."""
-    details = metadata.details
+    details, n_atoms = metadata.details, n_atoms_in(metadata.inputs, metadata.details)
     if isinstance(details, ContractDetails) and metadata.inputs[0].name == "positions":
-        n_atoms = metadata.inputs[0].shape[0]
-        assert isinstance(n_atoms, int)
         return list(details.group or range(n_atoms))
-    return list(metadata.atoms or range(_n_atoms(metadata)))
+    return list(metadata.atoms or range(n_atoms))
 
 
-def _n_atoms(metadata: Metadata) -> int:
-    """Return the number of atoms in a frame."""
-    details = metadata.details
-    if not isinstance(details, ContractDetails):
-        return variable_details(metadata).n_atoms
-    spec = metadata.inputs[0]
-    n_atoms = spec.shape[0] if spec.name == "positions" else details.variable.n_atoms
+def n_atoms_in(inputs: Sequence[TensorSpec], details: Details) -> int:
+    """Return the number of atoms in the input ``positions``, or behind ``descriptors``."""
+    variable = variable_of(details)
+    assert variable is not None
+    if inputs[0].name != "positions":
+        return variable.n_atoms
+    n_atoms = inputs[0].shape[-2]
     assert isinstance(n_atoms, int)
     return n_atoms
-
-
-def _takes_box(metadata: Metadata) -> bool:
-    details = metadata.details
-    return metadata.periodic or (
-        isinstance(details, ContractDetails) and details.variable.box.run_time is not None
-    )
 
 
 def _checked(positions: Any, boxes: Any, metadata: Metadata) -> Frames:
     """Return frames whose shapes and values are those of an artifact."""
     x = _numbers(positions)
-    require_shape("frames", x, ("n_frames", _n_atoms(metadata), 3))
+    require_shape("frames", x, ("n_frames", n_atoms_in(metadata.inputs, metadata.details), 3))
     if len(x) == 0:
         raise ValueError("frames: expected at least one, got none")
     require_finite("frames", x)
-    if not _takes_box(metadata):
+    variable = variable_of(metadata.details)
+    if not metadata.periodic and (variable is None or variable.box.run_time is None):
         return Frames(x, None)
     if boxes is None:
         raise ValueError("frames: expected (positions, boxes) for a periodic module, got no boxes")

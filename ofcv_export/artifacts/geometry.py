@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ofcv_export.artifacts.frames import Frames
+from ofcv_export.artifacts.frames import Frames, n_atoms_in
 from ofcv_export.base.units import LENGTHS, length_factor
-from ofcv_export.graph.details import ContractDetails, Details, VariableDetails
+from ofcv_export.graph.details import ContractDetails, variable_of
 from ofcv_export.graph.export_graph import ExportGraph, Normalisation
 from ofcv_export.graph.float64 import InFloat64
 
@@ -82,8 +82,10 @@ class Geometry:
         self.evaluate = evaluate
         self.frames = frames
         self.normalisation = _of_positions(graph)
-        self.box = _variable(graph.details).box
-        self.n_atoms = _n_atoms(graph)
+        variable = variable_of(graph.details)
+        assert variable is not None
+        self.box = variable.box
+        self.n_atoms = n_atoms_in(graph.inputs, graph.details)
         boxes = [spec for spec in graph.inputs if spec.name == "box"]
         self.takes_box = bool(boxes) or self.box.run_time is not None
         example = boxes[0].example if boxes else None
@@ -143,11 +145,15 @@ class Geometry:
     def _as_input(self, positions: Tensor, box: Tensor | None) -> Drawn:
         """Return positions in real units as the input has them."""
         if self.box.fractions:
-            lattice = box if box is not None else next(iter(self.fixed), None)
+            lattice = self._lattice_in(box)
             if lattice is None:
                 lattice = torch.eye(3, dtype=torch.float64) * 4 * positions.std()
             positions = positions @ torch.linalg.inv(lattice)
         return Drawn(positions, box)
+
+    def _lattice_in(self, box: Tensor | None) -> Tensor | None:
+        """Return the box of a call, or the fixed one, that fractions are of."""
+        return box if box is not None else next(iter(self.fixed), None)
 
     def _box_around(self, spread: float, generator: np.random.Generator) -> Tensor | None:
         """Return the box of a call, if it has one, a few times as large as what is in it."""
@@ -171,8 +177,8 @@ class Geometry:
         column = torch.arange(n_frames).unsqueeze(1) % start.shape[1]
         start, end = start.gather(1, column), end.gather(1, column)
         halfway = (start + end) / 2
-        below, above = torch.zeros(n_frames, 1, 1), torch.ones(n_frames, 1, 1)
-        below, above = below.double(), above.double()
+        below = first.new_zeros(n_frames, 1, 1)
+        above = torch.ones_like(below)
         for _ in range(_BISECTIONS):
             middle = (below + above) / 2
             positions = first + middle * (second - first)
@@ -202,7 +208,7 @@ class Geometry:
         if displaced:
             length = _DISPLACEMENT * self.bond
             if self.box.fractions:
-                lattice = box if box is not None else next(iter(self.fixed), None)
+                lattice = self._lattice_in(box)
                 length /= 1.0 if lattice is None else float(lattice.norm(dim=1).max())
             x = generator.standard_normal(tuple(positions.shape))
             positions = positions + length * torch.from_numpy(x)
@@ -260,20 +266,3 @@ def _of_positions(graph: ExportGraph) -> Normalisation | None:
 
 def _lattice(vectors: Sequence[Any]) -> Tensor:
     return torch.tensor(vectors, dtype=torch.float64).reshape(3, 3)
-
-
-def _variable(details: Details) -> VariableDetails:
-    """Return the facts about a variable, or about the one behind a contract."""
-    variable = details.variable if isinstance(details, ContractDetails) else details
-    assert isinstance(variable, VariableDetails)
-    return variable
-
-
-def _n_atoms(graph: ExportGraph) -> int:
-    """Return the number of atoms in the input ``positions``, or behind ``descriptors``."""
-    for spec in graph.inputs:
-        if spec.name == "positions":
-            n_atoms = spec.shape[-2]
-            assert isinstance(n_atoms, int)
-            return n_atoms
-    return _variable(graph.details).n_atoms

@@ -13,7 +13,7 @@ from ofcv_export.artifacts.cost import is_cheap
 from ofcv_export.artifacts.frames import Frames
 from ofcv_export.artifacts.geometry import Drawn, Geometry, has_geometry
 from ofcv_export.artifacts.inputs import STYLES, sample, sample_one
-from ofcv_export.graph.details import ContractDetails, VariableDetails, box_shape
+from ofcv_export.graph.details import ContractDetails, box_shape, variable_of
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.float64 import InFloat64
 from ofcv_export.graph.probe import probe
@@ -165,9 +165,8 @@ class Replays:
 
     def _default(self, spec: TensorSpec) -> Tensor | None:
         """Return the default value of a bias's parameter."""
-        details = self.graph.details
-        variable = details.variable if isinstance(details, ContractDetails) else details
-        assert isinstance(variable, VariableDetails)
+        variable = variable_of(self.graph.details)
+        assert variable is not None
         if spec.name in variable.parameters:
             return torch.tensor(variable.parameters[spec.name], dtype=torch.float64)
         # Each value is a parameter of its own for an engine that knows numbers only.

@@ -46,12 +46,12 @@ def read_frames(
     require_file("positions", path)
     # Units and atoms that cannot be had need no reading.
     length_factor(metadata.length_unit, "A")
-    variable_details(metadata)
-    return from_ase(read(path), metadata)
+    atoms = list(metadata.atoms or range(variable_details(metadata).n_atoms))
+    return from_ase(read(path), metadata, atoms)
 
 
 def from_ase(
-    frames: Sequence[Any], metadata: Metadata, atoms: Sequence[int] | None = None
+    frames: Sequence[Any], metadata: Metadata, atoms: Sequence[int]
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return positions and boxes of ASE's Atoms, see `read_frames`.
 
@@ -61,13 +61,11 @@ def from_ase(
         The frames, in Angstrom.
     metadata : Metadata
         Metadata of the artifact.
-    atoms : sequence of int, optional
-        Rows of the frames that are the artifact's atoms; by default those of its metadata.
+    atoms : sequence of int
+        Rows of the frames that are the artifact's atoms.
     """
     # ASE keeps positions in Angstrom.
     unit = length_factor(metadata.length_unit, "A")
-    if atoms is None:
-        atoms = list(metadata.atoms or range(variable_details(metadata).n_atoms))
     for number, frame in enumerate(frames):
         if len(frame) <= max(atoms):
             raise ValueError(

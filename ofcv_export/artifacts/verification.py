@@ -18,6 +18,7 @@ from ofcv_export.artifacts.replays import (
     PROBE,
     PROBE_SIZE,
     WITH_NETWORK,
+    Replay,
     Replays,
     derivative,
     doubled,
@@ -181,6 +182,8 @@ def compare(path: Path, metadata: Metadata, replays: Replays) -> VerificationRep
     file_format = format_of(path)
     runners = {device: file_format.load(path, device) for device in file_format.devices(metadata)}
     rounding = _Rounding(replays)
+    program = TorchScript().program(path, "cpu") if graph.differentiable else None
+    slopes: list[Comparison] = []
     for replay in replays:
         expected = run_graph(exact, replay.inputs)
         scales = replays.scales(replay.style)
@@ -189,10 +192,13 @@ def compare(path: Path, metadata: Metadata, replays: Replays) -> VerificationRep
             comparisons += _compare(
                 graph.outputs, device, replay.style, replay.size, expected, found, scales
             )
-        rounding.add(replay.style, replay.inputs, expected)
-    if graph.differentiable:
-        comparisons += _compare_derivatives(path, replays)
-    return _report(path, metadata, "the module in float64", comparisons, rounding.tolerance())
+        slope = None
+        if program is not None:
+            slope = derivative(exact, doubled(replay.inputs))
+            slopes.append(_compare_derivatives(program, replays, replay, slope))
+        rounding.add(replay, expected, slope)
+    tolerance = rounding.tolerance()
+    return _report(path, metadata, "the module in float64", comparisons + slopes, tolerance)
 
 
 def checked_frames(frames: Any, graph: ExportGraph, metadata: Metadata) -> Frames | None:
@@ -308,15 +314,14 @@ def _report(
     )
 
 
-def _compare_derivatives(path: Path, replays: Replays) -> Iterator[Comparison]:
-    """Yield the differences of what an engine gets when it differentiates the first output."""
-    program = TorchScript().program(path, "cpu")
+def _compare_derivatives(
+    program: torch.nn.Module, replays: Replays, replay: Replay, expected: Tensor
+) -> Comparison:
+    """Return the differences of what an engine gets when it differentiates the first output."""
     name = f"derivative of {replays.graph.outputs[0].name}"
-    for replay in replays:
-        expected = derivative(replays.exact, doubled(replay.inputs))
-        found = derivative(program, replay.inputs)
-        scale = replays.derivative_scale(replay.style)
-        yield Comparison("cpu", replay.style, replay.size, name, *errors(expected, found, scale))
+    found = derivative(program, replay.inputs)
+    scale = replays.derivative_scale(replay.style)
+    return Comparison("cpu", replay.style, replay.size, name, *errors(expected, found, scale))
 
 
 def _compare(
@@ -365,20 +370,30 @@ class _Rounding:
             self.single = copy.deepcopy(self.graph.exact).cpu().float()
         self.worst = 0.0
 
-    def add(self, style: str, inputs: list[Tensor], expected: tuple[Tensor, ...]) -> None:
-        """Evaluate the network with the inputs of a call, of which the exact outputs are known."""
+    def add(self, replay: Replay, expected: tuple[Tensor, ...], slope: Tensor | None) -> None:
+        """Evaluate the network with the inputs of a call.
+
+        Parameters
+        ----------
+        replay : Replay
+            The call.
+        expected : tuple of torch.Tensor
+            Its exact outputs.
+        slope : torch.Tensor or None
+            Its exact derivatives, of a graph that engines differentiate.
+        """
         if self.single is None:
             return
-        rounded = [t.float() if t.is_floating_point() else t for t in inputs]
+        rounded = [t.float() if t.is_floating_point() else t for t in replay.inputs]
         if self.graph.outputs[0].dtype != "float32":
             expected = run_graph(self.replays.exact, rounded)
-        scales = self.replays.scales(style)
+            slope = None if slope is None else derivative(self.replays.exact, doubled(rounded))
+        scales = self.replays.scales(replay.style)
         for judge, output, scale in zip(expected, run(self.single, rounded), scales, strict=True):
             self._note(judge, output, scale)
-        if self.graph.differentiable:
-            judge = derivative(self.replays.exact, doubled(rounded))
+        if slope is not None:
             found = derivative(self.single, rounded)
-            self._note(judge, found, self.replays.derivative_scale(style))
+            self._note(slope, found, self.replays.derivative_scale(replay.style))
 
     def _note(self, expected: Tensor, found: Tensor, scale: float) -> None:
         self.worst = max(self.worst, errors(expected, found, scale)[1])

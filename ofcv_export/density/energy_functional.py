@@ -275,14 +275,26 @@ class EnergyFunctional(EnergyCore):
             ),
             (TensorSpec("energy", name, ("n_molecules",)), TensorSpec("gradient", name, ("n",))),
             build=lambda graph: traced(energy_and_gradient(core), graph.inputs, "network"),
-            exact=EnergyAndGradient(
-                FunctionalEnergies(
-                    self.network,
-                    self.rescaling.lambda_z,
-                    self.rescaling.coeff_biases,
-                    self.atomic_reference,
-                )
-            ),
+            exact=EnergyAndGradient(self.judge()),
+        )
+
+    def judge(
+        self, function: Tensor | None = None, transform: Tensor | None = None
+    ) -> FunctionalEnergies:
+        """Return what the exported graph must equal, of any molecules or of one.
+
+        Parameters
+        ----------
+        function, transform : torch.Tensor, optional
+            As those of `ofcv_export.density.judges.FunctionalEnergies`.
+        """
+        return FunctionalEnergies(
+            self.network,
+            self.rescaling.lambda_z,
+            self.rescaling.coeff_biases,
+            self.atomic_reference,
+            function,
+            transform,
         )
 
     def _basis_function_ind(
@@ -393,14 +405,7 @@ class MoleculeFunctional(MoleculeEnergyCore):
             (TensorSpec("energy", name, (1,)), TensorSpec("gradient", name, (size,))),
             build=lambda graph: traced(energy_and_gradient(core), graph.inputs, "network"),
             exact=EnergyAndGradient(
-                FunctionalEnergies(
-                    self.functional.network,
-                    self.functional.rescaling.lambda_z,
-                    self.functional.rescaling.coeff_biases,
-                    self.functional.atomic_reference,
-                    self.basis_function_ind,
-                    self.transform,
-                )
+                self.functional.judge(self.basis_function_ind, self.transform)  # type: ignore[operator]
             ),
         )
 

@@ -190,9 +190,13 @@ Details = (
 )
 
 
+def variable_of(details: Details) -> VariableDetails | None:
+    """Return the facts about a variable, or about the one behind a contract; else None."""
+    variable = details.variable if isinstance(details, ContractDetails) else details
+    return variable if isinstance(variable, VariableDetails) else None
+
+
 def box_shape(details: Details) -> Literal["triclinic", "orthorhombic"]:
     """Return which boxes an input of the name ``box`` may hold."""
-    if isinstance(details, ContractDetails):
-        details = details.variable
-    run_time = details.box.run_time if isinstance(details, VariableDetails) else None
-    return run_time or "triclinic"
+    variable = variable_of(details)
+    return (variable.box.run_time if variable else None) or "triclinic"
