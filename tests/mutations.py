@@ -287,7 +287,7 @@ MUTATIONS = [
     ),
     Mutation(
         "Kolmogorov bias: beta upside down", "variables/kolmogorov_bias.py",
-        "self.lambd / self.beta", "self.lambd * self.beta",
+        "torch.tensor(self.lambd / self.beta,", "torch.tensor(self.lambd * self.beta,",
         (f"{_KOLMOGOROV}::test_energies_and_derivatives_are_those_of_the_definition",),
     ),
     Mutation(
@@ -330,7 +330,7 @@ MUTATIONS = [
     ),
     Mutation(
         "functional: the reference is subtracted", "density/energy_core.py",
-        "return energy + reference", "return energy - reference",
+        "(energy + reference)", "(energy - reference)",
         (f"{_FUNCTIONAL}::test_energy_is_that_of_the_formula",),
     ),
     Mutation(
@@ -340,17 +340,18 @@ MUTATIONS = [
     ),
     Mutation(
         "atomic reference: of the scaled coefficients", "density/energy_core.py",
-        "self.atomic_reference(coeffs,", "self.atomic_reference(scaled_coeffs,",
+        "[operator]\n            coeffs,", "[operator]\n            scaled_coeffs,",
         (_FUNCTIONAL, "-k", "formula or differences"),
     ),
     Mutation(
         "atomic reference: the global bias is shared", "density/atomic_reference.py",
-        "return summed + self.t_global", "return summed + self.t_global / n_molecules",
+        "index_add(0, batch, terms) + self.t_global",
+        "index_add(0, batch, terms) + self.t_global / n_molecules",
         (_REFERENCE,),
     ),
     Mutation(
         "atomic reference: vectors keep their slope", "density/atomic_reference.py",
-        "np.where(is_scalar, g_z, 0.0)", "np.where(is_scalar, g_z, g_z)",
+        "torch.where(is_scalar, g_z, 0.0)", "torch.where(is_scalar, g_z, g_z)",
         (_REFERENCE,),
     ),
     # Files.
@@ -362,8 +363,8 @@ MUTATIONS = [
     ),
     Mutation(
         "verification: errors relative to the largest row", "artifacts/verification.py",
-        "scale = _row_scales(expected).clamp(min=smallest_scale)",
-        "scale = _row_scales(expected).max().clamp(min=smallest_scale)",
+        "scale = row_scales(expected).clamp(min=smallest_scale)",
+        "scale = row_scales(expected).max().clamp(min=smallest_scale)",
         (_VERIFICATION, "-k", "not pt2"),
     ),
     Mutation(
