@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,16 +12,25 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 import ofcv_export as ofcv
 from ofcv_export.artifacts.trajectory import read_frames
 from ofcv_export.artifacts.verification import VerificationReport
-from ofcv_export.base.files import atomic_path, read_npy, require_suffix
-from ofcv_export.base.validation import shape_text
+from ofcv_export.base.files import (
+    atomic_path,
+    read_npy,
+    require_file,
+    require_folder_of,
+    require_suffix,
+)
+from ofcv_export.base.validation import first_line, shape_text
 from ofcv_export.density.basis import basis_of_irreps
 from ofcv_export.density.fitting.fit_statistics import fit_statistics
 from ofcv_export.density.fitting.sample_weighers import parse_weigher
@@ -41,7 +51,7 @@ errors = Console(stderr=True, width=_WIDTH)
 
 SOURCE_HELP = (
     "What to export: a frozen set-up (.npz, written by SmartDerivatives.save), dataset statistics "
-    "(.zarr) or a Lightning checkpoint of an mlcolvar model (.ckpt)."
+    "(.zarr, or their URL) or a Lightning checkpoint of an mlcolvar model (.ckpt)."
 )
 ArtifactArgument = Annotated[Path, typer.Argument(help="An artifact: .onnx, .pt or .pt2.")]
 FramesOption = Annotated[
@@ -62,10 +72,21 @@ UnpicklingOption = Annotated[
         help="Load a checkpoint with objects in it, which can run any code: for files you trust.",
     ),
 ]
-WeigherOption = Annotated[str, typer.Option(help="Weigher of the statistics.")]
+WeigherOption = Annotated[
+    str | None, typer.Option(help="Weigher of the statistics; has_energy_label by default.")
+]
 ChainRuleOption = Annotated[
     bool, typer.Option("--chain-rule", help="Of a set-up, take the sparse chain rule alone.")
 ]
+
+
+@app.callback()
+def _any_terminal() -> None:
+    """Export collective variables and OF-DFT rescalings, verified."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without a character gets its code.
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -75,17 +96,13 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except (ValueError, TypeError, IndexError, KeyError, OSError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        errors.print(f"[bold red]error[/] {_escape(str(text))}", soft_wrap=True, highlight=False)
+        errors.print(f"[bold red]error[/] {escape(str(text))}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from error
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
 def _source(
-    path: Path,
-    weigher: str,
+    path: str,
+    weigher: str | None,
     chain_rule: bool,
     atoms: Sequence[int] | None,
     length_unit: str | None,
@@ -94,44 +111,77 @@ def _source(
     """Return the module that a file describes; of a model, with its atoms and its unit."""
     suffix = require_suffix("source", path, ".npz", ".zarr", ".ckpt")
     if suffix == ".ckpt":
-        return ofcv.from_mlcolvar(path, atoms, length_unit or "nm", allow_unpickling)
+        _require_unused("a checkpoint", weigher=weigher, chain_rule=chain_rule or None)
+        return ofcv.from_mlcolvar(Path(path), atoms, length_unit or "nm", allow_unpickling)
     if suffix == ".zarr":
-        statistics = ofcv.DatasetStatistics(path)
-        return ofcv.DimensionWiseRescaling.from_dataset_statistics(statistics, weigher_key=weigher)
+        unpickling = allow_unpickling or None
+        _require_unused(
+            "dataset statistics", chain_rule=chain_rule or None, allow_unpickling=unpickling
+        )
+        return ofcv.DimensionWiseRescaling.from_dataset_statistics(
+            ofcv.DatasetStatistics(path), weigher_key=weigher or "has_energy_label"
+        )
+    _require_unused("a frozen set-up", weigher=weigher, allow_unpickling=allow_unpickling or None)
     smart = ofcv.SmartDerivatives.load(path)
     return smart.sparse_chain_rule() if chain_rule else smart
 
 
+def _require_unused(source: str, **options: Any) -> None:
+    """Raise ValueError at an option that is given and says nothing about such a source."""
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name}: expected none for {source}, got {value!r}")
+
+
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(help=SOURCE_HELP)],
+    source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
     path: Annotated[Path, typer.Argument(help="The artifact to write: .onnx, .pt or .pt2.")],
     batch: Annotated[int | None, typer.Option(help="Fix the number of frames.")] = None,
     n_outputs: Annotated[
         int | None, typer.Option(help="Number of outputs of the CV; none for a single one.")
     ] = None,
-    form: Annotated[str, typer.Option(help="Sum by scatter or by gather.")] = "scatter",
+    form: Annotated[
+        str | None, typer.Option(help="Of a set-up, sum by scatter (by default) or by gather.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of statistics, float32 or float64; by default their own.")
+    ] = None,
     gradient: Annotated[
         bool, typer.Option("--gradient", help="Rescale the gradient as well.")
     ] = False,
     chain_rule: ChainRuleOption = False,
     atoms: AtomsOption = None,
     length_unit: UnitOption = None,
-    weigher: WeigherOption = "has_energy_label",
+    weigher: WeigherOption = None,
     frames: FramesOption = None,
     allow_unpickling: UnpicklingOption = False,
 ) -> None:
     """Export a set-up, dataset statistics or a model; the file is verified before it is kept."""
     with _one_line_errors():
+        require_folder_of("path", path)
         indices = None if atoms is None else _atoms(atoms)
         module = _source(source, weigher, chain_rule, indices, length_unit, allow_unpickling)
         options: dict[str, Any] = {}
         if isinstance(module, ofcv.DimensionWiseRescaling):
+            _require_unused("dataset statistics", form=form, n_outputs=n_outputs)
             options["gradient"] = gradient
-        elif not isinstance(module, ofcv.CollectiveVariable):
+            module = _cast(module, dtype)
+        elif isinstance(module, ofcv.CollectiveVariable):
+            _require_unused(
+                "a checkpoint",
+                form=form,
+                n_outputs=n_outputs,
+                gradient=gradient or None,
+                dtype=dtype,
+            )
+        else:
+            _require_unused("a frozen set-up", gradient=gradient or None, dtype=dtype)
             options["n_outputs"] = n_outputs
-        if isinstance(module, ofcv.SmartDerivatives):
-            options["form"] = form
+            if isinstance(module, ofcv.SmartDerivatives):
+                options["form"] = form or "scatter"
+            else:
+                _require_unused("the sparse chain rule alone", form=form)
         report = ofcv.export(
             module,
             path,
@@ -150,11 +200,11 @@ def export(
 def verify(
     path: ArtifactArgument,
     reference: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="What was exported, .npz, .zarr or .ckpt, to compare with."),
     ] = None,
     chain_rule: ChainRuleOption = False,
-    weigher: WeigherOption = "has_energy_label",
+    weigher: WeigherOption = None,
     frames: FramesOption = None,
     allow_unpickling: UnpicklingOption = False,
 ) -> None:
@@ -166,6 +216,8 @@ def verify(
             module = _source(
                 reference, weigher, chain_rule, known.atoms, known.length_unit, allow_unpickling
             )
+            if isinstance(module, ofcv.DimensionWiseRescaling):
+                module = _cast(module, known.inputs[0].dtype)
         report = ofcv.verify(path, reference=module, frames=frames)
     _print_report(report)
     if not report.passed:
@@ -184,7 +236,7 @@ def inspect(
         typer.echo(json.dumps(json.loads(metadata.to_json()), indent=2))
         return
     console.print(_metadata_table(path, metadata))
-    console.print(_tensor_table(metadata))
+    _print_tensors(metadata)
 
 
 @app.command()
@@ -208,33 +260,31 @@ def run(
     """Run an artifact on .npy files or a trajectory."""
     with _one_line_errors():
         artifact = ofcv.load(path, device)
-        given = dict(_named("input", entry, artifact.metadata.inputs) for entry in inputs)
-        wanted = dict(_named("output", entry, artifact.metadata.outputs) for entry in outputs or [])
+        given = _files("input", inputs, artifact.metadata.inputs)
+        wanted = _files("output", outputs or [], artifact.metadata.outputs)
+        for entry in wanted.values():
+            require_folder_of("output", entry)
         results = [_evaluate(artifact, call) for call in _calls(artifact, given)]
-        table = Table("output", "shape", "dtype", "smallest", "largest", "written to")
+        rows = []
         for spec, *parts in zip(artifact.metadata.outputs, *results, strict=True):
             array = np.concatenate(parts)
             file = wanted.get(spec.name)
             if file is not None:
                 with atomic_path(file) as temporary, temporary.open("wb") as stream:
                     np.save(stream, array)
-            table.add_row(
-                spec.name,
-                shape_text(array.shape),
-                spec.dtype,
-                f"{array.min():.6g}",
-                f"{array.max():.6g}",
-                "" if file is None else str(file),
-            )
-        console.print(table)
+            row = [spec.name, shape_text(array.shape), spec.dtype]
+            rows.append([*row, f"{array.min():.6g}", f"{array.max():.6g}", str(file or "")])
+        _print_table("", ["output", "shape", "dtype", "smallest", "largest", "written to"], rows)
 
 
 @app.command()
 def fit(
     labels: Annotated[
-        list[Path], typer.Argument(help="Label files of mldft's layout (.zarr.zip, .zarr).")
+        list[str], typer.Argument(help="Label files of mldft's layout (.zarr.zip, .zarr), or URLs.")
     ],
-    output: Annotated[Path, typer.Argument(help="The statistics store to write (.zarr).")],
+    output: Annotated[
+        str, typer.Argument(help="The statistics store to write (.zarr), or its URL.")
+    ],
     weigher: Annotated[
         list[str] | None, typer.Option(help="Weigher of the samples; may be repeated.")
     ] = None,
@@ -261,7 +311,7 @@ def fit(
         statistics = fit_statistics(
             labels,
             output,
-            None if basis is None else basis_of_irreps(json.loads(basis.read_text())),
+            None if basis is None else _read_basis(basis),
             weighers=[parse_weigher(key) for key in weigher or ["has_energy_label"]],
             initial_guess_weighers=[
                 parse_weigher(key) for key in initial_guess_weigher or ["initial_guess_only"]
@@ -273,7 +323,8 @@ def fit(
             processes=processes,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    console.print(f"{output}: {len(labels)} files, {len(statistics.keys_recursive())} statistics")
+    n_statistics = len(statistics.keys_recursive())
+    console.print(escape(f"{output}: {len(labels)} files, {n_statistics} statistics"))
 
 
 def _calls(artifact: ofcv.Artifact, files: dict[str, Path]) -> list[dict[str, np.ndarray]]:
@@ -309,23 +360,60 @@ def _atoms(text: str) -> list[int]:
         raise ValueError(f"atoms: expected indices such as 0,1,5-8, got {text!r}") from error
 
 
+def _cast(module: ofcv.DimensionWiseRescaling, dtype: str | None) -> ofcv.DimensionWiseRescaling:
+    """Return the rescaling in another dtype."""
+    known = {"float32": torch.float32, "float64": torch.float64}
+    if dtype is not None and dtype not in known:
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
+    return module if dtype is None else module.to(known[dtype])
+
+
+def _read_basis(path: Path) -> ofcv.BasisInfo:
+    """Return the basis in a JSON file."""
+    try:
+        return basis_of_irreps(json.loads(require_file("basis", path).read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f'basis: expected a JSON file such as {{"H": "6x0e+3x1o"}}, got {str(path)!r} '
+            f"({first_line(error)})"
+        ) from error
+
+
+def _files(option: str, entries: Sequence[str], specs: tuple[TensorSpec, ...]) -> dict[str, Path]:
+    """Return the file of each name, every name and, of outputs, every file once."""
+    files: dict[str, Path] = {}
+    for entry in entries:
+        name, file = _named(option, entry, specs)
+        if name in files:
+            raise ValueError(f"{option}: expected each name once, got {name} again")
+        if option == "output" and file.resolve() in [other.resolve() for other in files.values()]:
+            raise ValueError(f"{option}: expected a file for each name, got {str(file)!r} again")
+        files[name] = file
+    return files
+
+
 def _named(option: str, entry: str, specs: tuple[TensorSpec, ...]) -> tuple[str, Path]:
-    """Return name and file of ``NAME=FILE``; the name may be left out where there is only one."""
-    name, equals, file = entry.rpartition("=")
-    if not equals and len(specs) == 1:
-        name = specs[0].name
-    if name not in [spec.name for spec in specs]:
-        names = ", ".join(spec.name for spec in specs)
-        raise ValueError(f"{option}: expected NAME=FILE with a NAME among {names}, got {entry!r}")
-    return name, Path(file)
+    """Return name and file of ``NAME=FILE``; the name may be left out where there is only one.
+
+    A file may have more such signs in its name.
+    """
+    names = [spec.name for spec in specs]
+    name, equals, file = entry.partition("=")
+    if equals and name in names:
+        return name, Path(file)
+    if len(names) == 1 and not (equals and name.isidentifier()):
+        return names[0], Path(entry)
+    raise ValueError(
+        f"{option}: expected NAME=FILE with a NAME among {', '.join(names)}, got {entry!r}"
+    )
+
+
+_STYLES = {"passed": "green", "FAILED": "red"}
 
 
 def _print_report(report: VerificationReport) -> None:
-    table = Table(
-        "output", "device", "comparisons", "max abs error", "max rel error", "tolerance", "verdict",
-        title=f"{report.path.name} in {report.runtime}, against {report.reference}",
-    )  # fmt: skip
     groups = sorted({(entry.output, entry.device) for entry in report.comparisons})
+    rows = []
     for output, device in groups:
         entries = [
             entry
@@ -333,35 +421,65 @@ def _print_report(report: VerificationReport) -> None:
             if (entry.output, entry.device) == (output, device)
         ]
         worst = max(entry.max_rel_error for entry in entries)
-        table.add_row(
-            output,
-            device,
-            str(len(entries)),
-            f"{max(entry.max_abs_error for entry in entries):.1e}",
-            f"{worst:.1e}",
-            f"{report.tolerance:.0e}",
-            "[green]passed[/]" if worst <= report.tolerance else "[red]FAILED[/]",
+        rows.append(
+            [
+                output,
+                device,
+                str(len(entries)),
+                f"{max(entry.max_abs_error for entry in entries):.1e}",
+                f"{worst:.1e}",
+                f"{report.tolerance:.0e}",
+                "passed" if worst <= report.tolerance else "FAILED",
+            ]
         )
-    console.print(table)
+    header = ["output", "device", "comparisons", "max abs error", "max rel error", "tolerance"]
+    _print_table(
+        f"{report.path.name} in {report.runtime}, against {report.reference}",
+        [*header, "verdict"],
+        rows,
+    )
+
+
+def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Print a table; one line for each entry where the terminal is too narrow for its columns."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    if sum(widths) + 3 * len(widths) + 1 <= console.width:
+        table = Table(*header, title=Text(title) if title else None)
+        for row in rows:
+            table.add_row(*[Text(entry, style=_STYLES.get(entry, "")) for entry in row])
+        console.print(table)
+        return
+    if title:
+        console.print(Text(title, style="italic"), soft_wrap=True)
+    for row in rows:
+        for name, entry in zip(header, row, strict=True):
+            text = Text.assemble(f"{name}: ", (entry, _STYLES.get(entry, "")))
+            console.print(text, soft_wrap=True)
 
 
 def _metadata_table(path: Path, metadata: Metadata) -> Table:
-    table = Table("field", "value", title=f"{path.name}: digest matches")
-    table.add_row("kind", metadata.kind)
-    table.add_row(
-        "format", metadata.format + (f", opset {metadata.opset}" if metadata.opset else "")
+    table = Table(
+        Column("field", no_wrap=True),
+        Column("value", overflow="fold"),
+        title=Text(f"{path.name}: digest matches"),
     )
-    table.add_row("created", metadata.created)
-    table.add_row("device", metadata.device)
-    table.add_row("instruction set", metadata.instruction_set or "any")
-    table.add_row("versions", ", ".join(f"{k} {v}" for k, v in metadata.versions.items()))
-    table.add_row("atoms", "not given" if metadata.atoms is None else str(list(metadata.atoms)))
-    table.add_row("length unit", metadata.length_unit or "not given")
-    table.add_row("periodic", "yes" if metadata.periodic else "no")
-    table.add_row("sha256 of pattern", metadata.sha256.pattern or "none")
-    table.add_row("sha256 of weights", metadata.sha256.weights)
+
+    def add(field: str, value: str) -> None:
+        table.add_row(field, Text(value))
+
+    add("kind", metadata.kind)
+    add("format", metadata.format + (f", opset {metadata.opset}" if metadata.opset else ""))
+    add("created", metadata.created)
+    add("device", metadata.device)
+    add("instruction set", metadata.instruction_set or "any")
+    add("versions", ", ".join(f"{k} {v}" for k, v in metadata.versions.items()))
+    add("atoms", "not given" if metadata.atoms is None else str(list(metadata.atoms)))
+    add("length unit", metadata.length_unit or "not given")
+    add("periodic", "yes" if metadata.periodic else "no")
+    add("sha256 of pattern", metadata.sha256.pattern or "none")
+    add("sha256 of weights", metadata.sha256.weights)
     if metadata.parity is not None:
-        table.add_row(
+        add(
             "parity with float64",
             f"max rel error {metadata.parity.max_rel_error:.1e}, "
             f"max abs error {metadata.parity.max_abs_error:.1e} "
@@ -369,18 +487,18 @@ def _metadata_table(path: Path, metadata: Metadata) -> Table:
         )
     for name, value in msgspec.to_builtins(metadata.details).items():
         text = json.dumps(value)
-        table.add_row(name, text if len(text) <= 60 else text[:57] + "...")
+        add(name, text if len(text) <= 60 else text[:57] + "...")
     return table
 
 
-def _tensor_table(metadata: Metadata) -> Table:
-    table = Table("", "name", "dtype", "shape", "range or unit")
+def _print_tensors(metadata: Metadata) -> None:
+    rows = []
     for spec in metadata.inputs:
         limits = "" if spec.low is None else f"{spec.low} to {spec.high} - 1"
         if isinstance(spec.high, int):
             limits = f"{spec.low} to {spec.high - 1}"
-        table.add_row("input", spec.name, spec.dtype, shape_text(spec.shape), limits)
+        rows.append(["input", spec.name, spec.dtype, shape_text(spec.shape), limits])
     for spec in metadata.outputs:
         unit = metadata.output_units.get(spec.name, "")
-        table.add_row("output", spec.name, spec.dtype, shape_text(spec.shape), unit)
-    return table
+        rows.append(["output", spec.name, spec.dtype, shape_text(spec.shape), unit])
+    _print_table("", ["tensor", "name", "dtype", "shape", "range or unit"], rows)

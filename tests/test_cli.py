@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -96,6 +97,40 @@ def test_verify_fails_against_other_numbers(setup_file, smart, tmp_path):
     assert "FAILED" in result.output
 
 
+FURTHER_ERRORS = [
+    (
+        "run {cv} -i ref_idx={npy} -i ref_idx={npy}",
+        "input: expected each name once, got ref_idx again",
+    ),
+    ("run {cv} -i ref_idx={npy} -o {tmp}/a.npy -o {tmp}/b.npy", "output: expected each name once"),
+    ("run {cv} -i ref_idx={npy} -o {tmp}/no/a.npy", "output: expected an existing folder, got"),
+    (
+        "run {rescaling} -o scaled_coeffs={npy} -o scaled_gradient={tmp}/../{name}/i.npy",
+        "output: expected a file for each name, got",
+    ),
+    ("run {cv} -i ref_idx={damaged}", "ref_idx: expected a .npy file"),
+    ("export {zipped} {tmp}/cv.pt", "path: expected an .npz file with"),
+    ("export {setup} {tmp}/no/cv.pt", "path: expected an existing folder, got"),
+    ("export {setup} s3://b/cv.pt", "path: expected a path on this machine, got the URL"),
+    ("export {setup} {tmp}/cv.pt --gradient", "gradient: expected none for a frozen set-up"),
+    ("export {setup} {tmp}/cv.pt --dtype float32", "dtype: expected none for a frozen"),
+    ("export {setup} {tmp}/cv.pt --weigher w", "weigher: expected none for a frozen"),
+    ("export {setup} {tmp}/cv.pt --chain-rule --form gather", "form: expected none for the sparse"),
+    (
+        "export {store} {tmp}/r.pt --form gather",
+        "form: expected none for dataset statistics, got 'gather'",
+    ),
+    (
+        "export {store} {tmp}/r.pt --n-outputs 2",
+        "n_outputs: expected none for dataset statistics, got 2",
+    ),
+    ("export {store} {tmp}/r.pt --chain-rule", "chain_rule: expected none for dataset statistics"),
+    ("export {store} {tmp}/r.pt --dtype half", "dtype: expected float32 or float64, got 'half'"),
+    ("fit {tmp}/a.zarr.zip {tmp}/s.zarr --basis {npy}", "basis: expected a JSON file such as"),
+    ("fit {tmp}/a.zarr.zip {tmp}/s.zarr --basis {tmp}/no", "basis: expected an existing file"),
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -116,12 +151,26 @@ def test_verify_fails_against_other_numbers(setup_file, smart, tmp_path):
         (("run", "{cv}", "-i", "ref_idx={npy}"), "inputs: expected output_wrt_descriptors"),
         (("run", "{cv}", "-i", "ref_idx={npy}", "--device", "tpu"), "device: expected"),
         (("run", "{cv}", "-i", "ref_idx={npy}", "-o", "y={npy}"), "output: expected NAME=FILE"),
-    ],
+    ] + [(line.split(), message) for line, message in FURTHER_ERRORS],
 )  # fmt: skip
-def test_errors_are_one_line_and_exit_with_1(setup_file, smart, tmp_path, arguments, message):
+def test_errors_are_one_line_and_exit_with_1(
+    setup_file, statistics, smart, tmp_path, arguments, message
+):
     ofcv.export(smart, tmp_path / "cv.onnx")
+    if "{rescaling}" in arguments:
+        rescaling = ofcv.DimensionWiseRescaling(*torch.ones(3, 4))
+        ofcv.export(rescaling, tmp_path / "rescaling.pt", gradient=True)
+        files = [("-i", f"{name}={{npy}}") for name in ("coeffs", "basis_function_ind", "gradient")]
+        arguments = (*arguments, *(word for pair in files for word in pair))
+    # A header that Python can't read, and a member that is packed in an unknown way.
+    damaged = bytearray((setup_file).read_bytes())
+    directory = damaged.rindex(b"PK\x01\x02descriptors.npy"[:4])
+    damaged[directory + 10] = 99
+    (tmp_path / "zipped.npz").write_bytes(damaged)
     (tmp_path / "broken.onnx").write_bytes((tmp_path / "cv.onnx").read_bytes()[:100])
     np.save(tmp_path / "i.npy", np.array([0]))
+    header = (tmp_path / "i.npy").read_bytes()
+    (tmp_path / "damaged.npy").write_bytes(header[:10] + header[10:].replace(b"}", b"(", 1))
     before = sorted(entry.name for entry in tmp_path.iterdir())
     places = {
         "setup": setup_file,
@@ -129,11 +178,73 @@ def test_errors_are_one_line_and_exit_with_1(setup_file, smart, tmp_path, argume
         "cv": tmp_path / "cv.onnx",
         "broken": tmp_path / "broken.onnx",
         "npy": tmp_path / "i.npy",
+        "name": tmp_path.name,
+        "damaged": tmp_path / "damaged.npy",
+        "zipped": tmp_path / "zipped.npz",
+        "store": statistics,
+        "rescaling": tmp_path / "rescaling.pt",
     }
     result = call(*(argument.format(**places) for argument in arguments), code=1)
     assert message in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert sorted(entry.name for entry in tmp_path.iterdir()) == before
+
+
+def test_statistics_keep_their_precision(statistics, tmp_path):
+    for options, dtype in (((), "float64"), (("--dtype", "float32"), "float32")):
+        call("export", statistics, tmp_path / "r.onnx", *options)
+        assert ofcv.read_metadata(tmp_path / "r.onnx").inputs[0].dtype == dtype
+        assert "passed" in call(
+            "verify", tmp_path / "r.onnx", "--reference", statistics
+        ).output  # fmt: skip
+
+
+def test_files_may_have_any_name(smart, tmp_path):
+    folder = tmp_path / "T=300 K"
+    folder.mkdir()
+    ofcv.export(smart, tmp_path / "cv.pt")
+    np.save(folder / "x.npy", np.ones((1, 10), np.float32))
+    np.save(folder / "i.npy", np.array([0]))
+    arguments = ["-i", f"output_wrt_descriptors={folder}/x.npy", "-i", f"ref_idx={folder}/i.npy"]
+    call("run", tmp_path / "cv.pt", *arguments, "-o", f"{folder}/[a].npy")
+    assert "[b].npy" in call(
+        "run", tmp_path / "cv.pt", *arguments, "-o", f"output_wrt_positions={folder}/[b].npy"
+    ).output  # fmt: skip
+    assert (np.load(folder / "[a].npy") == np.load(folder / "[b].npy")).all()
+
+
+@pytest.mark.parametrize("columns", [20, 60, 200])
+def test_no_terminal_cuts_names_and_verdicts(smart, tmp_path, columns):
+    ofcv.export(smart, tmp_path / "cv.pt")
+    environment = os.environ | {"COLUMNS": str(columns), "PYTHONIOENCODING": "ascii"}
+    code = (
+        "import rich.console, ofcv_export.cli as cli\n"
+        f"cli.console = rich.console.Console(width={columns})\n"
+        "cli.app()"
+    )
+    for command in ("verify", "inspect"):
+        result = subprocess.run(
+            [sys.executable, "-c", code, command, tmp_path / "cv.pt"],
+            capture_output=True, text=True, env=environment, check=True,
+        )  # fmt: skip
+        assert "output_wrt_positions" in result.stdout
+        assert ("passed" if command == "verify" else "float32") in result.stdout
+
+
+def test_an_ascii_terminal_gets_codes(smart, tmp_path):
+    (tmp_path / "é").mkdir()
+    ofcv.export(smart, tmp_path / "é" / "Δφ.pt")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    for arguments, code in (
+        (("inspect", tmp_path / "é" / "Δφ.pt"), 0),
+        (("inspect", tmp_path / "é" / "absent.pt"), 1),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-m", "ofcv_export", *arguments],
+            capture_output=True, text=True, env=environment, check=False,
+        )  # fmt: skip
+        assert result.returncode == code, result.stderr
+        assert r"\u0394\u03c6.pt" in result.stdout if code == 0 else r"\xe9" in result.stderr
 
 
 def test_runs_as_a_module():

@@ -20,7 +20,7 @@ from ofcv_export.artifacts.verification import (
     compare,
     record_probe,
 )
-from ofcv_export.base.files import atomic_path
+from ofcv_export.base.files import atomic_path, require_folder_of
 from ofcv_export.base.validation import require_distinct, require_finite, require_positive
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
@@ -110,6 +110,7 @@ def export(
         If the file does not give the module's numbers.
     """
     file_format = format_of(path)
+    require_folder_of("path", path)
     if not isinstance(module, Exportable):
         raise TypeError(
             f"module: expected one with an export_graph method, got {type(module).__name__}"

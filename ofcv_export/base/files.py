@@ -131,7 +131,11 @@ def read_npz(
     try:
         with np.load(path, allow_pickle=False) as archive:
             extra = {key: archive.get(key, value) for key, value in (defaults or {}).items()}
-            return {key: archive[key] for key in keys} | extra
+            arrays = {key: archive[key] for key in keys} | extra
+        # Of what is no array numpy gives the bytes.
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("expected arrays, got bytes")
+        return arrays
     # A damaged file fails in zipfile, zlib, the header's parser or pickle, each with its own type.
     except Exception as error:
         raise ValueError(

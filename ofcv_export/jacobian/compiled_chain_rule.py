@@ -50,10 +50,27 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         "fastmath": {"reassoc", "contract", "nsz"},
     }
     try:
-        return numba.njit(cache=True, **options)(function)
+        return _with_any_cache(numba.njit(cache=True, **options)(function))
     except RuntimeError:
         # No folder to write to, neither beside this file nor in the user's cache.
         return numba.njit(**options)(function)
+
+
+def _with_any_cache(compiled: Any) -> Any:
+    """Let a function be compiled anew where numba's cache of it is damaged."""
+    cache = compiled._cache
+    load = cache.load_overload
+
+    def load_or_compile(*signature: Any) -> Any:
+        try:
+            return load(*signature)
+        # Damaged bytes lead pickle and numba to errors of any type.
+        except Exception:
+            cache.flush()
+            return None
+
+    cache.load_overload = load_or_compile
+    return compiled
 
 
 @intrinsic  # type: ignore[untyped-decorator]

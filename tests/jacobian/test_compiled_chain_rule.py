@@ -425,3 +425,33 @@ def test_mlcolvars_loss_and_a_step_of_training_agree():
     assert results[0][1].abs().max() > 0
     for torchs, numbas in zip(*results, strict=True):
         torch.testing.assert_close(numbas, torchs, rtol=1e-10, atol=1e-12)
+
+
+def test_a_damaged_cache_is_compiled_anew(tmp_path):
+    code = (
+        "import torch, ofcv_export as ofcv\n"
+        "from tests.builders.systems import all_pairs\n"
+        "smart = ofcv.SmartDerivatives(kernel='numba')\n"
+        "positions = torch.arange(30.0).reshape(2, 5, 3).sin()\n"
+        "smart.setup({'data': positions}, all_pairs(5), n_atoms=5)\n"
+        "print(smart(torch.ones(1, 10), torch.tensor([1])).tolist())\n"
+    )
+
+    def run() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        ).stdout
+
+    expected = run()
+    for damage in ({".nbi": b"damaged", ".nbc": b""}, {".nbc": b"damaged"}):
+        for file in tmp_path.rglob("*.nb*"):
+            if file.suffix in damage:
+                file.write_bytes(damage[file.suffix])
+        assert run() == expected
+    sizes = {file: file.stat().st_size for file in tmp_path.rglob("*.nb*")}
+    assert sizes
+    assert min(sizes.values()) > 10
