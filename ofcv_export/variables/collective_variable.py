@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ofcv_export.base.validation import dtype_name, first_line, require_shape, require_tensor
 from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.graph.evaluation import evaluation_copy
 from ofcv_export.graph.export_graph import Normalisation
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec
@@ -30,7 +31,8 @@ class CollectiveVariable(Variable):
         descriptors (batch, n_descriptors).
     network : torch.nn.Module
         Maps descriptors to values (batch, n_outputs), every frame on its own; any module whose
-        operations torch.export can see. Its dtype is that of the collective variable.
+        operations torch.export can see, also a scripted, traced, exported or compiled one. Its
+        dtype is that of the collective variable, which holds a copy of it in evaluation mode.
     atoms : sequence of int, optional
         Zero-based indices of the descriptors' atoms in the engine's numbering; by default
         0, 1, ... n_atoms - 1.
@@ -42,7 +44,8 @@ class CollectiveVariable(Variable):
     Raises
     ------
     TypeError
-        If the descriptors are not a `Descriptor`, or the network has no single floating dtype.
+        If the descriptors are not a `Descriptor`, the network is no module, or has no single
+        floating dtype.
     ValueError
         If atoms, descriptors and network do not fit together.
 
@@ -68,7 +71,7 @@ class CollectiveVariable(Variable):
         if not isinstance(descriptors, Descriptor):
             raise TypeError(f"descriptors: expected a Descriptor, got {type(descriptors).__name__}")
         self.descriptors = descriptors
-        self.network = network.eval()
+        self.network = evaluation_copy(network)
         self.length_unit = length_unit
         self.atoms = _atoms(atoms, descriptors.n_atoms)
         self.elements = _elements(elements, descriptors.n_atoms)
