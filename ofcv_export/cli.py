@@ -62,6 +62,9 @@ UnpicklingOption = Annotated[
         help="Load a checkpoint with objects in it, which can run any code: for files you trust.",
     ),
 ]
+ModelClassOption = Annotated[
+    str | None, typer.Option(help="mlcolvar's class of the model in a checkpoint, e.g. DeepTDA.")
+]
 WeigherOption = Annotated[str, typer.Option(help="Weigher of the statistics.")]
 ChainRuleOption = Annotated[
     bool, typer.Option("--chain-rule", help="Of a set-up, take the sparse chain rule alone.")
@@ -90,11 +93,13 @@ def _source(
     atoms: Sequence[int] | None,
     length_unit: str | None,
     allow_unpickling: bool,
+    model_class: str | None,
 ) -> Exportable:
     """Return the module that a file describes; of a model, with its atoms and its unit."""
     suffix = require_suffix("source", path, ".npz", ".zarr", ".ckpt")
     if suffix == ".ckpt":
-        return ofcv.from_mlcolvar(path, atoms, length_unit or "nm", allow_unpickling)
+        unit = length_unit or "nm"
+        return ofcv.from_mlcolvar(path, atoms, unit, allow_unpickling, model_class=model_class)
     if suffix == ".zarr":
         statistics = ofcv.DatasetStatistics(path)
         return ofcv.DimensionWiseRescaling.from_dataset_statistics(statistics, weigher_key=weigher)
@@ -120,11 +125,14 @@ def export(
     weigher: WeigherOption = "has_energy_label",
     frames: FramesOption = None,
     allow_unpickling: UnpicklingOption = False,
+    model_class: ModelClassOption = None,
 ) -> None:
     """Export a set-up, dataset statistics or a model; the file is verified before it is kept."""
     with _one_line_errors():
         indices = None if atoms is None else _atoms(atoms)
-        module = _source(source, weigher, chain_rule, indices, length_unit, allow_unpickling)
+        module = _source(
+            source, weigher, chain_rule, indices, length_unit, allow_unpickling, model_class
+        )
         options: dict[str, Any] = {}
         if isinstance(module, ofcv.DimensionWiseRescaling):
             options["gradient"] = gradient
@@ -157,6 +165,7 @@ def verify(
     weigher: WeigherOption = "has_energy_label",
     frames: FramesOption = None,
     allow_unpickling: UnpicklingOption = False,
+    model_class: ModelClassOption = None,
 ) -> None:
     """Replay an artifact in its own runtime and compare it with float64."""
     with _one_line_errors():
@@ -164,7 +173,13 @@ def verify(
         if reference is not None:
             known = ofcv.read_metadata(path)
             module = _source(
-                reference, weigher, chain_rule, known.atoms, known.length_unit, allow_unpickling
+                reference,
+                weigher,
+                chain_rule,
+                known.atoms,
+                known.length_unit,
+                allow_unpickling,
+                model_class,
             )
         report = ofcv.verify(path, reference=module, frames=frames)
     _print_report(report)
