@@ -72,6 +72,9 @@ UnpicklingOption = Annotated[
         help="Load a checkpoint with objects in it, which can run any code: for files you trust.",
     ),
 ]
+ModelClassOption = Annotated[
+    str | None, typer.Option(help="mlcolvar's class of the model in a checkpoint, e.g. DeepTDA.")
+]
 WeigherOption = Annotated[
     str | None, typer.Option(help="Weigher of the statistics; has_energy_label by default.")
 ]
@@ -107,21 +110,23 @@ def _source(
     atoms: Sequence[int] | None,
     length_unit: str | None,
     allow_unpickling: bool,
+    model_class: str | None,
 ) -> Exportable:
     """Return the module that a file describes; of a model, with its atoms and its unit."""
     suffix = require_suffix("source", path, ".npz", ".zarr", ".ckpt")
     if suffix == ".ckpt":
         _require_unused("a checkpoint", weigher=weigher, chain_rule=chain_rule or None)
-        return ofcv.from_mlcolvar(Path(path), atoms, length_unit or "nm", allow_unpickling)
-    if suffix == ".zarr":
-        unpickling = allow_unpickling or None
-        _require_unused(
-            "dataset statistics", chain_rule=chain_rule or None, allow_unpickling=unpickling
+        unit = length_unit or "nm"
+        return ofcv.from_mlcolvar(
+            Path(path), atoms, unit, allow_unpickling, model_class=model_class
         )
+    checkpoint = {"allow_unpickling": allow_unpickling or None, "model_class": model_class}
+    if suffix == ".zarr":
+        _require_unused("dataset statistics", chain_rule=chain_rule or None, **checkpoint)
         return ofcv.DimensionWiseRescaling.from_dataset_statistics(
             ofcv.DatasetStatistics(path), weigher_key=weigher or "has_energy_label"
         )
-    _require_unused("a frozen set-up", weigher=weigher, allow_unpickling=allow_unpickling or None)
+    _require_unused("a frozen set-up", weigher=weigher, **checkpoint)
     smart = ofcv.SmartDerivatives.load(path)
     return smart.sparse_chain_rule() if chain_rule else smart
 
@@ -156,12 +161,15 @@ def export(
     weigher: WeigherOption = None,
     frames: FramesOption = None,
     allow_unpickling: UnpicklingOption = False,
+    model_class: ModelClassOption = None,
 ) -> None:
     """Export a set-up, dataset statistics or a model; the file is verified before it is kept."""
     with _one_line_errors():
         require_folder_of("path", path)
         indices = None if atoms is None else _atoms(atoms)
-        module = _source(source, weigher, chain_rule, indices, length_unit, allow_unpickling)
+        module = _source(
+            source, weigher, chain_rule, indices, length_unit, allow_unpickling, model_class
+        )
         options: dict[str, Any] = {}
         if isinstance(module, ofcv.DimensionWiseRescaling):
             _require_unused("dataset statistics", form=form, n_outputs=n_outputs)
@@ -207,6 +215,7 @@ def verify(
     weigher: WeigherOption = None,
     frames: FramesOption = None,
     allow_unpickling: UnpicklingOption = False,
+    model_class: ModelClassOption = None,
 ) -> None:
     """Replay an artifact in its own runtime and compare it with float64."""
     with _one_line_errors():
@@ -214,7 +223,13 @@ def verify(
         if reference is not None:
             known = ofcv.read_metadata(path)
             module = _source(
-                reference, weigher, chain_rule, known.atoms, known.length_unit, allow_unpickling
+                reference,
+                weigher,
+                chain_rule,
+                known.atoms,
+                known.length_unit,
+                allow_unpickling,
+                model_class,
             )
             if isinstance(module, ofcv.DimensionWiseRescaling):
                 module = _cast(module, known.inputs[0].dtype)

@@ -367,7 +367,10 @@ class _Rounding:
         self.replays = replays
         self.single: torch.nn.Module | None = None
         if self.graph.kind in WITH_NETWORK:
-            self.single = copy.deepcopy(self.graph.exact).cpu().float()
+            self.single = copy.deepcopy(self.graph.exact).cpu()
+            # What a float32 module keeps in float64, such as a superposition, its file does too.
+            if self.graph.outputs[0].dtype != "float32":
+                self.single = self.single.float()
         self.worst = 0.0
 
     def add(self, replay: Replay, expected: tuple[Tensor, ...], slope: Tensor | None) -> None:

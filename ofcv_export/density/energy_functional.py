@@ -39,6 +39,7 @@ from ofcv_export.density.judges import FunctionalEnergies
 from ofcv_export.density.rescaling import DimensionWiseRescaling
 from ofcv_export.graph.derivatives import EnergyAndGradient, energy_and_gradient
 from ofcv_export.graph.details import EnergyFunctionalDetails
+from ofcv_export.graph.evaluation import evaluation_copy
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.graph.tracing import traced
@@ -83,7 +84,7 @@ class EnergyFunctional(EnergyCore):
     Parameters
     ----------
     network : torch.nn.Module
-        See `EnergyNetwork`.
+        See `EnergyNetwork`; the functional holds a copy of it in evaluation mode.
     rescaling : DimensionWiseRescaling
         From coefficients to the network's scale.
     atomic_reference : AtomicReference, optional
@@ -124,8 +125,8 @@ class EnergyFunctional(EnergyCore):
             raise TypeError(
                 f"rescaling: expected a DimensionWiseRescaling, got {type(rescaling).__name__}"
             )
-        super().__init__(network.eval(), rescaling, atomic_reference)
-        for tensor in [*network.parameters(), *network.buffers()]:
+        super().__init__(evaluation_copy(network), rescaling, atomic_reference)
+        for tensor in [*self.network.parameters(), *self.network.buffers()]:
             if tensor.is_floating_point():
                 require_dtype("network", tensor, self.dtype)
         if atomic_reference is not None:

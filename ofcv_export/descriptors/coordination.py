@@ -43,6 +43,7 @@ class CoordinationNumbers(Descriptor):
     group_a: Tensor
     group_b: Tensor
     different: Tensor
+    stand_in: Tensor
     largest_distance: Tensor
 
     def __init__(
@@ -67,6 +68,11 @@ class CoordinationNumbers(Descriptor):
         self.register_buffer("group_b", group_b, persistent=False)
         self.register_buffer("different", different, persistent=False)
         self.overlap = not bool(different.all())
+        # In the place of an atom's distance from itself, that from its first neighbour is looked
+        # at and counts nothing: s(r) may be infinite at 0.
+        neighbour = different.int().argmax(dim=1, keepdim=True)
+        stand_in = torch.where(different, torch.arange(len(group_b)), neighbour)
+        self.register_buffer("stand_in", stand_in, persistent=False)
         self.switching_function = switching_module(switching_function)
         self.cutoff = cutoff
         largest = torch.tensor(0.0 if cutoff is None else cutoff, dtype=torch.float64)
@@ -80,11 +86,13 @@ class CoordinationNumbers(Descriptor):
         return self.box.displacement(a, b, box)
 
     def _contributions(self, distances: Tensor) -> Tensor:
+        if self.overlap:
+            distances = distances.gather(2, self.stand_in.expand(distances.shape))
         s = self.switching_function(distances)
         if self.cutoff is not None:
             s = s * (distances <= self.largest_distance.to(distances))
         if self.overlap:
-            s = s * self.different
+            s = s.masked_fill(~self.different, 0.0)
         return s
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:

@@ -23,7 +23,8 @@ class OptimalRotation(nn.Module):
 
     The derivatives of R are exact, to the second order too. Where the best rotation is not unique,
     because the two largest eigenvalues coincide (collinear points, or points whose mirror image
-    fits equally well), R is the identity with derivatives 0.
+    fits equally well), R is one of the best with derivatives 0. The minimum is then right, and so
+    is its derivative: at a minimum over rotations that of R has no part in it.
     """
 
     quadratic_form: Tensor
@@ -52,54 +53,72 @@ class OptimalRotation(nn.Module):
         squared = torch.matmul(key, key)
 
         # Characteristic polynomial z^4 + c2 z^2 + c1 z + c0 from the traces of powers of N.
-        p2 = torch.diagonal(squared, dim1=1, dim2=2).sum(1)
+        p2 = (key * key).sum((1, 2))
         p4 = (squared * squared).sum((1, 2))
         c2 = -0.5 * p2
         c1 = -(squared * key).sum((1, 2)) / 3.0
         c0 = 0.125 * p2 * p2 - 0.25 * p4
-        root = _largest_eigenvalue(key.detach(), p2.detach(), self.n_rounds)
+        power = _high_power(key.detach(), p2.detach(), self.n_rounds)
+        root = (key.detach() * power).sum((1, 2))
+        # Before Newton's method, whose steps lead anywhere from a double root.
+        flat = _slope(root, c2.detach(), c1.detach())
+        degenerate = flat <= self.degenerate * p2.detach() * torch.sqrt(p2.detach())
         # Two steps of Newton's method that are differentiated: the derivatives of an implicit
         # function of the coefficients, exact to the third order.
-        root = _newton(_newton(root, c2, c1, c0), c2, c1, c0)
+        root = _newton(root, c2, c1, c0, degenerate)
+        root = _newton(root, c2, c1, c0, degenerate)
 
         # Product of N - z over the three other roots z: slope * (q q^T), q the unit quaternion.
-        slope = (4.0 * root * root + 2.0 * c2) * root + c1
-        degenerate = slope <= self.degenerate * p2 * torch.sqrt(p2.detach())
+        slope = _slope(root, c2, c1)
         z = root.reshape(-1, 1, 1)
         one = torch.eye(4, dtype=key.dtype, device=key.device)
         product = torch.matmul(squared + z * key + (z * z + c2.reshape(-1, 1, 1)) * one, key)
         product = product + ((root * root + c2) * root + c1).reshape(-1, 1, 1) * one
         quaternions = product / slope.masked_fill(degenerate, 1.0).reshape(-1, 1, 1)
+        quaternions = torch.where(degenerate.reshape(-1, 1, 1), _eigenvector(power), quaternions)
         rotations = torch.matmul(quaternions.reshape(-1, 16), form.t()).reshape(-1, 3, 3)
-        identity = torch.eye(3, dtype=key.dtype, device=key.device)
-        rotations = torch.where(degenerate.reshape(-1, 1, 1), identity, rotations)
         return rotations.to(correlation.dtype)
 
 
-def _largest_eigenvalue(key: Tensor, p2: Tensor, n_rounds: int) -> Tensor:
-    """Return the largest eigenvalue of traceless N by the power method with repeated squaring.
+def _high_power(key: Tensor, p2: Tensor, n_rounds: int) -> Tensor:
+    """Return a high power of N by repeated squaring, divided by its trace.
 
-    The shift is the largest number that an eigenvalue can be for the given sum of squares p2, so
-    all eigenvalues of N + shift are positive.
+    It is the projector on the eigenspace of the largest eigenvalue, divided by its dimension. The
+    shift is the largest number that an eigenvalue can be for the given sum of squares p2, so all
+    eigenvalues of N + shift are positive. Where N is 0 it is a quarter of the identity.
     """
     identity = torch.eye(4, dtype=key.dtype, device=key.device)
-    shift = torch.sqrt(0.75 * p2).reshape(-1, 1, 1)
+    shift = torch.sqrt(0.75 * p2)
+    shift = shift.masked_fill(shift == 0, 1.0).reshape(-1, 1, 1)
     power = key + shift * identity
     for _ in range(n_rounds):
-        trace = torch.diagonal(power, dim1=1, dim2=2).sum(1).reshape(-1, 1, 1)
-        power = power / trace.masked_fill(trace <= 0, 1.0)
+        power = power / _trace(power)
         for _ in range(3):
             power = torch.matmul(power, power)
-    trace = torch.diagonal(power, dim1=1, dim2=2).sum(1)
-    return (key * power).sum((1, 2)) / trace.masked_fill(trace <= 0, 1.0)
+    return power / _trace(power)
 
 
-def _newton(root: Tensor, c2: Tensor, c1: Tensor, c0: Tensor) -> Tensor:
-    """Return the root of the quartic after a step of Newton's method."""
+def _trace(matrix: Tensor) -> Tensor:
+    return torch.diagonal(matrix, dim1=1, dim2=2).sum(1).reshape(-1, 1, 1)
+
+
+def _eigenvector(projector: Tensor) -> Tensor:
+    """Return q q^T for a unit vector q of the space on which a matrix projects."""
+    largest = torch.argmax(torch.diagonal(projector, dim1=1, dim2=2), dim=1)
+    q = projector.gather(2, largest.reshape(-1, 1, 1).expand(-1, 4, 1))
+    return torch.matmul(q, q.transpose(1, 2)) / (q * q).sum((1, 2)).reshape(-1, 1, 1)
+
+
+def _slope(root: Tensor, c2: Tensor, c1: Tensor) -> Tensor:
+    """Return the derivative of the quartic."""
+    return (4.0 * root * root + 2.0 * c2) * root + c1
+
+
+def _newton(root: Tensor, c2: Tensor, c1: Tensor, c0: Tensor, fixed: Tensor) -> Tensor:
+    """Return the root of the quartic after a step of Newton's method, where it is not fixed."""
     value = ((root * root + c2) * root + c1) * root + c0
-    slope = (4.0 * root * root + 2.0 * c2) * root + c1
-    zero = slope <= 0
-    return root - (value / slope.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
+    slope = _slope(root, c2, c1)
+    return root - (value / slope.masked_fill(fixed, 1.0)).masked_fill(fixed, 0.0)
 
 
 def _rotation(q: Tensor) -> Tensor:

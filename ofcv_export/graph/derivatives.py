@@ -1,8 +1,9 @@
 """Values and derivatives of a function, of positions or of coefficients.
 
 Twice: by autograd, and as functions whose reverse pass is traced together with the forward pass, so
-that nothing differentiates at run time (``torch.func.vjp`` under ``make_fx`` leaves plain aten
-operations).
+that nothing differentiates at run time (autograd under ``make_fx`` leaves plain aten operations;
+``torch.func`` would too, but turns free sizes into numbers where a layer is applied to a tensor of
+more than two dimensions).
 """
 
 from __future__ import annotations
@@ -118,13 +119,22 @@ def values_and_derivatives(
 
     def by_reverse_mode(positions: Tensor, *others: Tensor) -> Outputs:
         box, parameters = _split(others, periodic)
-        leaves = (positions, *(entry.expand(positions.shape[0], 3, 3) for entry in box))
-        values, pullback = torch.func.vjp(  # type: ignore[misc]
-            lambda *leaves: _apply(function, leaves, parameters), *leaves
-        )
-        gradients = [pullback(seeds[k].expand_as(values)) for k in range(n_outputs)]
+        boxes = [entry.expand(positions.shape[0], 3, 3) for entry in box]
+        leaves = [leaf.detach().requires_grad_() for leaf in (positions, *boxes)]
+        with torch.enable_grad():
+            values = _apply(function, leaves, parameters)
+            gradients = [
+                torch.autograd.grad(
+                    values,
+                    leaves,
+                    seeds[k].expand_as(values),
+                    retain_graph=True,
+                    materialize_grads=True,
+                )
+                for k in range(n_outputs)
+            ]
         stacked = [torch.stack(entries, dim=1) for entries in zip(*gradients, strict=True)]
-        return (values, *stacked)
+        return (values.detach(), *stacked)
 
     return by_reverse_mode
 
@@ -139,11 +149,13 @@ def energy_and_gradient(function: Callable[..., Tensor]) -> Callable[..., Output
     """
 
     def with_gradient(coeffs: Tensor, *indices: Tensor) -> Outputs:
-        energy, pullback = torch.func.vjp(  # type: ignore[misc]
-            lambda coeffs: function(coeffs, *indices), coeffs
-        )
-        (gradient,) = pullback(torch.ones_like(energy))
-        return energy, gradient
+        leaf = coeffs.detach().requires_grad_()
+        with torch.enable_grad():
+            energy = function(leaf, *indices)
+            (gradient,) = torch.autograd.grad(
+                energy, leaf, torch.ones_like(energy), materialize_grads=True
+            )
+        return energy.detach(), gradient
 
     return with_gradient
 

@@ -10,6 +10,7 @@ from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ofcv_export.base.validation import first_line
+from ofcv_export.graph.attention import plain_attention
 from ofcv_export.graph.folding import fold_constants
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec, symbols
@@ -71,7 +72,8 @@ def traced(
         _allow_non_fake_inputs=True,
     )
     try:
-        graph_module: fx.GraphModule = trace(*examples)
+        with plain_attention():
+            graph_module: fx.GraphModule = trace(*examples)
     except Exception as error:
         raise ValueError(
             f"{what}: expected operations that torch.export can see, got {type(error).__name__}: "
@@ -133,7 +135,8 @@ def _fix_sizes(graph_module: fx.GraphModule, specs: Sequence[TensorSpec]) -> Non
 
 def freeze(graph_module: fx.GraphModule) -> None:
     """Turn traced parameters and constants into buffers, so that they move and cast together."""
-    for name, value in [*graph_module.named_parameters(), *vars(graph_module).items()]:
+    tensors = [*graph_module.named_parameters(), *graph_module.named_buffers()]
+    for name, value in [*tensors, *vars(graph_module).items()]:
         if isinstance(value, Tensor):
             delattr(graph_module, name)
             graph_module.register_buffer(name, value.detach().clone())

@@ -17,11 +17,16 @@ from ofcv_export.base.files import require_file
 _NOT_EVALUATED = ("loss_fn.", "auxiliary_loss_fns.", "preprocessing.")
 
 
-def load_checkpoint(path: str | PathLike[str], allow_unpickling: bool = False) -> nn.Module:
+def load_checkpoint(
+    path: str | PathLike[str],
+    allow_unpickling: bool = False,
+    model_class: Any = None,
+) -> nn.Module:
     """Return the model of a Lightning checkpoint.
 
-    The file names no class; the names of its hyper-parameters tell which of mlcolvar's it was. A
-    MultiTaskCV comes back as its main model, which gives the same values.
+    The file names no class, and a subclass that evaluates itself in its own way leaves the same
+    file as its base: the caller has to know. A MultiTaskCV is loaded as its main model, which gives
+    the same values.
 
     Parameters
     ----------
@@ -30,20 +35,22 @@ def load_checkpoint(path: str | PathLike[str], allow_unpickling: bool = False) -
     allow_unpickling : bool
         Whether to load objects other than tensors and plain data, such as a preprocessing given
         to the model's constructor. Loading them can run any code: only for files you trust.
+    model_class : type or str
+        Class of the model, or the name of one of mlcolvar's.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is not a checkpoint of a known model, or needs unpickling.
+        If the file is not a checkpoint of a known model, or needs unpickling, or no class is given.
     """
     target = require_file("model", path)
     content = _read(target, allow_unpickling)
     parameters, weights = content.get("hyper_parameters"), content.get("state_dict")
     if not (isinstance(parameters, Mapping) and isinstance(weights, Mapping)):
         raise _foreign(target, "no hyper-parameters or no weights in it")
-    model_class = _class_of(target, parameters)
+    model_class = _checked_class(target, parameters, model_class)
     with torch.random.fork_rng(devices=[]):
         try:
             model: nn.Module = model_class(**parameters)
@@ -85,6 +92,27 @@ def _unsafe_names(path: Path) -> list[str]:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # not a checkpoint at all
         return []
+
+
+def _checked_class(path: Path, parameters: Mapping[str, Any], given: Any) -> Any:
+    """Return the class that the caller names."""
+    from mlcolvar import cvs
+
+    if given is None:
+        likely = _class_of(path, parameters).__name__
+        raise ValueError(
+            "model_class: expected the class of the trained model, which no checkpoint names, "
+            f"got none; {likely} has these hyper-parameters"
+        )
+    if isinstance(given, str):
+        known = sorted({*cvs.__all__} - {"BaseCV"} | {"VariationalAutoEncoderCV"})
+        if given not in known:
+            raise ValueError(f"model_class: expected {', '.join(known)}, got {given!r}")
+        return getattr(cvs, given)
+    if not (isinstance(given, type) and issubclass(given, cvs.BaseCV)):
+        got = given.__name__ if isinstance(given, type) else repr(given)
+        raise TypeError(f"model_class: expected a class of a model of mlcolvar, got {got}")
+    return given
 
 
 def _class_of(path: Path, parameters: Mapping[str, Any]) -> Any:

@@ -31,6 +31,7 @@ def from_mlcolvar(
     *,
     descriptors: object | None = None,
     elements: Sequence[str] | None = None,
+    model_class: type | str | None = None,
 ) -> CollectiveVariable:
     """Turn a trained model of mlcolvar into a collective variable.
 
@@ -45,9 +46,10 @@ def from_mlcolvar(
     ----------
     model : torch.nn.Module or path-like
         Committor, DeepTDA, DeepTICA, DeepLDA, AutoEncoderCV, VariationalAutoEncoderCV,
-        RegressionCV, MultiTaskCV or Generator, or the path of a Lightning checkpoint of one. A
-        checkpoint does not hold a preprocessing that was set after the model was made: give
-        `descriptors`.
+        RegressionCV, MultiTaskCV or Generator, or the path of a Lightning checkpoint of one, which
+        takes `model_class` too. A checkpoint does not hold what was set after the model was made:
+        give `descriptors` for a preprocessing, and the model itself where there was a
+        postprocessing.
     atoms : sequence of int, optional
         Zero-based indices of the descriptors' atoms in the engine's numbering; by default
         0, 1, ... n_atoms - 1.
@@ -62,6 +64,9 @@ def from_mlcolvar(
         and comes before any other.
     elements : sequence of str, optional
         Chemical symbols of the atoms, in order, so that engines can check them.
+    model_class : type or str, optional
+        Class of the model in a checkpoint, or the name of one of mlcolvar's; of a MultiTaskCV, that
+        of its main model.
 
     Returns
     -------
@@ -81,7 +86,9 @@ def from_mlcolvar(
         If reading a checkpoint finds no mlcolvar.
     """
     if isinstance(model, str | PathLike):
-        model = load_checkpoint(model, allow_unpickling)
+        model = load_checkpoint(model, allow_unpickling, model_class)
+    elif model_class is not None:
+        raise ValueError("model_class: expected none for a model, which knows its class, got one")
     parts = _evaluated_parts(model)
     known, before = _split(model.preprocessing)
     if descriptors is not None:

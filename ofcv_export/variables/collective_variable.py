@@ -16,6 +16,7 @@ from ofcv_export.base.validation import (
     require_tensor,
 )
 from ofcv_export.descriptors.descriptor import Descriptor
+from ofcv_export.graph.evaluation import evaluation_copy
 from ofcv_export.graph.export_graph import Normalisation
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import frame_specs
@@ -36,7 +37,8 @@ class CollectiveVariable(Variable):
         descriptors (batch, n_descriptors).
     network : torch.nn.Module
         Maps descriptors to values (batch, n_outputs), every frame on its own; any module whose
-        operations torch.export can see. Its dtype is that of the collective variable.
+        operations torch.export can see, also a scripted, traced, exported or compiled one. Its
+        dtype is that of the collective variable, which holds a copy of it in evaluation mode.
     atoms : sequence of int, optional
         Zero-based indices of the descriptors' atoms in the engine's numbering; by default
         0, 1, ... n_atoms - 1.
@@ -48,7 +50,8 @@ class CollectiveVariable(Variable):
     Raises
     ------
     TypeError
-        If the descriptors are not a `Descriptor`, or the network has no single floating dtype.
+        If the descriptors are not a `Descriptor`, the network is no module, or has no single
+        floating dtype.
     ValueError
         If atoms, descriptors and network do not fit together.
 
@@ -74,7 +77,7 @@ class CollectiveVariable(Variable):
         if not isinstance(descriptors, Descriptor):
             raise TypeError(f"descriptors: expected a Descriptor, got {type(descriptors).__name__}")
         self.descriptors = descriptors
-        self.network = network.eval()
+        self.network = evaluation_copy(network)
         self.length_unit = length_unit
         n_atoms = descriptors.n_atoms
         self.atoms = require_distinct("atoms", range(n_atoms) if atoms is None else atoms, n_atoms)

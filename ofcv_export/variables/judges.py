@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.graph.attention import plain_attention
+
 
 class ValuesOf(nn.Module):
     """A network of descriptors.
@@ -125,7 +127,7 @@ class KolmogorovEnergy(ValuesOf):
 
     def forward(self, positions: Tensor, box: Tensor | None, *parameters: Tensor) -> Tensor:
         """Return the energy (batch, 1)."""
-        with torch.enable_grad():
+        with torch.enable_grad(), plain_attention():
             if not positions.requires_grad:
                 positions = positions.detach().requires_grad_()
             descriptors = self.descriptors(positions, box)

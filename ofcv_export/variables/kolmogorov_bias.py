@@ -16,6 +16,7 @@ from ofcv_export.base.validation import (
     require_floats,
     require_positive_number,
 )
+from ofcv_export.graph.attention import plain_attention
 from ofcv_export.graph.details import Description
 from ofcv_export.graph.scriptable import scriptable
 from ofcv_export.graph.tensor_spec import frame_specs
@@ -249,8 +250,12 @@ def _squared_slope(head: Callable[[Tensor], Tensor], descriptors: Tensor) -> Ten
 
 def _gradient(function: Callable[[Tensor], Tensor], leaf: Tensor) -> Tensor:
     """Return the gradient of one value per frame, itself differentiable and traceable."""
-    values, pullback = torch.func.vjp(function, leaf)  # type: ignore[misc]
-    (gradient,) = pullback(torch.ones_like(values))
+    with torch.enable_grad(), plain_attention():
+        leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
+        values = function(leaf)
+        (gradient,) = torch.autograd.grad(
+            values, leaf, torch.ones_like(values), create_graph=True, materialize_grads=True
+        )
     return gradient
 
 

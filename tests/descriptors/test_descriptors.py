@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofcv_export import SmartDerivatives
+from ofcv_export import CollectiveVariable, SmartDerivatives, export
 from ofcv_export.descriptors.adjacency import AdjacencyEigenvalues
 from ofcv_export.descriptors.alignment import AlignedPositions
 from ofcv_export.descriptors.angles import Angles
@@ -487,3 +487,71 @@ def test_bad_arguments_are_refused_in_one_line(make, error, message):
 
 def test_all_pairs_are_in_mlcolvars_order():
     assert all_pairs(3).tolist() == [[0, 1], [0, 2], [1, 2]]
+
+
+BENT = torch.tensor([[-0.116, 0, 0], [0, 0.02, 0], [0.116, 0, 0]], dtype=F64)
+LINE = torch.tensor([-0.116, 0.0, 0.116], dtype=F64)
+AXES = torch.eye(3, dtype=F64)
+
+
+def kabsch(x, y):
+    """Return the least root-mean-square deviation from the singular values of the correlation."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    u, sizes, v = torch.linalg.svd(y.T @ x)
+    handedness = torch.sign(torch.linalg.det(u) * torch.linalg.det(v))
+    most = sizes[0] + sizes[1] + handedness * sizes[2]
+    return ((x.square().sum() + y.square().sum() - 2 * most) / len(x)).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("reference", "positions"),
+    [
+        *((BENT, LINE[:, None] * axis) for axis in AXES),
+        (BENT, LINE[:, None] * torch.nn.functional.normalize(AXES.sum(0), dim=0)),
+        (BENT, torch.zeros(3, 3, dtype=F64)),
+        (REFERENCE - REFERENCE.mean(0), -(REFERENCE - REFERENCE.mean(0))),
+        # Its mirror image fits a square pyramid turned by any angle equally well.
+        (torch.cat([AXES[:2], -AXES[:2], 0.5 * AXES[2:]]),
+         torch.cat([AXES[:2], -AXES[:2], -0.5 * AXES[2:]])),
+    ],
+)  # fmt: skip
+def test_rmsd_is_the_minimum_without_a_torque_where_several_rotations_are_best(
+    reference, positions
+):
+    x = (positions + 0.3).requires_grad_()
+    value = RMSD(reference, len(reference))(x[None])[0, 0]
+    (gradient,) = torch.autograd.grad(value, x)
+    assert value.item() == pytest.approx(kabsch(positions, reference).item(), rel=1e-7)
+    torque = torch.linalg.cross(positions - positions.mean(0), gradient).sum(0)
+    torch.testing.assert_close(torque, torch.zeros(3, dtype=F64), rtol=0, atol=1e-7)
+    torch.testing.assert_close(gradient.sum(0), torch.zeros(3, dtype=F64), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("cutoff", [None, 1.5])
+def test_an_atom_of_both_groups_has_no_distance_from_itself(cutoff):
+    group = torch.arange(4)
+    coordination = CoordinationNumbers(group, group, 4, lambda r: 1 / r, cutoff=cutoff)
+    x = torch.randn(2, 4, 3, dtype=F64, requires_grad=True)
+    values = coordination(x)
+    expected = torch.zeros(2, 4, dtype=F64)
+    for a, b in itertools.permutations(range(4), 2):
+        r = (x[:, a] - x[:, b]).norm(dim=1)
+        expected[:, a] = expected[:, a] + torch.where(r <= (cutoff or r.max()), 1 / r, 0)
+    torch.testing.assert_close(values, expected)
+    (found,), (judge,) = (torch.autograd.grad(v.sum(), x) for v in (values, expected))
+    torch.testing.assert_close(found, judge)
+    blocks = coordination.jacobian(x.detach())[1]
+    dense = torch.zeros(2, 4, 4, 3, dtype=F64)
+    pattern = coordination.pattern()
+    dense[:, pattern.descriptor_index, pattern.atom_index] = blocks
+    torch.testing.assert_close(dense, dense_jacobian(coordination, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("make", [RMSD, AlignedPositions])
+def test_superpositions_run_in_onnx(tmp_path, make, dtype):
+    descriptor = make(REFERENCE, 4)
+    cv = CollectiveVariable(descriptor, torch.nn.Linear(descriptor.n_descriptors, 1).to(dtype))
+    report = export(cv, tmp_path / "cv.onnx")
+    assert report.passed
+    assert report.tolerance < 1e-4

@@ -281,7 +281,11 @@ def test_checkpoint_gives_the_values_of_its_model(make, tmp_path):
     model.postprocessing = None
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     state = torch.get_rng_state()
-    cv = ofcv.from_mlcolvar(tmp_path / "model.ckpt", descriptors=model.preprocessing)
+    cv = ofcv.from_mlcolvar(
+        tmp_path / "model.ckpt",
+        descriptors=model.preprocessing,
+        model_class=cvs.AutoEncoderCV if make.__name__ == "multi_task" else type(model),
+    )
     assert torch.equal(torch.get_rng_state(), state)
     positions = frames(5, N_ATOMS, torch.float32)
     assert torch.equal(cv(positions), ofcv.from_mlcolvar(model)(positions))
@@ -291,7 +295,9 @@ def test_checkpoint_keeps_its_dtype(tmp_path):
     _, trainer = deep_tda()
     trainer.strategy.model.double()
     trainer.save_checkpoint(tmp_path / "model.ckpt")
-    cv = ofcv.from_mlcolvar(str(tmp_path / "model.ckpt"), descriptors=mixed())
+    cv = ofcv.from_mlcolvar(
+        str(tmp_path / "model.ckpt"), descriptors=mixed(), model_class="DeepTDA"
+    )
     assert cv.dtype == torch.float64
 
 
@@ -311,7 +317,7 @@ def test_checkpoint_that_needs_unpickling_is_refused_unless_allowed(checkpoint_o
     )
     with pytest.raises(ValueError, match=pattern):
         ofcv.from_mlcolvar(path)
-    cv = ofcv.from_mlcolvar(path, allow_unpickling=True)
+    cv = ofcv.from_mlcolvar(path, allow_unpickling=True, model_class=cvs.AutoEncoderCV)
     positions = frames(5, N_ATOMS, torch.float32)
     torch.testing.assert_close(cv(positions), model.eval()(positions))
 
@@ -336,6 +342,25 @@ def test_refused_checkpoint_runs_none_of_its_code(tmp_path):
     with pytest.raises(ValueError, match=r"^model: expected a Lightning checkpoint"):
         ofcv.from_mlcolvar(tmp_path / "evil.pkl")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_does_not_tell_whose_evaluation_it_was(tmp_path):
+    for model in (WithItsOwnForward([4, 8, 1]), cvs.RegressionCV([4, 8, 1])):
+        path = tmp_path / "model.ckpt"
+        fit(model, {"data": torch.rand(20, 4), "target": torch.rand(20, 1)}).save_checkpoint(path)
+        given = {"descriptors": PairDistances(torch.tensor([[0, 1]] * 4), 2)}
+        with pytest.raises(ValueError, match="^model_class: expected .* RegressionCV has these"):
+            ofcv.from_mlcolvar(path, **given)
+        if type(model) is cvs.RegressionCV:
+            assert ofcv.from_mlcolvar(path, **given, model_class=type(model)).n_outputs == 1
+        else:
+            with pytest.raises(ValueError, match="^model: expected the evaluation of one of"):
+                ofcv.from_mlcolvar(path, **given, model_class=type(model))
+    for wrong, error in ((nn.Linear, TypeError), ("Linear", ValueError), (3, TypeError)):
+        with pytest.raises(error, match="^model_class: expected"):
+            ofcv.from_mlcolvar(path, **given, model_class=wrong)
+    with pytest.raises(ValueError, match="^model_class: expected none for a model"):
+        ofcv.from_mlcolvar(model, **given, model_class=type(model))
 
 
 class WithItsOwnForward(cvs.RegressionCV):
@@ -374,7 +399,8 @@ def bad_input(case, tmp_path):
         "surplus": lambda: with_postprocessing(tmp_path),
     }
     if case in files:
-        return (files[case](),), {}
+        given = {"other weights": cvs.RegressionCV, "surplus": cvs.AutoEncoderCV}
+        return (files[case](),), {"model_class": given.get(case)}
     if case == "own forward":
         return (WithItsOwnForward([4, 1]),), {}
     return ((nn.Linear(3, 1),) if case == "no model" else (3,) if case == "number" else (model,)), (
@@ -440,22 +466,22 @@ def test_command_line_exports_a_checkpoint_and_verifies_it_at_frames(
     positions = frames(6, N_ATOMS, torch.float32)
     np.save(tmp_path / "frames.npy", positions.numpy())
     path, given = tmp_path / "cv.pt", ["--frames", str(tmp_path / "frames.npy")]
-    allow = "--allow-unpickling"
+    allow = ["--allow-unpickling", "--model-class", "AutoEncoderCV"]
 
     def call(*arguments):
         result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(entry) for entry in arguments])
         return result.exit_code, " ".join(result.output.split())
 
-    options = ["--atoms", "3,1,4,7,5", "--length-unit", "A", allow, *given]
+    options = ["--atoms", "3,1,4,7,5", "--length-unit", "A", *allow, *given]
     assert call("export", checkpoint, path, *options)[0] == 0
     metadata = ofcv.read_metadata(path)
     assert (metadata.atoms, metadata.length_unit) == ([3, 1, 4, 7, 5], "A")
     assert_equal(ofcv.load(path)(positions), mlcolvar_float64(model, positions), torch.float32)
-    assert call("verify", path, "--reference", checkpoint, allow, *given)[0] == 0
+    assert call("verify", path, "--reference", checkpoint, *allow, *given)[0] == 0
     code, output = call("verify", path, *given)
     assert (code, output) == (1, "error frames: expected a reference to compare with, got none")
     np.save(tmp_path / "frames.npy", positions[:, :4].numpy())
-    code, output = call("verify", path, "--reference", checkpoint, allow, *given)
+    code, output = call("verify", path, "--reference", checkpoint, *allow, *given)
     assert code == 1
     assert "frames: expected shape (n_frames, 5, 3), got (6, 4, 3)" in output
 

@@ -282,3 +282,108 @@ def test_boundaries_are_open_unless_a_box_is_given():
     torch.testing.assert_close(
         made(positions), plain_distances(positions, torch.tensor([[0, 4], [3, 1]]))
     )
+
+
+class Pooled(nn.Module):
+    """A layer applied to every descriptor, (batch, pairs, channels), and a mean over them."""
+
+    def __init__(self, between=None):
+        super().__init__()
+        self.first, self.between, self.last = nn.Linear(1, 8), between, nn.Linear(8, 1)
+
+    def forward(self, descriptors):
+        hidden = torch.tanh(self.first(descriptors.unsqueeze(2)))
+        if isinstance(self.between, nn.MultiheadAttention):
+            hidden, _ = self.between(hidden, hidden, hidden)
+        elif self.between is not None:
+            hidden = self.between(hidden)
+        return self.last(hidden.mean(1))
+
+
+class Halved(nn.Module):
+    """A network that converts what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network(1).float()
+
+    def forward(self, descriptors):
+        return self.inner(descriptors.float()).float()
+
+
+def exported_program(module):
+    batch = {0: torch.export.Dim("batch")}
+    example = torch.randn(4, 10, dtype=torch.float64)
+    return torch.export.export(module.eval(), (example,), dynamic_shapes=(batch,))
+
+
+NETWORKS = {
+    "DeepSets": Pooled,
+    "attention": lambda: Pooled(nn.MultiheadAttention(8, 2, batch_first=True)),
+    "Transformer": lambda: Pooled(
+        nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+            2,
+            enable_nested_tensor=False,
+        )
+    ),
+    "converting": Halved,
+    "compiled": lambda: torch.compile(network(1)),
+    "compiled inside": lambda: nn.Sequential(torch.compile(network(1)), nn.Linear(1, 1).double()),
+    "exported": lambda: exported_program(network(1)),
+    "exported module": lambda: exported_program(network(1)).module(),
+    "traced": lambda: torch.jit.trace(network(1), torch.randn(3, 10, dtype=torch.float64)),
+    "scripted": lambda: torch.jit.script(network(1)),
+}
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_any_make(tmp_path, name, suffix, batch):
+    torch.manual_seed(0)
+    given = NETWORKS[name]()
+    path = tmp_path / f"cv{suffix}"
+    made = ofcv.CollectiveVariable(all_pairs(N_ATOMS), given)
+    assert ofcv.export(made, path, batch=batch).passed
+    positions = frames(1, N_ATOMS, made.dtype)
+    judge = made.network if name == "converting" else copy.deepcopy(made.network).double()
+    leaf = positions.to(made.dtype if name == "converting" else torch.float64).requires_grad_()
+    values = judge(plain_distances(leaf))
+    (derivatives,) = torch.autograd.grad(values.sum(), leaf)
+    found = ofcv.load(path)(positions)
+    tolerance = 1e-5 if made.dtype == torch.float32 else 1e-12
+    for ours, exact in zip(found, (values, derivatives), strict=True):
+        torch.testing.assert_close(
+            ours.double().reshape(exact.shape), exact.detach().double(),
+            rtol=tolerance, atol=tolerance,
+        )  # fmt: skip
+
+
+def test_the_callers_network_stays_as_it_is():
+    given = nn.Sequential(nn.Linear(10, 4), nn.Dropout(0.5), nn.Linear(4, 1)).double()
+    given.train()
+    made = ofcv.CollectiveVariable(all_pairs(N_ATOMS), given)
+    assert all(part.training for part in given.modules())
+    assert not any(part.training for part in made.network.modules())
+    with torch.no_grad():
+        given[0].weight.zero_()
+    assert made.network[0].weight.abs().max() > 0, "later training does not reach into the variable"
+
+
+@pytest.mark.parametrize(
+    ("given", "got"), [(torch.sin, "builtin_function_or_method"), (len, "builtin"), (None, "None")]
+)
+def test_a_network_that_is_no_module_is_refused(given, got):
+    with pytest.raises(TypeError, match=f"^network: expected a torch.nn.Module, got {got}"):
+        ofcv.CollectiveVariable(all_pairs(N_ATOMS), given)
+
+
+class Empty(nn.Module):
+    def forward(self, descriptors):
+        raise RuntimeError
+
+
+def test_an_error_without_a_message_is_named():
+    with pytest.raises(ValueError, match="^network: expected one that takes .* got: RuntimeError$"):
+        ofcv.CollectiveVariable(all_pairs(N_ATOMS), Empty())
