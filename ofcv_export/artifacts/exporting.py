@@ -19,6 +19,7 @@ from ofcv_export.artifacts.verification import (
     checked_frames,
     compare,
     record_probe,
+    require_exportable,
 )
 from ofcv_export.base.files import atomic_path
 from ofcv_export.base.validation import require_finite, require_positive
@@ -110,10 +111,7 @@ def export(
         If the file does not give the module's numbers.
     """
     file_format = format_of(path)
-    if not isinstance(module, Exportable):
-        raise TypeError(
-            f"module: expected one with an export_graph method, got {type(module).__name__}"
-        )
+    require_exportable("module", module)
     if contract is None:
         graph = module.export_graph(**options)
     else:

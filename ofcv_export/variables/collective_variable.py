@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.base.frame_check import require_own_frames
 from ofcv_export.base.validation import dtype_name, first_line, require_shape, require_tensor
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.graph.evaluation import evaluation_copy
@@ -131,9 +132,10 @@ class CollectiveVariable(Variable):
         ]
         if self.periodic:
             specs.append(TensorSpec("box", specs[0].dtype, (3, 3)))
+        positions, *box = probe(specs, {"batch": _TRIED_FRAMES})
         try:
             with torch.no_grad():
-                values = self(*probe(specs, {"batch": _TRIED_FRAMES}))
+                values = self(positions, *box)
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(
                 f"network: expected one that takes (batch, {self.descriptors.n_descriptors}) "
@@ -141,6 +143,7 @@ class CollectiveVariable(Variable):
             ) from error
         require_tensor("network", values)
         require_shape("network", values, (_TRIED_FRAMES, "n_outputs"))
+        require_own_frames("network", lambda frames: self(frames, *box), positions, "values")
         return int(values.shape[1])
 
 
