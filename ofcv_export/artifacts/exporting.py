@@ -19,6 +19,7 @@ from ofcv_export.artifacts.verification import (
     checked_frames,
     compare,
     record_probe,
+    require_exportable,
 )
 from ofcv_export.base.files import atomic_path, require_folder_of
 from ofcv_export.base.validation import require_distinct, require_finite, require_positive
@@ -111,10 +112,7 @@ def export(
     """
     file_format = format_of(path)
     require_folder_of("path", path)
-    if not isinstance(module, Exportable):
-        raise TypeError(
-            f"module: expected one with an export_graph method, got {type(module).__name__}"
-        )
+    require_exportable("module", module)
     if contract is None:
         graph = module.export_graph(**options)
     else:

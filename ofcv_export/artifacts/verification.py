@@ -240,13 +240,20 @@ def run_graph(module: torch.nn.Module, inputs: list[Tensor]) -> tuple[Tensor, ..
     return run(module, doubled(inputs))
 
 
+def require_exportable(name: str, module: object) -> None:
+    """Raise TypeError unless a module can be exported, with a hint for one of mlcolvar."""
+    if isinstance(module, Exportable):
+        return
+    bases = [f"{base.__module__}.{base.__qualname__}" for base in type(module).__mro__]
+    hint = "; ofcv_export.from_mlcolvar makes one of it" * ("mlcolvar.cvs.cv.BaseCV" in bases)
+    raise TypeError(
+        f"{name}: expected a module with an export_graph method, got {type(module).__name__}{hint}"
+    )
+
+
 def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
     """Return the reference's graph, with the options and fixed sizes of an artifact."""
-    if not isinstance(reference, Exportable):
-        raise TypeError(
-            "reference: expected a module with an export_graph method, "
-            f"got {type(reference).__name__}"
-        )
+    require_exportable("reference", reference)
     details, options = metadata.details, metadata.options
     graph = (
         contract_graph(details.contract, reference, **options)

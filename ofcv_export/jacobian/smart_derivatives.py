@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ofcv_export.base.files import atomic_path, read_npz, require_suffix
 from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.frame_check import require_own_frames
 from ofcv_export.base.validation import (
     require_finite,
     require_floating,
@@ -182,9 +183,9 @@ class SmartDerivatives(nn.Module):
         ------
         ValueError
             For wrong shapes, values that are not finite, atoms without a descriptor (unless
-            `force_all_atoms`), or a function that mixes frames.
+            `force_all_atoms`), or a function that mixes frames or is random.
         TypeError
-            For positions that are not float32 or float64.
+            For positions or descriptors that are not float32 or float64, or no tensors.
         """
         require_tensor("data", dataset["data"])
         self._require_device("data", dataset["data"])
@@ -192,6 +193,8 @@ class SmartDerivatives(nn.Module):
         varies = _variational(dataset, len(positions), separate_boundary_dataset)
         frames = positions[varies].to(self.setup_device)
         function = recognise(descriptor_function) or descriptor_function
+        if not isinstance(function, Descriptor):
+            require_own_frames("descriptor_function", function, frames)
         if pattern is None:
             pattern = _pattern(function, frames)
         _require_sizes(pattern, n_atoms)

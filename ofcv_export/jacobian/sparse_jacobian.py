@@ -111,14 +111,18 @@ class SparseJacobian:
         """Compare J^T v with one plain backward pass, for random v."""
         v = torch.randn(descriptors.shape, generator=self._generator, dtype=torch.float64)
         v = v.to(descriptors)
-        expected = _backward(descriptors, positions, v)
-        terms = blocks * v[:, self.pattern.descriptor_index.to(v.device)].unsqueeze(2)
+        expected = _backward(descriptors, positions, v).double()
+        terms = blocks.double() * v.double()[
+            :, self.pattern.descriptor_index.to(v.device)
+        ].unsqueeze(2)
         atoms = self.pattern.atom_index.to(v.device)
         found = torch.zeros_like(expected).index_add_(1, atoms, terms)
         size = torch.zeros_like(expected).index_add_(1, atoms, terms.abs_()).amax(dim=(1, 2))
         error = (found - expected).abs().amax(dim=(1, 2))
         scale = torch.maximum(size, expected.abs().amax(dim=(1, 2)))
-        rounding = _COMPRESSED_ROUNDING * torch.finfo(descriptors.dtype).eps
+        # A function may compute in another dtype than that of the positions.
+        eps = max(torch.finfo(tensor.dtype).eps for tensor in (descriptors, positions))
+        rounding = _COMPRESSED_ROUNDING * eps
         tolerance = _ANALYTIC_TOLERANCE if self.analytic else rounding
         failed = torch.nonzero(~(error <= tolerance * scale)).flatten()
         if len(failed) == 0:

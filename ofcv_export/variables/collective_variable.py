@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.base.frame_check import require_own_frames
 from ofcv_export.base.validation import (
     dtype_name,
     first_line,
@@ -134,9 +135,10 @@ class CollectiveVariable(Variable):
     def _count_outputs(self) -> int:
         """Return the number of values, from a call with an example."""
         specs = frame_specs(dtype_name(self.dtype), self.descriptors.n_atoms, self.periodic)
+        positions, *box = probe(specs, {"batch": _TRIED_FRAMES})
         try:
             with torch.no_grad():
-                values = self(*probe(specs, {"batch": _TRIED_FRAMES}))
+                values = self(positions, *box)
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(
                 f"network: expected one that takes (batch, {self.descriptors.n_descriptors}) "
@@ -144,6 +146,7 @@ class CollectiveVariable(Variable):
             ) from error
         require_tensor("network", values)
         require_shape("network", values, (_TRIED_FRAMES, "n_outputs"))
+        require_own_frames("network", lambda frames: self(frames, *box), positions, "values")
         return int(values.shape[1])
 
 

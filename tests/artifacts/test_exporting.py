@@ -234,10 +234,11 @@ def test_bad_targets_are_refused(tmp_path, arguments, error, message):
 
 def test_bad_options_are_refused(tmp_path):
     path = tmp_path / "a.onnx"
-    with pytest.raises(
-        TypeError, match="module: expected one with an export_graph method, got Lin"
-    ):
-        ofcv.export(torch.nn.Linear(1, 1), path)
+    for given, got in ((torch.nn.Linear(1, 1), "Linear"), (abs, "builtin_function_or_method")):
+        with pytest.raises(
+            TypeError, match=f"^module: expected a module with an export_graph method, got {got}$"
+        ):
+            ofcv.export(given, path)
     with pytest.raises(ValueError, match='form: expected "scatter" or "gather", got \'sum\''):
         ofcv.export(small_setup(), path, form="sum")
     with pytest.raises(ValueError, match="n_outputs: expected a positive integer, got 0"):

@@ -516,3 +516,8 @@ def test_a_model_is_verified_at_the_descriptors_of_its_normalisation(unit, spaci
     assert_equal(
         ofcv.load(path)(positions[:5]), mlcolvar_float64(model, positions[:5]), torch.float32
     )
+
+
+def test_export_of_a_model_tells_the_way(tmp_path):
+    with pytest.raises(TypeError, match="got RegressionCV; ofcv_export.from_mlcolvar makes one"):
+        ofcv.export(cvs.RegressionCV([4, 1]), tmp_path / "cv.pt")

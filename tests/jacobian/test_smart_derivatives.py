@@ -539,3 +539,38 @@ def test_bad_setup_files_are_refused(smart, tmp_path):
         (tmp_path / "bad.npz").write_bytes(content)
         with pytest.raises(ValueError, match="path: expected an .npz file with descriptor_index"):
             SmartDerivatives.load(tmp_path / "bad.npz")
+
+
+OWN = "descriptors that depend on nothing but their own frame, got "
+
+
+@pytest.mark.parametrize("n_frames", [1, 12])
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (lambda x: plain_distances(x).tolist(), TypeError, "a torch tensor, got list"),
+        (lambda x: plain_distances(x).detach().numpy(), TypeError, "a torch tensor, got ndarray"),
+        (lambda x: 3.0, TypeError, "a torch tensor, got float"),
+        (lambda x: plain_distances(x).sum(), ValueError, r"shape \(., n_descriptors\), got \(\)"),
+        (lambda x: plain_distances(x)[:, 0], ValueError, r"shape \(., n_descriptors\), got \(.,\)"),
+        (lambda x: plain_distances(x).half(), TypeError, "dtype float32 or float64, got float16"),
+        (lambda x: plain_distances(x) / len(x), ValueError, OWN),
+        (lambda x: plain_distances(x) * torch.arange(1.0, len(x) + 1)[:, None], ValueError, OWN),
+        (lambda x: plain_distances(x) * torch.rand(1), ValueError,
+         "the same descriptors in every call, got "),
+    ],
+)  # fmt: skip
+def test_functions_that_give_no_descriptors_of_a_frame_are_refused(
+    function, n_frames, error, message
+):
+    with pytest.raises(error, match=f"^descriptor_function: expected {message}"):
+        frozen(function, frames(n_frames, 4, torch.float32))
+
+
+def test_a_function_may_compute_in_another_dtype_than_that_of_the_positions():
+    positions = frames(9, 4, torch.float32)
+    smart, dataset = frozen(lambda x: plain_distances(x.double()), positions)
+    assert dataset["data"].dtype == smart.values.dtype == torch.float32
+    x = torch.ones(9, 6)
+    expected = dense_jacobian(plain_distances, positions.double()).sum(1)
+    torch.testing.assert_close(smart(x).double(), expected, rtol=1e-5, atol=1e-6)

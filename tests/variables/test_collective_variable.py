@@ -387,3 +387,25 @@ class Empty(nn.Module):
 def test_an_error_without_a_message_is_named():
     with pytest.raises(ValueError, match="^network: expected one that takes .* got: RuntimeError$"):
         ofcv.CollectiveVariable(all_pairs(N_ATOMS), Empty())
+
+
+class Centred(nn.Module):
+    def forward(self, descriptors):
+        return (descriptors - descriptors.mean(0))[:, :1]
+
+
+class Noisy(nn.Module):
+    def forward(self, descriptors):
+        return descriptors[:, :1] + torch.rand(1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Centred(), "values that depend on nothing but their own frame"),
+        (Noisy(), "the same values in every call"),
+    ],
+)
+def test_a_network_that_mixes_frames_or_is_random_is_refused(given, message):
+    with pytest.raises(ValueError, match=f"^network: expected {message}, got"):
+        ofcv.CollectiveVariable(all_pairs(N_ATOMS), given)
