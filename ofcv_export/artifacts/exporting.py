@@ -14,7 +14,10 @@ import numpy as np
 import torch
 
 from ofcv_export.artifacts.verification import VerificationReport, record_probe, verify_graph
+from ofcv_export.base.atoms import atom_indices
 from ofcv_export.base.files import atomic_path
+from ofcv_export.base.options import require_options
+from ofcv_export.base.units import LENGTHS, require_length_unit
 from ofcv_export.base.validation import require_finite, require_positive
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
@@ -22,6 +25,7 @@ from ofcv_export.formats.format import Format
 from ofcv_export.formats.machine import devices
 from ofcv_export.graph.export_graph import Exportable, ExportGraph
 from ofcv_export.graph.metadata import Digests, Metadata, Parity, version_of, weights_digest
+from ofcv_export.variables.variable import Variable
 
 
 class VerificationError(ValueError):
@@ -67,11 +71,12 @@ def export(
         ``colvars-torchann`` for the network of a `CollectiveVariable`. See
         `ofcv_export.contracts`.
     atoms : sequence of int, optional
-        Zero-based indices of the module's atoms in the engine's numbering.
+        Zero-based indices of the module's atoms in the engine's numbering, in place of those that a
+        `CollectiveVariable` or a bias has.
     length_unit : str, optional
-        Unit of lengths, e.g. ``nm``.
+        Unit of lengths, e.g. ``nm``, of a module that knows none.
     output_units : mapping, optional
-        Unit of each output by its name.
+        Unit of each output by its name, for those that the module does not know.
     **options
         Options of the module's ``export_graph``: ``n_outputs`` and ``form`` for the chain rule,
         ``gradient`` for the rescaling; with a contract those of the contract.
@@ -85,7 +90,10 @@ def export(
     ------
     ValueError
         For an unknown suffix or contract, a size that cannot be fixed, frozen data that are not
-        finite, and `atoms` that do not fit.
+        finite, `atoms` that do not fit, and units that are unknown or contradict the module or one
+        another.
+    TypeError
+        If the module is none of these, an option is unknown, or an atom is no integer.
     VerificationError
         If the file does not give the module's numbers.
     """
@@ -94,7 +102,10 @@ def export(
         raise TypeError(
             f"module: expected one with an export_graph method, got {type(module).__name__}"
         )
+    if atoms is not None and isinstance(module, Variable):
+        module = module.with_atoms(atoms)
     if contract is None:
+        require_options(module.export_graph, options, type(module).__name__)
         graph = module.export_graph(**options)
     else:
         if file_format.name != "torchscript":
@@ -115,9 +126,8 @@ def export(
         graph,
         file_format,
         options={name: _plain(value) for name, value in options.items()},
-        atoms=_atoms(graph.atoms if atoms is None else atoms, graph),
-        length_unit=length_unit or graph.length_unit,
-        output_units=graph.output_units | _output_units(output_units, graph),
+        atoms=_atoms(atoms, graph),
+        **_units(length_unit, output_units, graph),
     )
     with torch.no_grad():
         compiled = file_format.compile(graph)
@@ -182,24 +192,55 @@ def _with_batch(graph: ExportGraph, batch: int) -> ExportGraph:
 
 def _atoms(atoms: Sequence[int] | None, graph: ExportGraph) -> list[int] | None:
     """Return the atoms' indices, checked against the graph's number of atoms."""
-    if atoms is None:
-        return None
-    indices = [int(atom) for atom in atoms]
-    details = getattr(graph.details, "variable", graph.details)
-    n_atoms = getattr(details, "n_atoms", None)
-    if len(indices) != n_atoms or len(set(indices)) != n_atoms or min(indices, default=0) < 0:
-        raise ValueError(f"atoms: expected {n_atoms} distinct zero-based indices, got {indices}")
-    return indices
+    if atoms is None or graph.atoms is not None:
+        return graph.atoms
+    n_atoms = getattr(graph.details, "n_atoms", None)
+    if n_atoms is None:
+        raise ValueError(f"atoms: expected none for a {graph.kind}, got {list(atoms)}")
+    return atom_indices("atoms", atoms, n_atoms)
 
 
-def _output_units(units: Mapping[str, str] | None, graph: ExportGraph) -> dict[str, str]:
+def _units(
+    length_unit: str | None, output_units: Mapping[str, str] | None, graph: ExportGraph
+) -> dict[str, Any]:
+    """Return the units of lengths and outputs: the graph's, and given ones that it does not know.
+
+    Raises
+    ------
+    ValueError
+        If the graph has others, or they do not go together.
+    """
+    if length_unit is not None:
+        require_length_unit(length_unit)
+        own = graph.length_unit
+        if own is not None and LENGTHS[own] != LENGTHS[length_unit]:
+            raise ValueError(f"length_unit: expected {own} as in the module, got {length_unit}")
+    length = graph.length_unit or length_unit
+    given = dict(output_units or {})
     names = [spec.name for spec in graph.outputs]
-    given = dict(units or {})
     if not set(given) <= set(names):
         raise ValueError(
             f"output_units: expected names among {', '.join(names)}, got {', '.join(given)}"
         )
-    return given
+    units = given | graph.output_units
+    for name, unit in given.items():
+        expected = _expected_unit(name, unit, length, units)
+        if unit != expected:
+            raise ValueError(f"output_units: expected {expected} for {name}, got {unit}")
+    return {"length_unit": length, "output_units": units}
+
+
+def _expected_unit(name: str, unit: str, length: str | None, units: Mapping[str, str]) -> str:
+    """Return the unit that an output has by what else is known, the one that is given if none is.
+
+    A unit of derivatives ends in that of lengths.
+    """
+    if name.endswith("derivatives") and "values" in units:
+        return f"{units['values']}/{length}" if length else units[name]
+    quantity, slash, per = unit.rpartition("/")
+    if length and slash and per in LENGTHS:
+        return f"{quantity}/{length}" if LENGTHS[per] != LENGTHS[length] else units[name]
+    return units[name]
 
 
 def _with_parity(metadata: Metadata, report: VerificationReport) -> Metadata:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from ofcv_export.base.elements import require_elements
 from ofcv_export.base.files import require_file
 from ofcv_export.base.units import length_factor
+from ofcv_export.descriptors.box_check import BoxCheck
 from ofcv_export.graph.metadata import Metadata, variable_details
 
 
@@ -40,12 +43,22 @@ def read_frames(
     ImportError
         If ASE is not installed.
     ValueError
-        If the file cannot be read, a frame lacks an atom or a box, or the artifact has no unit.
+        If the file cannot be read, a frame lacks an atom or a box, has other elements or another
+        box than the artifact, is not periodic where the artifact is, or the artifact has no unit or
+        takes fractions of a box. A box of 1 by 1 by 1 Angstrom is none: PDB files say so.
     """
     require_file("positions", path)
     # ASE keeps positions in Angstrom.
     unit = length_factor(metadata.length_unit, "A")
-    atoms = list(metadata.atoms or range(variable_details(metadata).n_atoms))
+    details = variable_details(metadata)
+    atoms = list(metadata.atoms or range(details.n_atoms))
+    if details.box.fractions:
+        raise ValueError(
+            "model: expected an artifact that takes positions, "
+            "got one that takes fractions of a box"
+        )
+    takes_box = metadata.periodic or bool(details.box.fixed)
+    checks = [BoxCheck(False, torch.tensor(box, dtype=torch.float64)) for box in details.box.fixed]
     frames = _read(path)
     for number, frame in enumerate(frames):
         if len(frame) <= max(atoms):
@@ -53,11 +66,29 @@ def read_frames(
                 f"positions: expected at least {max(atoms) + 1} atoms, "
                 f"got {len(frame)} in frame {number}"
             )
-        if metadata.periodic and frame.cell.rank < 3:
-            raise ValueError(f"box: expected lattice vectors, got none in frame {number}")
+        # An atom of number 0 is one that the file says nothing of.
+        known = frame.get_chemical_symbols() if frame.numbers.any() else None
+        require_elements(atoms, metadata.elements, known)
+        if takes_box:
+            _require_periodic(frame, number)
+            for check in checks:
+                complaint = check(torch.from_numpy(frame.cell.array / unit))
+                if complaint:
+                    raise ValueError(complaint)
     positions = np.stack([frame.positions[atoms] for frame in frames]) / unit
     boxes = np.stack([frame.cell.array for frame in frames]) / unit if metadata.periodic else None
     return positions, boxes
+
+
+def _require_periodic(frame: Any, number: int) -> None:
+    """Raise ValueError unless a frame has three lattice vectors and is periodic along all."""
+    if frame.cell.rank < 3 or np.array_equal(frame.cell.array, np.eye(3)):
+        raise ValueError(f"box: expected lattice vectors, got none in frame {number}")
+    if not frame.pbc.all():
+        flags = " ".join("T" if flag else "F" for flag in frame.pbc)
+        raise ValueError(
+            f'box: expected a periodic system, got one with pbc="{flags}" in frame {number}'
+        )
 
 
 def _read(path: str | PathLike[str]) -> list[Any]:

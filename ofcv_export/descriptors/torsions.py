@@ -1,5 +1,6 @@
 """Torsional angles of four atoms, their sines and their cosines."""
 
+import math
 from typing import Any
 
 import torch
@@ -80,6 +81,11 @@ class Torsions(Descriptor):
         descriptors = torch.arange(self.n_descriptors).repeat_interleave(4)
         atoms = self.atoms.cpu().repeat_interleave(self.modes.n_modes, dim=0).flatten()
         return SparsityPattern(descriptors, atoms, self.n_descriptors, self.n_atoms)
+
+    def periods(self) -> list[float | None]:
+        """Return 2 pi for angles; sines and cosines have no period of their own."""
+        of_mode = [2 * math.pi if mode == "angle" else None for mode in self.modes.names()]
+        return of_mode * len(self.atoms)
 
     def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the modes and their derivatives.
