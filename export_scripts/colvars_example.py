@@ -78,6 +78,9 @@ def colvars_block(path: Path, metadata: Metadata, engine_unit: str) -> str:
     numbers = [atom + 1 for atom in metadata.atoms]
     lines = ["colvar {", "  name extension", "  torchANN {", f"    modelFile {path}"]
     lines += ["    output_component 0", "    doubleInputTensor on"]
+    period = metadata.details.variable.periods[0]
+    if period is not None:
+        lines.append(f"    period {period:.17g}")
     for index, (first, second) in enumerate(metadata.details.variable.descriptors["pairs"]):
         lines += [
             "    distance {",

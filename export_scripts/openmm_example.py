@@ -23,11 +23,13 @@ import ofcv_export as ofcv
 from export_scripts.simulation import (
     FORCE_FIELD,
     HEAVY_ATOMS,
+    MOVED_BY_PHI,
     PDB_PATH,
     PHI,
     STARTS,
     basin_labels,
     conformation,
+    rotate_torsion,
     simulate,
     start_run,
     torsion,
@@ -37,7 +39,10 @@ from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.engines.openmm import openmm_force
 
 PULLING_TIME = 50.0  # ps
-TIMESTEP = 0.002  # ps
+# A stiff bias on a molecule that it bends wants half of the usual 2 fs.
+TIMESTEP = 0.001  # ps
+# Degrees of phi.
+ALPHA_L = (0.0, 130.0)
 
 console = Console()
 
@@ -109,11 +114,22 @@ class Molecule:
 def trained_cv(
     molecule: Molecule, n_frames: int = 400, seed: int = 2026, dtype: torch.dtype = torch.float32
 ) -> tuple[ofcv.CollectiveVariable, tuple[float, float]]:
-    """Return a network trained to tell alpha-L from the rest, and its mean values on both sides."""
+    """Return a network trained to tell alpha-L from the rest, and its mean values on both sides.
+
+    A simulation stays in the basins. Between them the network would say what it likes, and a bias
+    on it would bend the molecule instead of turning it. So it sees every frame a second time, with
+    phi turned to any angle.
+    """
     frames = simulate(n_frames, seed=seed)
+    angles = np.random.default_rng(seed).uniform(-180.0, 180.0, n_frames)
+    turned = [
+        rotate_torsion(frame, PHI, MOVED_BY_PHI, angle)
+        for frame, angle in zip(frames.positions, angles, strict=True)
+    ]
     positions = torch.from_numpy(frames.positions[:, HEAVY_ATOMS])
-    labels = torch.from_numpy(basin_labels(frames.phi))
-    trained = train_committor_like(pair_distances(positions), labels, seed=seed)
+    seen = torch.cat([positions, torch.from_numpy(np.stack(turned)[:, HEAVY_ATOMS])])
+    labels = torch.from_numpy(basin_labels(np.concatenate([frames.phi, angles])))
+    trained = train_committor_like(pair_distances(seen), labels, seed=seed)
     cv = ofcv.CollectiveVariable(
         PairDistances(all_pairs(len(HEAVY_ATOMS)), len(HEAVY_ATOMS)),
         trained.network.to(dtype),
@@ -123,6 +139,7 @@ def trained_cv(
     )
     with torch.no_grad():
         z = cv(positions.to(dtype)).squeeze(1).double()
+    labels = labels[:n_frames]
     return cv, (z[labels == 0].mean().item(), z[labels == 1].mean().item())
 
 
@@ -138,12 +155,12 @@ def moving_restraint(
     return ofcv.MovingRestraint(cv, [0.0, PULLING_TIME], list(ends), [force_constant] * 2)
 
 
-def run_in_python(molecule: Molecule, path: Path) -> np.ndarray:
+def run_in_python(molecule: Molecule, path: Path, seed: int) -> np.ndarray:
     """Run with the PythonForce; return phi in degrees after every picosecond."""
     system = molecule.make_system()
     system.addForce(openmm_force(path, system, molecule.topology))
     integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, TIMESTEP)
-    integrator.setRandomNumberSeed(1)
+    integrator.setRandomNumberSeed(seed)
     context = molecule.start(system, integrator)
     frames = []
     for _ in range(round(PULLING_TIME) + 1):
@@ -153,16 +170,34 @@ def run_in_python(molecule: Molecule, path: Path) -> np.ndarray:
     return torsion(np.stack(frames), PHI)
 
 
-def run_in_cpp(molecule: Molecule, path: Path, program: Path, folder: Path) -> np.ndarray:
+def run_in_cpp(
+    molecule: Molecule, path: Path, program: Path, folder: Path, seed: int
+) -> np.ndarray:
     """Run with the C++ force; return phi in degrees after every picosecond."""
     system, state = molecule.write(folder)
     steps_per_frame = round(1.0 / TIMESTEP)
     command = [program, "--system", system, "--state", state, "--bias", path]
-    command += ["--integrator", "langevin", "--timestep", 1000 * TIMESTEP]
+    command += ["--integrator", "langevin", "--timestep", 1000 * TIMESTEP, "--seed", seed]
     command += ["--steps", round(PULLING_TIME) * steps_per_frame, "--interval", steps_per_frame]
     command += ["--energies", folder / "energies.csv", "--positions", folder / "positions.npy"]
     subprocess.run([*map(str, command), "--timed-steps", "20000"], check=True)
     return torsion(np.load(folder / "positions.npy"), PHI)
+
+
+def last_angle(phi: np.ndarray) -> float:
+    """Return the mean direction of the last five angles, in degrees."""
+    return float(np.degrees(np.angle(np.exp(1j * np.radians(phi[-5:])).mean())))
+
+
+def require_alpha_l(name: str, phi: np.ndarray) -> None:
+    """Raise ValueError unless a run, angles in degrees, ended in the alpha-L region."""
+    last = last_angle(phi)
+    if not ALPHA_L[0] < last < ALPHA_L[1]:
+        low, high = ALPHA_L
+        raise ValueError(
+            f"{name}: expected phi between {low:.0f}° and {high:.0f}° (alpha-L) at the end, "
+            f"got {last:.0f}°"
+        )
 
 
 def main(
@@ -171,24 +206,27 @@ def main(
     ),
     program: Annotated[Path | None, typer.Option(help="The built ofcv_openmm.")] = None,
     n_frames: Annotated[int, typer.Option(min=40, help="Frames to train on.")] = 400,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 2026,
+    seed: Annotated[int, typer.Option(min=1, help="Seed of all random numbers.")] = 2026,
 ) -> None:
     """Pull alanine dipeptide over the phi barrier with an exported restraint."""
     torch.set_num_threads(1)
     output.mkdir(parents=True, exist_ok=True)
     molecule = Molecule.equilibrated(seed=seed)
-    cv, ends = trained_cv(molecule, n_frames, seed)
+    cv, ends = trained_cv(molecule, n_frames, seed, torch.float64)
     path = output / "pull.pt2"
     console.print(str(ofcv.export(moving_restraint(cv, ends), path, batch=1)))
-    runs = {"Python": run_in_python(molecule, path)}
+    runs = {"Python": run_in_python(molecule, path, seed)}
     if program is not None:
-        runs["C++"] = run_in_cpp(molecule, path, program, output)
+        runs["C++"] = run_in_cpp(molecule, path, program, output, seed)
     for name, phi in runs.items():
-        last = np.degrees(np.angle(np.exp(1j * np.radians(phi[-5:])).mean()))
-        console.print(
-            f"{name}: phi = {phi[0]:.0f}° at the start, {last:.0f}° at the end "
-            f"(alpha-L: 0° to 130°)"
-        )
+        last = last_angle(phi)
+        console.print(f"{name}: phi = {phi[0]:.0f}° at the start, {last:.0f}° at the end")
+    try:
+        for name, phi in runs.items():
+            require_alpha_l(name, phi)
+    except ValueError as error:
+        console.print(f"[bold red]error[/] {error}")
+        raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":

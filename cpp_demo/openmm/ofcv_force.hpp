@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "ofcv/archive.hpp"
 #include "ofcv/atoms.hpp"
 #include "ofcv/engine_variable.hpp"
 #include "ofcv/error.hpp"
@@ -46,13 +47,13 @@ struct OpenMMOptions {
 
 class OpenMMForce : public OpenMM::Force {
  public:
-  /// Reads the artifact's metadata; each context loads the artifact for itself.
-  explicit OpenMMForce(std::string path, OpenMMOptions options = {})
-      : path_(std::move(path)), options_(std::move(options)), metadata_(read_metadata(path_)) {
+  /// Reads the file, by its path, once; each context makes a graph of its own of these bytes.
+  explicit OpenMMForce(File file, OpenMMOptions options = {})
+      : file_(std::move(file)), options_(std::move(options)), metadata_(read_metadata(file_)) {
     setName("OpenMMForce");
   }
 
-  const std::string& path() const { return path_; }
+  const File& file() const { return file_; }
   const OpenMMOptions& options() const { return options_; }
   const Metadata& metadata() const { return metadata_; }
 
@@ -67,7 +68,7 @@ class OpenMMForce : public OpenMM::Force {
   OpenMM::ForceImpl* createImpl() const override;
 
  private:
-  std::string path_;
+  File file_;
   OpenMMOptions options_;
   Metadata metadata_;
 };
@@ -111,7 +112,7 @@ class OpenMMForceImpl : public OpenMM::CustomCPPForceImpl {
       throw Error("elements", "those of the system's " + std::to_string(n_particles) + " particles",
                   std::to_string(options.elements->size()));
     }
-    bias_.emplace(owner_.path(), EngineSystem{.n_atoms = system.getNumParticles(),
+    bias_.emplace(owner_.file(), EngineSystem{.n_atoms = system.getNumParticles(),
                                               .elements = options.elements,
                                               .periodic = is_periodic(system),
                                               .parameters = options.parameters,

@@ -183,7 +183,18 @@ class Simulation {
   }
 
   int n_atoms() const { return system_->getNumParticles(); }
-  void step(int n_steps) { integrator_->step(n_steps); }
+  /// Throws, with the number of the step, when the dynamics diverge.
+  void step(int n_steps) {
+    try {
+      integrator_->step(n_steps);
+    } catch (const std::exception& error) {
+      const std::string reason = error.what();
+      if (reason.find("NaN") == reason.npos && reason.find(" nan ") == reason.npos) throw;
+      throw ofcv::Error("dynamics", "finite energies and forces",
+                        "NaN or infinity at step " + std::to_string(context_->getStepCount()) +
+                            ": they diverged, try a shorter --timestep (" + reason + ")");
+    }
+  }
   OpenMM::State state() const {
     return context_->getState(OpenMM::State::Positions | OpenMM::State::Energy);
   }

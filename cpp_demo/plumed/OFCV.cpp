@@ -20,8 +20,12 @@
 #endif
 
 #include <array>
+#include <cmath>
+#include <iomanip>
+#include <numbers>
 #include <optional>
 #include <span>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -49,6 +53,14 @@ ofcv::Parameters parse_parameters(const std::string& text) {
     }
   }
   return parameters;
+}
+
+/// Half a period as text. PLUMED compares it with the limits of grids, where users write pi.
+std::string domain_end(double period) {
+  if (std::abs(period / (2 * std::numbers::pi) - 1) < 1e-9) return "pi";
+  std::ostringstream text;
+  text << std::setprecision(17) << period / 2;
+  return text.str();
 }
 
 /// Throws unless `atoms` are those of the artifact, in its order.
@@ -147,7 +159,12 @@ void OFCV::set_up() {
   for (std::size_t k = 0; k < variable_->n_outputs(); ++k) {
     const std::string name = "node-" + std::to_string(k);
     addComponentWithDerivatives(name);
-    componentIsNotPeriodic(name);
+    if (const std::optional<double> period = variable_->period(k)) {
+      const std::string end = domain_end(*period);
+      componentIsPeriodic(name, "-" + end, end);
+    } else {
+      componentIsNotPeriodic(name);
+    }
   }
   requestAtoms(atoms);
 

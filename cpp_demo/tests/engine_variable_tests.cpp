@@ -72,10 +72,10 @@ void check_results(const Case& one, const Numbers& positions, double length_unit
 }
 
 void test_numbers(const fs::path& folder) {
-  for (const std::string name :
-       {"open", "cut", "periodic", "single", "angstrom", "moving", "several", "mixed", "height"}) {
+  for (const std::string name : {"open", "cut", "periodic", "single", "angstrom", "moving", "late",
+                                 "torsion", "several", "mixed", "height"}) {
     const Case one(folder, name);
-    const double tolerance = name == "single" ? 1e-5 : 1e-11;
+    const double tolerance = name == "single" || name == "late" ? 1e-5 : 1e-11;
     check_results(one, one.positions, 1, 1, tolerance);
     check_results(one, one.positions, 0.1, 4.184, tolerance);  // Angstrom and kcal/mol
     if (name == "height") continue;
@@ -149,6 +149,14 @@ void test_parameters(const fs::path& folder) {
   CHECK_ERROR(moving.set_parameter("time", Numbers{1}), "parameters: expected none, got time");
 }
 
+void test_periods(const fs::path& folder) {
+  const ofcv::EngineVariable angle((folder / "angle.pt").string(), {});
+  CHECK(std::abs(angle.period(0).value_or(0) - 2 * std::acos(-1)) < 1e-12);
+  for (const char* name : {"several.pt", "torsion.pt"}) {
+    CHECK(!ofcv::EngineVariable((folder / name).string(), {}).period(0));
+  }
+}
+
 void test_refusals(const fs::path& folder) {
   const auto open = [&](const char* name, const ofcv::EngineSystem& system) {
     ofcv::EngineVariable((folder / name).string(), system);
@@ -161,7 +169,7 @@ void test_refusals(const fs::path& folder) {
               "atoms: expected C as atom 3 (zero-based), got N");
   CHECK_ERROR(open("open.pt", {.n_atoms = 6}),
               "atoms: expected indices below the system's 6 atoms, got 6");
-  for (const char* name : {"periodic.pt", "fixed_box.pt"}) {
+  for (const char* name : {"periodic.pt", "fixed_box.pt", "own_switch.pt"}) {
     CHECK_ERROR(open(name, {.periodic = false}),
                 "box: expected a periodic system, got one without a box");
   }
@@ -192,10 +200,16 @@ void test_calls(const fs::path& folder) {
   const Numbers same = {20, 0, 0, 0, 21, 0, 0, 0, 19.001}, other = {20, 0, 0, 0, 20, 0, 0, 0, 20};
   fixed.evaluate(one.positions.data(), same.data());
   CHECK(!fixed.gives_strain() && bias.gives_strain());
+  ofcv::EngineVariable own_switch((folder / "own_switch.pt").string(), {.length_unit = 0.1});
+  CHECK_ERROR(own_switch.evaluate(one.positions.data(), other.data()),
+              "box: expected the artifact's own [[2.0, 0.0, 0.0], [0.0, 2.1, 0.0], [0.0, 0.0, "
+              "1.9]], got [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]");
   CHECK_ERROR(fixed.evaluate(one.positions.data(), other.data()),
               "box: expected the artifact's own [[2.0, 0.0, 0.0], [0.0, 2.1, 0.0], [0.0, 0.0, "
               "1.9]], got [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]");
   ofcv::EngineVariable upright((folder / "orthorhombic.pt").string(), {});
+  Numbers rounded = {2, 0, 0, 0, 2, 0, 0, 1e-17, 2};
+  upright.evaluate(one.positions.data(), rounded.data());
   const Numbers tilted = {2, 0, 0, 0, 2, 0, 0, 0.5, 2}, flat = {1, 0, 0, 0, 1, 0, 1, 1, 0};
   CHECK_ERROR(upright.evaluate(one.positions.data(), tilted.data()),
               "box: expected positive lengths along x, y and z and zeros, got [[2.0, 0.0, 0.0], "
@@ -213,6 +227,7 @@ int main(int argc, char** argv) {
                      {"changing_boxes", test_changing_boxes},
                      {"nearest_images", test_nearest_images},
                      {"parameters", test_parameters},
+                     {"periods", test_periods},
                      {"refusals", test_refusals},
                      {"calls", test_calls}});
 }

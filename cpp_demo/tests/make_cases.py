@@ -184,7 +184,9 @@ def write_collective_variables(folder: Path, random: np.random.Generator) -> Non
             save_collective_variable(case, cv, frames[:, CV_ATOMS], box)
             lattice = None if box is None else angstrom * box
             write_xyz(case / str(batch) / "positions.xyz", angstrom * frames, lattice)
-    ofcv.export(collective_variable(None, "pm"), folder / "refused" / "length_unit.pt")
+    in_pm = collective_variable(None, "nm")
+    in_pm.length_unit = "pm"  # no constructor takes it
+    ofcv.export(in_pm, folder / "refused" / "length_unit.pt")
 
     cv = collective_variable(None, "nm")
     cv.network = torch.nn.Sequential(StridedScale(cv.descriptors.n_descriptors), cv.network)

@@ -16,6 +16,7 @@ import torch
 
 import ofcv_export as ofcv
 from ofcv_export.descriptors.boundaries import Boundaries, OrthorhombicBox, RuntimeBox
+from ofcv_export.descriptors.contacts import Contacts
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.descriptors.multiple import MultipleDescriptors
 from ofcv_export.descriptors.torsions import Torsions
@@ -44,6 +45,13 @@ def main(folder: Path) -> None:
     save(folder / "angstrom", in_ev, positions, length=10.0, energy=KJ_PER_EV)
     moving = ofcv.MovingRestraint(cv(), [0.0, 4.0], [0.0, 1.0], [30.0, 50.0])
     save(folder / "moving", moving, positions, time=[1.0])
+    late = ofcv.MovingRestraint(cv().float(), [1e8, 1e8 + 4], [0.0, 1.0], [30.0, 50.0])
+    save(folder / "late", late, positions, time=[1e8 + 1])
+    # Many turns away from the centre.
+    torsion = Torsions(torch.tensor([[0, 1, 2, 3]]), 4)
+    turning = CV(torsion, torch.nn.Linear(1, 1).double(), ATOMS, periods=0.7)
+    save(folder / "torsion", ofcv.HarmonicRestraint(turning, 9.0, 50.0), positions)
+    ofcv.export(CV(torsion, torch.nn.Identity(), ATOMS), folder / "angle.pt")
     save(folder / "several", cv(RuntimeBox("triclinic"), n_outputs=3), positions, BOX)
     # One descriptor has the box, the other none: the molecule is whole for both.
     pairs = PairDistances(torch.tensor([[0, 2], [1, 3]]), 4, RuntimeBox("triclinic"))
@@ -56,6 +64,8 @@ def main(folder: Path) -> None:
     ofcv.export(cv(), folder / "five_frames.pt", batch=5)
     fixed = OrthorhombicBox(torch.tensor([2.0, 2.1, 1.9], dtype=torch.float64), periodic=True)
     ofcv.export(ofcv.Bias(cv(fixed)), folder / "fixed_box.pt")
+    own_switch = Contacts(torch.tensor([[0, 1]]), 4, lambda r: torch.exp(-r), fixed)
+    ofcv.export(network(own_switch), folder / "own_switch.pt")
     ofcv.export(cv(RuntimeBox("orthorhombic", scaled=True)), folder / "fractions.pt")
     ofcv.export(cv(RuntimeBox("orthorhombic")), folder / "orthorhombic.pt")
     ofcv.export(cv(), folder / "network.pt", contract="plumed-pytorch")
@@ -100,7 +110,7 @@ def save(
     variable = variable.double()
     places = length * positions
     boxes = [] if box is None else [torch.tensor(length * box)]
-    tensors = {name: torch.tensor(value).double() for name, value in parameters.items()}
+    tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in parameters.items()}
     values, gradients, *by_box = (
         energy * output[0].numpy()
         for output in variable.values_and_derivatives(torch.tensor(places)[None], *boxes, **tensors)

@@ -137,6 +137,23 @@ void test_box(const fs::path& folder) {
   CHECK(is_close(run.energy(), harmonic(distance(), centre, force_constant)));
 }
 
+/// The force is that of the file from which it was made, whatever becomes of file and folder.
+void test_replaced(const fs::path& folder) {
+  const fs::path here = fs::current_path(), copy = fs::absolute(folder / "replaced.pt");
+  const fs::path other = fs::absolute(folder / "periodic.pt");
+  const auto always = fs::copy_options::overwrite_existing;
+  fs::copy_file(folder / "restraint.pt", copy, always);
+  fs::current_path(copy.parent_path());
+  auto force = bias("replaced.pt");
+  fs::current_path(here);
+  fs::copy_file(other, copy, always);
+  Run run(list(std::move(force)));
+  CHECK(is_close(run.energy(), harmonic(distance(), centre, force_constant)));
+  fs::remove(copy);
+  run.context->reinitialize(true);
+  CHECK(is_close(run.energy(), harmonic(distance(), centre, force_constant)));
+}
+
 void test_refused(const fs::path& folder) {
   CHECK_ERROR(Run(list(bias(folder / "periodic.pt"))),
               "box: expected a periodic system, got one without a box");
@@ -168,5 +185,6 @@ int main(int argc, char** argv) {
                      {"parameters", test_parameters},
                      {"moving", test_moving},
                      {"box", test_box},
+                     {"replaced", test_replaced},
                      {"refused", test_refused}});
 }

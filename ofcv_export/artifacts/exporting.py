@@ -21,8 +21,11 @@ from ofcv_export.artifacts.verification import (
     record_probe,
     require_exportable,
 )
+from ofcv_export.base.atoms import atom_indices
 from ofcv_export.base.files import atomic_path, require_folder_of
-from ofcv_export.base.validation import require_distinct, require_finite, require_positive
+from ofcv_export.base.options import require_options
+from ofcv_export.base.units import LENGTHS, require_length_unit
+from ofcv_export.base.validation import require_finite, require_positive
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Format
@@ -36,6 +39,7 @@ from ofcv_export.graph.metadata import (
     version_of,
     weights_digest,
 )
+from ofcv_export.variables.variable import Variable
 
 
 class VerificationError(ValueError):
@@ -82,11 +86,12 @@ def export(
         ``colvars-torchann`` for the network of a `CollectiveVariable`. See
         `ofcv_export.contracts`.
     atoms : sequence of int, optional
-        Zero-based indices of the module's atoms in the engine's numbering.
+        Zero-based indices of the module's atoms in the engine's numbering, in place of those that a
+        `CollectiveVariable` or a bias has.
     length_unit : str, optional
-        Unit of lengths, e.g. ``nm``.
+        Unit of lengths, e.g. ``nm``, of a module that knows none.
     output_units : mapping, optional
-        Unit of each output by its name.
+        Unit of each output by its name, for those that the module does not know.
     frames : array_like, path-like, or objects of ASE or MDAnalysis, optional
         Positions at which a collective variable or a bias is verified, besides those that are
         drawn: as the input has them, shape (n_frames, n_atoms, 3), an array, a tensor, a ``.npy``
@@ -106,14 +111,20 @@ def export(
     ------
     ValueError
         For an unknown suffix or contract, a size that cannot be fixed, frozen data that are not
-        finite, and `atoms` that do not fit.
+        finite, `atoms` that do not fit, and units that are unknown or contradict the module or one
+        another.
+    TypeError
+        If the module is none of these, an option is unknown, or an atom is no integer.
     VerificationError
         If the file does not give the module's numbers.
     """
     file_format = format_of(path)
     require_folder_of("path", path)
     require_exportable("module", module)
+    if atoms is not None and isinstance(module, Variable):
+        module = module.with_atoms(atoms)
     if contract is None:
+        require_options(module.export_graph, options, type(module).__name__)
         graph = module.export_graph(**options)
     else:
         if file_format.name != "torchscript":
@@ -134,9 +145,8 @@ def export(
         graph,
         file_format,
         options={name: _plain(value) for name, value in options.items()},
-        atoms=_atoms(graph.atoms if atoms is None else atoms, graph),
-        length_unit=length_unit or graph.length_unit,
-        output_units=graph.output_units | _output_units(output_units, graph),
+        atoms=_atoms(atoms, graph),
+        **_units(length_unit, output_units, graph),
     )
     replays = Replays(graph, graph.in_float64(), checked_frames(frames, graph, metadata))
     metadata = msgspec.structs.replace(metadata, probe=record_probe(replays))
@@ -203,20 +213,55 @@ def _with_batch(graph: ExportGraph, batch: int) -> ExportGraph:
 
 def _atoms(atoms: Sequence[int] | None, graph: ExportGraph) -> list[int] | None:
     """Return the atoms' indices, checked against the graph's number of atoms."""
-    if atoms is None:
-        return None
-    details = getattr(graph.details, "variable", graph.details)
-    return require_distinct("atoms", atoms, getattr(details, "n_atoms", None))
+    if atoms is None or graph.atoms is not None:
+        return graph.atoms
+    n_atoms = getattr(graph.details, "n_atoms", None)
+    if n_atoms is None:
+        raise ValueError(f"atoms: expected none for a {graph.kind}, got {list(atoms)}")
+    return atom_indices("atoms", atoms, n_atoms)
 
 
-def _output_units(units: Mapping[str, str] | None, graph: ExportGraph) -> dict[str, str]:
+def _units(
+    length_unit: str | None, output_units: Mapping[str, str] | None, graph: ExportGraph
+) -> dict[str, Any]:
+    """Return the units of lengths and outputs: the graph's, and given ones that it does not know.
+
+    Raises
+    ------
+    ValueError
+        If the graph has others, or they do not go together.
+    """
+    if length_unit is not None:
+        require_length_unit(length_unit)
+        own = graph.length_unit
+        if own is not None and LENGTHS[own] != LENGTHS[length_unit]:
+            raise ValueError(f"length_unit: expected {own} as in the module, got {length_unit}")
+    length = graph.length_unit or length_unit
+    given = dict(output_units or {})
     names = [spec.name for spec in graph.outputs]
-    given = dict(units or {})
     if not set(given) <= set(names):
         raise ValueError(
             f"output_units: expected names among {', '.join(names)}, got {', '.join(given)}"
         )
-    return given
+    units = given | graph.output_units
+    for name, unit in given.items():
+        expected = _expected_unit(name, unit, length, units)
+        if unit != expected:
+            raise ValueError(f"output_units: expected {expected} for {name}, got {unit}")
+    return {"length_unit": length, "output_units": units}
+
+
+def _expected_unit(name: str, unit: str, length: str | None, units: Mapping[str, str]) -> str:
+    """Return the unit that an output has by what else is known, the one that is given if none is.
+
+    A unit of derivatives ends in that of lengths.
+    """
+    if name.endswith("derivatives") and "values" in units:
+        return f"{units['values']}/{length}" if length else units[name]
+    quantity, slash, per = unit.rpartition("/")
+    if length and slash and per in LENGTHS:
+        return f"{quantity}/{length}" if LENGTHS[per] != LENGTHS[length] else units[name]
+    return units[name]
 
 
 def _with_parity(metadata: Metadata, report: VerificationReport) -> Metadata:

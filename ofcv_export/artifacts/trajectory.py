@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from ofcv_export.base.elements import require_elements
 from ofcv_export.base.files import require_file
 from ofcv_export.base.units import length_factor
+from ofcv_export.descriptors.box_check import BoxCheck
+from ofcv_export.graph.details import variable_of
 from ofcv_export.graph.metadata import Metadata, variable_details
 
 
@@ -41,7 +45,9 @@ def read_frames(
     ImportError
         If ASE is not installed.
     ValueError
-        If the file cannot be read, a frame lacks an atom or a box, or the artifact has no unit.
+        If the file cannot be read, a frame lacks an atom or a box, has other elements or another
+        box than the artifact, is not periodic where the artifact is, or the artifact has no unit or
+        takes fractions of a box. A box of 1 by 1 by 1 Angstrom is none: PDB files say so.
     """
     require_file("positions", path)
     # Units and atoms that cannot be had need no reading.
@@ -66,17 +72,46 @@ def from_ase(
     """
     # ASE keeps positions in Angstrom.
     unit = length_factor(metadata.length_unit, "A")
+    variable = variable_of(metadata.details)
+    assert variable is not None
+    if variable.box.fractions:
+        raise ValueError(
+            "model: expected an artifact that takes positions, "
+            "got one that takes fractions of a box"
+        )
+    takes_box = metadata.periodic or bool(variable.box.fixed)
+    checks = [BoxCheck(False, torch.tensor(box, dtype=torch.float64)) for box in variable.box.fixed]
+    # A contract may take a group of more atoms than have known elements.
+    own = list(atoms) == list(metadata.atoms or atoms)
     for number, frame in enumerate(frames):
         if len(frame) <= max(atoms):
             raise ValueError(
                 f"positions: expected at least {max(atoms) + 1} atoms, "
                 f"got {len(frame)} in frame {number}"
             )
-        if metadata.periodic and frame.cell.rank < 3:
-            raise ValueError(f"box: expected lattice vectors, got none in frame {number}")
+        # An atom of number 0 is one that the file says nothing of.
+        known = frame.get_chemical_symbols() if frame.numbers.any() else None
+        require_elements(atoms, metadata.elements if own else None, known)
+        if takes_box:
+            _require_periodic(frame, number)
+            for check in checks:
+                complaint = check(torch.from_numpy(frame.cell.array / unit))
+                if complaint:
+                    raise ValueError(complaint)
     positions = np.stack([frame.positions[atoms] for frame in frames]) / unit
     boxes = np.stack([frame.cell.array for frame in frames]) / unit if metadata.periodic else None
     return positions, boxes
+
+
+def _require_periodic(frame: Any, number: int) -> None:
+    """Raise ValueError unless a frame has three lattice vectors and is periodic along all."""
+    if frame.cell.rank < 3 or np.array_equal(frame.cell.array, np.eye(3)):
+        raise ValueError(f"box: expected lattice vectors, got none in frame {number}")
+    if not frame.pbc.all():
+        flags = " ".join("T" if flag else "F" for flag in frame.pbc)
+        raise ValueError(
+            f'box: expected a periodic system, got one with pbc="{flags}" in frame {number}'
+        )
 
 
 def read(path: str | PathLike[str], name: str = "positions") -> list[Any]:

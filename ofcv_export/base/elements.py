@@ -34,7 +34,11 @@ def atomic_numbers(elements: Sequence[str]) -> list[int]:
 
 
 def require_elements(
-    atoms: Sequence[int], expected: Sequence[str] | None, elements: Sequence[str] | None
+    atoms: Sequence[int],
+    expected: Sequence[str] | None,
+    elements: Sequence[str] | None,
+    *,
+    selected: bool = False,
 ) -> None:
     """Raise ValueError unless atoms of a system are of the expected elements, where both are known.
 
@@ -46,11 +50,12 @@ def require_elements(
         Chemical symbols of these atoms.
     elements : sequence of str or None
         Chemical symbols of all atoms of the system.
+    selected : bool
+        Whether `elements` are those of `atoms` alone, in their order.
     """
     if expected is None or elements is None:
         return
-    for atom, element in zip(atoms, expected, strict=True):
-        if elements[atom] != element:
-            raise ValueError(
-                f"atoms: expected {element} as atom {atom} (zero-based), got {elements[atom]}"
-            )
+    found = elements if selected else [elements[atom] for atom in atoms]
+    for atom, element, got in zip(atoms, expected, found, strict=True):
+        if got != element:
+            raise ValueError(f"atoms: expected {element} as atom {atom} (zero-based), got {got}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import tempfile
@@ -101,6 +102,12 @@ def require_file(name: str, path: str | PathLike[str]) -> Path:
     if not local_path(name, path).is_file():
         raise FileNotFoundError(f"{name}: expected an existing file, got {str(path)!r}")
     return Path(path)
+
+
+def file_digest(path: str | PathLike[str]) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_suffix(name: str, path: str | PathLike[str], *suffixes: str) -> str:

@@ -37,6 +37,11 @@ def energy_factor(unit: str | None, to: str) -> float:
     return _factor("energy_unit", ENERGIES, unit, to)
 
 
+def require_length_unit(unit: str) -> None:
+    """Raise ValueError unless `unit` is among ``LENGTHS``."""
+    length_factor(unit, unit)
+
+
 def require_energy_unit(unit: str) -> None:
     """Raise ValueError unless `unit` is among ``ENERGIES``."""
     energy_factor(unit, unit)

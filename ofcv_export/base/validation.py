@@ -153,14 +153,6 @@ def require_non_negative(name: str, value: float) -> float:
     return float(value)
 
 
-def require_distinct(name: str, indices: Iterable[int], n: int | None) -> list[int]:
-    """Return `n` zero-based indices as a list, or raise ValueError unless they are distinct."""
-    given = [int(index) for index in indices]
-    if len(given) != n or len(set(given)) != n or min(given, default=0) < 0:
-        raise ValueError(f"{name}: expected {n} distinct zero-based indices, got {given}")
-    return given
-
-
 def require_known(name: str, known: Iterable[str]) -> None:
     """Raise ValueError unless `name` is one of the parameters that are known."""
     names = list(known)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ofcv_export.base.options import require_options
 from ofcv_export.contracts import gromacs, network_alone, openmm_torch
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.variables.variable import Variable
@@ -37,7 +38,7 @@ def contract_graph(contract: str, module: Any, **options: Any) -> ExportGraph:
     Raises
     ------
     TypeError
-        If the module is of another kind.
+        If the module is of another kind, an option is unknown or one that is needed is missing.
     ValueError
         For an unknown contract, or what the engine cannot give the module.
     """
@@ -45,4 +46,5 @@ def contract_graph(contract: str, module: Any, **options: Any) -> ExportGraph:
         raise ValueError(f"contract: expected {', '.join(CONTRACTS)}, got {contract!r}")
     if not isinstance(module, Variable):
         raise TypeError(f"module: expected a CollectiveVariable, got {type(module).__name__}")
+    require_options(CONTRACTS[contract], options, contract)
     return CONTRACTS[contract](module, **options)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx, nn
 
+from ofcv_export.base.atoms import atom_indices
 from ofcv_export.base.elements import atomic_numbers
 from ofcv_export.contracts.potential import (
     Potential,
@@ -210,9 +211,8 @@ def _inputs(bias: Bias, inputs: Sequence[str] | None, energy_only: bool) -> list
 
 def _group(atoms: Sequence[int], group: Sequence[int] | None) -> list[int]:
     """Return the atoms of the input group in GROMACS's order, which is that of their indices."""
-    members = sorted(int(atom) for atom in (atoms if group is None else group))
-    missing = sorted(set(atoms) - set(members))
-    if missing or len(set(members)) < len(members) or members[0] < 0:
+    members = sorted(atom_indices("group", atoms if group is None else group))
+    if not set(atoms) <= set(members):
         raise ValueError(
             f"group: expected distinct zero-based indices, the bias's {sorted(atoms)} among them, "
             f"got {members}"

@@ -123,7 +123,12 @@ def openmm_torch(
     inputs = [TensorSpec("positions", name, (n_particles, 3))]
     if takes_box:
         inputs.append(box_spec(name, check))
-    inputs += [TensorSpec(key, name, (1,)) for keys in parameters for key in keys]
+    dtypes = [dtype_name(value.dtype) for value in bias.default_parameters().values()]
+    inputs += [
+        TensorSpec(key, dtype, (1,))
+        for keys, dtype in zip(parameters, dtypes, strict=True)
+        for key in keys
+    ]
     return potential_graph(
         NAME,
         bias,

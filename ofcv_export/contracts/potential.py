@@ -39,6 +39,12 @@ class Potential(nn.Module):
         Precision of the bias.
     whole : bool
         Whether to make the molecule whole where there is a box.
+    anywhere : bool
+        Whether the place of the molecule is of no matter, so that the first atom may be put at the
+        origin before anything is rounded.
+    time : int
+        Which of the parameters is a time, which is not rounded to the bias's precision; -1 if none
+        is.
     """
 
     atoms: Tensor
@@ -52,12 +58,16 @@ class Potential(nn.Module):
         energy: float,
         dtype: torch.dtype,
         whole: bool,
+        anywhere: bool,
+        time: int,
     ) -> None:
         super().__init__()
         self.bias = bias
         self.length = length
         self.energy = energy
         self.whole = whole
+        self.anywhere = anywhere
+        self.time = time
         self.make_whole = MakeWhole()
         self.register_buffer("atoms", torch.tensor(list(atoms)))
         # Its dtype is that of the bias, also after a later `to` of the whole module.
@@ -80,15 +90,19 @@ class Potential(nn.Module):
         parameters : list of torch.Tensor
             Run-time parameters of the bias, in its order.
         """
-        place = positions.detach().index_select(0, self.atoms).to(self.precision) * self.length
+        place = positions.detach().index_select(0, self.atoms)
+        if self.anywhere:
+            place = place - place[:1]
+        place = place.to(self.precision) * self.length
         lattice = torch.eye(3, dtype=place.dtype, device=place.device)
         if box is not None:
             lattice = box.detach().to(self.precision) * self.length
             if self.whole:
                 place = self.make_whole(place, lattice)
         given: list[Tensor] = []
-        for parameter in parameters:
-            given.append(parameter.to(self.precision))
+        for index, parameter in enumerate(parameters):
+            is_time = index == self.time
+            given.append(parameter if is_time else parameter.to(self.precision))
         values, derivatives = self.bias(place.unsqueeze(0), lattice, given)
         forces = derivatives[0, 0] * (-self.energy * self.length)
         zeros = torch.zeros_like(positions)
@@ -188,15 +202,16 @@ def potential_graph(
 
 def _potential(bias: Bias, module: nn.Module, rows: Sequence[int], bound: bool) -> Potential:
     """Return the potential of a bias that a module evaluates."""
-    defaults = bias.parameter_defaults()
-    tensors = {name: torch.tensor(value, dtype=bias.dtype) for name, value in defaults.items()}
+    names = list(bias.parameter_defaults())
     return Potential(
-        bias_call(module, bias.periodic, tensors, bound),
+        bias_call(module, bias.periodic, bias.default_parameters(), bound),
         rows,
         length_factor(LENGTH_UNIT, str(bias.length_unit)),
         energy_factor(bias.energy_unit, ENERGY_UNIT),
         bias.dtype,
         whole=bias.box.open,
+        anywhere=bias.descriptors.specification() is not None,
+        time=names.index("time") if bias.time_unit() else -1,
     )
 
 

@@ -17,6 +17,7 @@ from ofcv_export.descriptors.lattice import (
     LatticeReduction,
     NearestImage,
     in_basis,
+    is_along_axes,
     one_box,
     reduced_lattice,
 )
@@ -283,7 +284,7 @@ def require_box(box: Tensor, orthorhombic: bool = False) -> None:
     require_floats("box", box, (3, 3))
     require_finite("box", box)
     box = box.detach().to(device="cpu", dtype=torch.float64)
-    if orthorhombic and not (_is_diagonal(box) and bool((torch.diagonal(box) > 0).all())):
+    if orthorhombic and not (is_along_axes(box) and bool((torch.diagonal(box) > 0).all())):
         raise ValueError(
             f"box: expected positive lengths along x, y and z and zeros, got {box.tolist()}"
         )
@@ -295,10 +296,6 @@ def require_box(box: Tensor, orthorhombic: bool = False) -> None:
     once = LatticeReduction()(box)
     if bool(LatticeReduction()(once).square().sum() < once.square().sum() * (1 - 1e-9)):
         raise ValueError(f"box: expected less oblique lattice vectors, got {box.tolist()}")
-
-
-def _is_diagonal(box: Tensor) -> bool:
-    return bool((box == torch.diag(torch.diagonal(box))).all())
 
 
 def _require_none(box: Tensor | None) -> None:

@@ -76,6 +76,10 @@ class Descriptor(Described, ABC):
     def pattern(self) -> SparsityPattern:
         """Return the structure of the derivatives."""
 
+    def periods(self) -> list[float | None]:
+        """Return the period of each descriptor, None where it has none."""
+        return [None] * self.n_descriptors
+
     def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return descriptors and their derivatives.
 

@@ -161,3 +161,11 @@ def _changes_of_basis() -> Tensor:
         others = [column for column in range(3) if column != row]
         shears[row][:, row, others] = torch.cartesian_prod(*[torch.tensor(_SHEARS).float()] * 2)
     return torch.cat([identity[None], bases, shears.flatten(0, 1)])
+
+
+def is_along_axes(box: Tensor) -> bool:
+    """Return whether lattice vectors (3, 3) lie along x, y and z but for rounding errors."""
+    diagonal = torch.diagonal(box)
+    off_axes = (box - torch.diag(diagonal)).abs().max()
+    # They move no image by more than float32 resolves.
+    return bool(off_axes <= 1e-7 * diagonal.abs().max())

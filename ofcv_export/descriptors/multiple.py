@@ -58,6 +58,10 @@ class MultipleDescriptors(Descriptor):
             return None
         return {"type": "multiple_descriptors", "descriptors": parts}
 
+    def periods(self) -> list[float | None]:
+        """Return the periods of all descriptors, see `Descriptor.periods`."""
+        return [period for part in self.descriptors for period in part.periods()]  # type: ignore[operator]
+
     def pattern(self) -> SparsityPattern:
         """Return the patterns below one another."""
         descriptor_index, atom_index, offset = [], [], 0

@@ -1,5 +1,7 @@
 """Torsional angles of four atoms, their sines and their cosines."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.linalg import cross
@@ -34,6 +36,11 @@ class Torsions(AngleTuples):
         ab, bc, cd = torch.chunk(self.vectors(positions, box), 3, dim=1)
         x, y = _point(bc, cross(ab, bc, dim=-1), cross(bc, cd, dim=-1))
         return self.modes(x, y)
+
+    def periods(self) -> list[float | None]:
+        """Return 2 pi for angles; sines and cosines have no period of their own."""
+        of_mode = [2 * math.pi if mode == "angle" else None for mode in self.modes.specification()]
+        return of_mode * (self.n_descriptors // len(of_mode))
 
     def jacobian(self, positions: Tensor, box: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the modes and their derivatives.

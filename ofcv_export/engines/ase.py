@@ -110,12 +110,14 @@ class BiasedCalculator(Calculator):
         ValueError
             If number, elements or periodicity of the atoms have changed, or the box does not fit.
         """
-        super().calculate(atoms, properties, system_changes)
         atoms = self.atoms if atoms is None else atoms
         self._require_same_system(atoms)
-        self.results = self._bias_results(atoms)
+        results = self._bias_results(atoms)
         if self.calculator is not None:
-            self.results = _added(self.results, self.calculator, atoms, properties)
+            results = _added(results, self.calculator, atoms, properties)
+        # Nothing is kept before all of it is there: ASE takes what it finds for the whole.
+        super().calculate(atoms, properties, system_changes)
+        self.results = results
 
     def _bias_results(self, atoms: Atoms) -> dict[str, Any]:
         box = image_lattice(np.array(atoms.cell), atoms.pbc)

@@ -6,15 +6,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ofcv_export.artifacts.loading import load
+from ofcv_export.artifacts.loading import Artifact, load
 from ofcv_export.base.elements import require_elements
+from ofcv_export.base.files import file_digest, require_file
 from ofcv_export.base.units import ENERGIES, energy_factor, length_factor
 from ofcv_export.base.validation import require_known
 from ofcv_export.descriptors.boundaries import require_box
@@ -48,6 +51,14 @@ class Evaluation:
     strain_derivative: NDArray[np.float64] | None
 
 
+class NotFiniteError(ValueError):
+    """Positions, an energy or forces with NaN or infinity, as diverging dynamics have them."""
+
+    def at_step(self, step: int) -> NotFiniteError:
+        """Return the error of a step of a simulation."""
+        return NotFiniteError(f"{self}; the dynamics diverged at step {step}")
+
+
 class EngineBias:
     """An exported bias in the units and on the atoms of an engine.
 
@@ -71,6 +82,11 @@ class EngineBias:
     threads : int
         Threads of LibTorch during a call: one, since the engine owns the cores; 0 leaves the choice
         to PyTorch. ONNX Runtime always uses one.
+    digest : str, optional
+        SHA-256 that the file must have; by default any.
+
+    A pickle, or a copy, holds these arguments and the present parameters, and the file's digest
+    instead of the file, which is read again.
 
     Attributes
     ----------
@@ -86,6 +102,8 @@ class EngineBias:
         Whether `evaluate` needs a box.
     dtype : numpy.dtype
         The artifact's precision.
+    digest : str
+        SHA-256 of the file.
 
     Raises
     ------
@@ -107,10 +125,24 @@ class EngineBias:
         parameters: Mapping[str, Values] | None = None,
         device: str = "cpu",
         threads: int = 1,
+        digest: str | None = None,
     ) -> None:
         if threads < 0:
             raise ValueError(f"threads: expected 0 or more, got {threads}")
-        self._artifact = load(path, device)
+        # Another working directory must not mean another file.
+        path = require_file("path", path).resolve()
+        self._artifact, self.digest = _loaded(path, device, digest)
+        self._arguments: dict[str, Any] = {
+            "path": path,
+            "length_unit": length_unit,
+            "energy_unit": energy_unit,
+            "n_atoms": n_atoms,
+            "elements": elements,
+            "periodic": periodic,
+            "device": device,
+            "threads": threads,
+            "digest": self.digest,
+        }
         self.metadata = self._artifact.metadata
         self._threads = threads
         details = _require_energy(self.metadata)
@@ -132,8 +164,7 @@ class EngineBias:
             for fixed in details.box.fixed
         ] or [BoxCheck(orthorhombic, None)]
         self.takes_box = self.metadata.periodic or bool(details.box.fixed)
-        if self.takes_box and not periodic:
-            raise ValueError("box: expected a periodic system, got one without a box")
+        self.require_periodic(periodic)
         self.time_unit = details.time_unit
         self.dtype = np.dtype(self.metadata.inputs[0].dtype)
         self.parameters = {
@@ -144,6 +175,31 @@ class EngineBias:
             self.set_parameter(name, value)
         self._make_whole = MakeWhole()
         self._last_box: _Box | None = None
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        """Return how to load the file again, which is all that a pickle holds."""
+        return partial(EngineBias, parameters=self.parameters, **self._arguments), ()
+
+    def require_periodic(self, periodic: bool) -> None:
+        """Raise ValueError unless the system has what the artifact wants of boxes.
+
+        Parameters
+        ----------
+        periodic : bool
+            Whether the system is periodic in all three directions.
+        """
+        if self.takes_box and not periodic:
+            raise ValueError("box: expected a periodic system, got one without a box")
+
+    def require_elements(self, elements: Sequence[str]) -> None:
+        """Raise ValueError unless the system has the artifact's elements, where it has some.
+
+        Parameters
+        ----------
+        elements : sequence of str
+            Chemical symbols of the artifact's atoms, in its order.
+        """
+        require_elements(self.atoms.tolist(), self.metadata.elements, elements, selected=True)
 
     def set_parameter(self, name: str, value: Values) -> None:
         """Set a run-time parameter.
@@ -196,7 +252,7 @@ class EngineBias:
             raise ValueError(f"positions: expected shape ({len(self.atoms)}, 3), got {given.shape}")
         # A sum is finite only if all its terms are, and quicker than looking at each.
         if not math.isfinite(given.sum()):
-            raise ValueError("positions: expected finite values, got NaN or infinity")
+            raise NotFiniteError("positions: expected finite values, got NaN or infinity")
         places = given * self._length
         lattice: list[NDArray[np.float64]] = []
         if box is None:
@@ -219,14 +275,19 @@ class EngineBias:
     def _evaluation(
         self, places: NDArray[np.float64], inputs: list[NDArray[np.float64]]
     ) -> Evaluation:
-        tensors = [torch.from_numpy(entry.astype(self.dtype)) for entry in inputs]
+        # Each in its own precision: a time is float64 also where the rest is not.
+        dtypes = [spec.dtype for spec in self.metadata.inputs]
+        tensors = [
+            torch.from_numpy(entry.astype(dtype))
+            for entry, dtype in zip(inputs, dtypes, strict=True)
+        ]
         tensors[0] = tensors[0].unsqueeze(0)
         with _threads(self._threads):
             outputs = self._artifact.run(tensors)
         value, *derivatives = (output[0].cpu().numpy().astype(np.float64) for output in outputs)
         gradient = derivatives[0][0]
         if not math.isfinite(value[0] + gradient.sum()):
-            raise ValueError("values: expected a finite energy and forces, got NaN or infinity")
+            raise NotFiniteError("values: expected a finite energy and forces, got NaN or infinity")
         strain = None
         if not self._facts.fixed:
             strain = places.T @ gradient
@@ -262,6 +323,29 @@ class EngineBias:
         if 4 * np.square(steps).sum(1).max(initial=0.0) < box.shortest_squared:
             return places
         return self._make_whole.in_reduced(torch.from_numpy(places), box.reduced).numpy()
+
+
+def _loaded(path: Path, device: str, expected: str | None) -> tuple[Artifact, str]:
+    """Return an artifact and the digest of the file that it was loaded from.
+
+    Raises
+    ------
+    ValueError
+        If it is another one than expected, or is replaced meanwhile.
+    """
+    expected = expected or file_digest(path)
+    _require_digest(path, expected)
+    artifact = load(path, device)
+    _require_digest(path, expected)
+    return artifact, expected
+
+
+def _require_digest(path: Path, expected: str) -> None:
+    found = file_digest(path)
+    if found != expected:
+        raise ValueError(
+            f"path: expected the file with SHA-256 {expected}, got {found} in {str(path)!r}"
+        )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofcv_export.base.atomic_masses import element_of_mass
-from ofcv_export.engines.engine_bias import EngineBias
+from ofcv_export.engines.engine_bias import EngineBias, NotFiniteError
 from ofcv_export.engines.image_lattice import image_lattice
 
 # Energy unit and length of the time unit in ps, for each unit style with known units.
@@ -103,14 +103,13 @@ class LammpsBias:
             raise ValueError(f"fix_id: expected the ID of no other fix, got {fix_id!r}")
         tags = lmp.numpy.extract_atom("id")[: lmp.extract_setting("nlocal")]
         self._lmp = lmp
-        self._periodic = [bool(flag) for flag in lmp.extract_box()[5]]
+        self._of_types = _of_types(lmp, elements)
         self._bias = EngineBias(
             path,
             length_unit="A",
             energy_unit=energy_unit,
             n_atoms=int(tags.max()),
-            elements=_elements(lmp, tags, elements),
-            periodic=all(self._periodic),
+            periodic=all(_periodic(lmp.extract_box())),
             device=device,
         )
         for name, value in (parameters or {}).items():
@@ -118,6 +117,8 @@ class LammpsBias:
         self.fix_id = fix_id
         self._tags = self._bias.atoms + 1
         self._rows = _rows(tags, self._tags)
+        self._kinds: list[NDArray[Any]] = []
+        self._require_elements()
         lmp.command(f"fix {fix_id} all external pf/callback 1 1")
         # The virial of a fixed box is not known.
         virial = "no" if self._bias.takes_box and not self._bias.metadata.periodic else "yes"
@@ -176,15 +177,30 @@ class LammpsBias:
         # Atoms move in memory when LAMMPS sorts them.
         if self._rows.max() >= len(tags) or not np.array_equal(tags[self._rows], self._tags):
             self._rows = _rows(tags, self._tags)
+        # Commands between two runs may renumber atoms and change types, masses and boundaries.
+        self._require_elements()
+        cell = self._lmp.extract_box()
+        self._bias.require_periodic(all(_periodic(cell)))
         if self._bias.time_unit is not None:
             self._bias.set_parameter("time", self._time(step))
-        box = image_lattice(_lattice_vectors(self._lmp), self._periodic)
-        bias = self._bias.evaluate(positions[self._rows], box)
+        box = image_lattice(_lattice_vectors(cell), _periodic(cell))
+        try:
+            bias = self._bias.evaluate(positions[self._rows], box)
+        except NotFiniteError as error:
+            raise error.at_step(step) from error
         forces[self._rows] = bias.forces
         self._lmp.fix_external_set_energy_global(self.fix_id, bias.energy)
         if bias.strain_derivative is not None:
             virial = _virial(bias.strain_derivative)
             self._lmp.fix_external_set_virial_global(self.fix_id, virial)
+
+    def _require_elements(self) -> None:
+        """Check the elements where types or masses of the bias's atoms are new."""
+        kinds = _kinds(self._lmp, self._rows)
+        if self._kinds and all(map(np.array_equal, kinds, self._kinds)):
+            return
+        self._bias.require_elements(_elements(kinds, self._of_types))
+        self._kinds = kinds
 
     def _time(self, step: int) -> float:
         """Return the time of a step in ps, as ``thermo`` computes it."""
@@ -217,26 +233,38 @@ def _rows(tags: NDArray[Any], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows
 
 
-def _elements(lmp: Any, tags: NDArray[Any], of_types: Sequence[str] | None) -> list[str]:
-    """Return the element of each ID, from 1 to the highest."""
+def _of_types(lmp: Any, elements: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the element of each type, checked, None where they follow from the masses."""
     n_types = lmp.extract_setting("ntypes")
-    if of_types is not None and len(of_types) != n_types:
-        raise ValueError(f"elements: expected one for each of {n_types} types, got {of_types}")
-    types = lmp.numpy.extract_atom("type")
-    masses = lmp.numpy.extract_atom("rmass")
-    if masses is None:
-        # One for each type, and types count from 1.
-        masses = lmp.numpy.extract_atom("mass")[types]
-    elements = ["none"] * int(tags.max())
-    for row, tag in enumerate(tags):
-        known = None if of_types is None else of_types[types[row] - 1]
-        elements[tag - 1] = known or element_of_mass(masses[row]) or f"the mass {masses[row]:g}"
+    if elements is not None and len(elements) != n_types:
+        raise ValueError(f"elements: expected one for each of {n_types} types, got {elements}")
     return elements
 
 
-def _lattice_vectors(lmp: Any) -> NDArray[np.float64]:
+def _kinds(lmp: Any, rows: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """Return types and masses of atoms."""
+    types = lmp.numpy.extract_atom("type")[rows]
+    masses = lmp.numpy.extract_atom("rmass")
+    # One for each type, where they are not each atom's own, and types count from 1.
+    return [types, lmp.numpy.extract_atom("mass")[types] if masses is None else masses[rows]]
+
+
+def _elements(kinds: Sequence[NDArray[Any]], of_types: Sequence[str] | None) -> list[str]:
+    """Return the elements of atoms of some types and masses."""
+    return [
+        (of_types and of_types[kind - 1]) or element_of_mass(mass) or f"the mass {mass:g}"
+        for kind, mass in zip(*kinds, strict=True)
+    ]
+
+
+def _periodic(cell: Sequence[Any]) -> list[bool]:
+    """Return whether LAMMPS's box is periodic along a, b and c."""
+    return [bool(flag) for flag in cell[5]]
+
+
+def _lattice_vectors(cell: Sequence[Any]) -> NDArray[np.float64]:
     """Return LAMMPS's a, b and c as rows."""
-    low, high, xy, yz, xz, _, _ = lmp.extract_box()
+    low, high, xy, yz, xz, _, _ = cell
     x, y, z = np.subtract(high, low)
     return np.array([[x, 0, 0], [xy, y, 0], [xz, yz, z]])
 

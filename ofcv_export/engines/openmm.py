@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofcv_export.artifacts.loading import read_metadata
-from ofcv_export.engines.engine_bias import EngineBias
+from ofcv_export.engines.engine_bias import EngineBias, Evaluation, NotFiniteError
 
 if TYPE_CHECKING:
     import openmm
@@ -40,8 +39,9 @@ def openmm_force(
     A bias without a box takes positions as OpenMM has them, in which molecules are whole but may be
     any number of boxes apart, as OpenMM's own forces without periodic boundaries do.
 
-    The force can be serialised, with the system or alone: the XML holds the file's path and the
-    arguments given here, not the file.
+    The force can be serialised, with the system or alone: the XML holds the file's path, its digest
+    and the arguments given here, not the file. Another file in its place, or none, is refused at
+    the first evaluation.
 
     Parameters
     ----------
@@ -118,6 +118,8 @@ class OpenMMBias:
         Whether states hold the bias's atoms alone, in its order.
     parameters, prefix, device
         As in `openmm_force`.
+    digest : str, optional
+        SHA-256 that the file must have; by default any.
 
     Attributes
     ----------
@@ -138,6 +140,7 @@ class OpenMMBias:
         parameters: dict[str, Values],
         prefix: str,
         device: str,
+        digest: str | None = None,
     ) -> None:
         self._arguments: dict[str, Any] = {
             "path": str(Path(path).resolve()),
@@ -158,7 +161,9 @@ class OpenMMBias:
             periodic=periodic is not False,
             parameters=parameters,
             device=device,
+            digest=digest,
         )
+        self._arguments["digest"] = self._bias.digest
         self.atoms = self._bias.atoms
         self.takes_box = self._bias.takes_box
         if self.takes_box and periodic is None:
@@ -180,23 +185,30 @@ class OpenMMBias:
         box = None
         if self.takes_box:
             box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value)
-        parameters = self._parameters(state)
         if self._selected:
-            found = self._bias.evaluate(positions, box, parameters)
+            found = self._evaluation(state, positions, box)
             return found.energy, found.forces
         if self.atoms.max() >= len(positions):
             raise ValueError(
                 f"atoms: expected indices below the system's {len(positions)} atoms, "
                 f"got {self.atoms.max()}"
             )
-        found = self._bias.evaluate(positions[self.atoms], box, parameters)
+        found = self._evaluation(state, positions[self.atoms], box)
         forces = np.zeros_like(positions)
         forces[self.atoms] = found.forces
         return found.energy, forces
 
-    def __reduce__(self) -> tuple[Callable[[], OpenMMBias], tuple[()]]:
+    def _evaluation(
+        self, state: openmm.State, positions: NDArray[Any], box: NDArray[Any] | None
+    ) -> Evaluation:
+        try:
+            return self._bias.evaluate(positions, box, self._parameters(state))
+        except NotFiniteError as error:
+            raise error.at_step(state.getStepCount()) from error
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[dict[str, Any]]]:
         """Return how to load the file again, which is all that a pickle holds."""
-        return partial(OpenMMBias, **self._arguments), ()
+        return restored, (self._arguments,)
 
     def global_parameters(self) -> dict[str, float]:
         """Return the context's parameters and their default values."""
@@ -215,6 +227,42 @@ class OpenMMBias:
         if self._moves:
             found["time"] = state.getTime()._value
         return found
+
+
+class Unreadable:
+    """What stands for a bias that cannot be read again: every evaluation raises the error.
+
+    Parameters
+    ----------
+    arguments : dict
+        Arguments of the bias.
+    error : Exception
+        Why it cannot be read.
+    """
+
+    def __init__(self, arguments: dict[str, Any], error: Exception) -> None:
+        self.arguments = arguments
+        self.error = error
+
+    def __call__(self, _: openmm.State) -> tuple[float, NDArray[np.float64]]:
+        """Raise the error."""
+        raise self.error
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[dict[str, Any]]]:
+        """Return how to try again."""
+        return restored, (self.arguments,)
+
+
+def restored(arguments: dict[str, Any]) -> OpenMMBias | Unreadable:
+    """Return the bias of these arguments, read again.
+
+    OpenMM's deserialiser ends the process when an object in its XML raises an error (8.5), so an
+    error waits for the first evaluation.
+    """
+    try:
+        return OpenMMBias(**arguments)
+    except Exception as error:  # whatever it is, it is raised later
+        return Unreadable(arguments, error)
 
 
 def _python_force() -> type[openmm.PythonForce]:

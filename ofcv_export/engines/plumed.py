@@ -6,6 +6,7 @@ takes positions, and PLUMED's own PYTORCH_MODEL, which takes descriptors from ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -104,7 +105,8 @@ def pytorch_model_input(
         A file written with ``contract="plumed-pytorch"``, of distances, angles or torsions, or
         several of them.
     label : str
-        Label of the model; its values are ``<label>.node-0``, ``<label>.node-1``, ...
+        Label of the model; its values are ``<label>.node-0``, ``<label>.node-1``, ... PYTORCH_MODEL
+        knows no periods: a value k that has one is ``<label>_periodic_k``.
     nopbc : bool
         Takes positions as the engine gives them. By default a molecule is made whole for
         descriptors that know no box.
@@ -130,7 +132,26 @@ def pytorch_model_input(
     )
     lines += actions
     lines.append(f"{label}: PYTORCH_MODEL FILE={_word(path)} ARG={','.join(arguments)}")
+    for index, period in enumerate(details.variable.periods):
+        if period is not None:
+            domain = plumed_domain(period)
+            lines.append(
+                f"{label}_periodic_{index}: COMBINE ARG={label}.node-{index} PERIODIC={domain}"
+            )
     return "\n".join(lines) + "\n"
+
+
+def plumed_domain(period: float) -> str:
+    """Return the domain of a value with a period, as PLUMED's keyword PERIODIC takes it.
+
+    Examples
+    --------
+    >>> plumed_domain(360.0), plumed_domain(2 * math.pi)
+    ('-180.0,180.0', '-pi,pi')
+    """
+    # PLUMED compares the text of grids' limits with it, and users write pi.
+    end = "pi" if math.isclose(period, 2 * math.pi) else repr(period / 2)
+    return f"-{end},{end}"
 
 
 def descriptor_actions(

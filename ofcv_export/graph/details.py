@@ -139,6 +139,8 @@ class VariableDetails(_Details, frozen=True, kw_only=True, tag="collective_varia
         Boundary conditions.
     descriptors : dict or None
         Description of the descriptors, None where a part has none.
+    periods : tuple of float or None
+        Period of each value, None where it has none.
     parameters : dict of str to tuple of float
         Default values of the inputs that follow positions and box.
     time_unit : str or None
@@ -153,6 +155,7 @@ class VariableDetails(_Details, frozen=True, kw_only=True, tag="collective_varia
     n_outputs: int
     box: Box
     descriptors: Description | None
+    periods: tuple[float | None, ...]
     parameters: dict[str, tuple[float, ...]]
     time_unit: str | None
     bias: Description | None

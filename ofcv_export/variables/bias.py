@@ -36,7 +36,7 @@ class Bias(Variable):
     TypeError
         If `cv` is not a collective variable, or is a bias already.
     ValueError
-        If it has more than one value, or the unit is not known.
+        If it has more than one value, a period, or the unit is not known.
 
     Examples
     --------
@@ -54,10 +54,13 @@ class Bias(Variable):
         require_energy_unit(energy_unit)
         if type(self) is Bias:
             require_one_value(cv)
+            if cv.periods != [None]:
+                raise ValueError(f"cv: expected an energy, got a value of period {cv.periods[0]}")
         super().__init__()
         self.cv = cv
         self.atoms, self.elements, self.length_unit = cv.atoms, cv.elements, cv.length_unit
         self.n_outputs = 1
+        self.periods = [None]
         self.energy_unit = energy_unit
 
     @property

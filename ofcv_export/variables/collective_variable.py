@@ -2,17 +2,21 @@
 
 # No postponed annotations: torch.jit.script wants those of `forward` to be types.
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.base.atoms import atom_indices
+from ofcv_export.base.elements import atomic_numbers
 from ofcv_export.base.frame_check import require_own_frames
+from ofcv_export.base.units import require_length_unit
 from ofcv_export.base.validation import (
     dtype_name,
     first_line,
-    require_distinct,
+    require_positive_number,
     require_shape,
     require_tensor,
 )
@@ -47,14 +51,19 @@ class CollectiveVariable(Variable):
         Unit of positions and box.
     elements : sequence of str, optional
         Chemical symbols of the atoms, in order, so that engines can check them.
+    periods : float or sequence of float or None, optional
+        Period of each value, None for a value without one; a single number is that of all. By
+        default 2 pi for a torsional angle that ``torch.nn.Identity`` hands on, and none for others.
+        Restraints take differences to the nearest image, and engines are told.
 
     Raises
     ------
     TypeError
-        If the descriptors are not a `Descriptor`, the network is no module, or has no single
-        floating dtype.
+        If the descriptors are not a `Descriptor`, the network is no module or has no single
+        floating dtype, or atoms or periods are no numbers.
     ValueError
-        If atoms, descriptors and network do not fit together.
+        If atoms, descriptors, network and periods do not fit together, or the unit or an element is
+        not known.
 
     Examples
     --------
@@ -73,19 +82,25 @@ class CollectiveVariable(Variable):
         atoms: Sequence[int] | None = None,
         length_unit: str = "nm",
         elements: Sequence[str] | None = None,
+        periods: float | Sequence[float | None] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(descriptors, Descriptor):
             raise TypeError(f"descriptors: expected a Descriptor, got {type(descriptors).__name__}")
         self.descriptors = descriptors
         self.network = evaluation_copy(network)
+        require_length_unit(length_unit)
         self.length_unit = length_unit
         n_atoms = descriptors.n_atoms
-        self.atoms = require_distinct("atoms", range(n_atoms) if atoms is None else atoms, n_atoms)
+        self.atoms = atom_indices("atoms", range(n_atoms) if atoms is None else atoms, n_atoms)
         self.elements = _elements(elements, n_atoms)
         # Mean and range of each descriptor in the training, where `from_mlcolvar` knows them.
         self.trained_on: tuple[Tensor, Tensor] | None = None
         self.n_outputs = self._count_outputs()
+        known: list[float | None] = [None] * self.n_outputs
+        if type(network) is nn.Identity:
+            known = descriptors.periods()
+        self.periods = known if periods is None else _periods(periods, known)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a subclass with a `forward` of its own, which a bias or a file would not have."""
@@ -150,6 +165,24 @@ class CollectiveVariable(Variable):
         return int(values.shape[1])
 
 
+def _periods(
+    periods: float | Sequence[float | None], known: Sequence[float | None]
+) -> list[float | None]:
+    """Return the period of each value, checked against those that are known."""
+    given = list(periods) if isinstance(periods, Sequence) else [periods] * len(known)
+    if len(given) != len(known):
+        raise ValueError(f"periods: expected one for each of {len(known)} values, got {given}")
+    for period, own in zip(given, known, strict=True):
+        if period is not None:
+            require_positive_number("periods", period)
+        if own is not None and (period is None or not math.isclose(period, own, rel_tol=1e-6)):
+            raise ValueError(f"periods: expected {own} for a torsional angle, got {period}")
+    return [
+        own or (None if period is None else float(period))
+        for period, own in zip(given, known, strict=True)
+    ]
+
+
 def _elements(elements: Sequence[str] | None, n_atoms: int) -> list[str] | None:
     """Return the chemical symbols, checked."""
     if elements is None:
@@ -157,4 +190,5 @@ def _elements(elements: Sequence[str] | None, n_atoms: int) -> list[str] | None:
     symbols = list(elements)
     if len(symbols) != n_atoms or not all(isinstance(entry, str) for entry in symbols):
         raise ValueError(f"elements: expected {n_atoms} chemical symbols, got {symbols}")
+    atomic_numbers(symbols)
     return symbols

@@ -7,6 +7,7 @@ it. Numbers stay in float64, whatever the dtype of the variable.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -36,13 +37,27 @@ class ValuesOf(nn.Module):
 
 
 class HarmonicEnergy(ValuesOf):
-    """Half the force constant times the squared distance from the centre, summed over values."""
+    """Half the force constant times the squared distance from the centre, summed over values.
+
+    Parameters
+    ----------
+    descriptors, network : torch.nn.Module
+        The user's own.
+    periods : sequence of float or None
+        Period of each value: the distance is that along the circle.
+    """
+
+    def __init__(
+        self, descriptors: nn.Module, network: nn.Module, periods: Sequence[float | None]
+    ) -> None:
+        super().__init__(descriptors, network)
+        self.periods = list(periods)
 
     def forward(self, positions: Tensor, box: Tensor | None, *parameters: Tensor) -> Tensor:
         """Return the energy (batch, 1); parameters are centre and force constant."""
         centre, force_constant = parameters
         values = super().forward(positions, box)
-        return spring(values, centre.to(values), force_constant.to(values))
+        return spring(values, centre.to(values), force_constant.to(values), self.periods)
 
 
 class MovingEnergy(ValuesOf):
@@ -52,6 +67,8 @@ class MovingEnergy(ValuesOf):
     ----------
     descriptors, network : torch.nn.Module
         The user's own.
+    periods : sequence of float or None
+        Period of each value.
     times : torch.Tensor
         Shape (n_times,), increasing.
     centres, force_constants : torch.Tensor
@@ -62,11 +79,13 @@ class MovingEnergy(ValuesOf):
         self,
         descriptors: nn.Module,
         network: nn.Module,
+        periods: Sequence[float | None],
         times: Tensor,
         centres: Tensor,
         force_constants: Tensor,
     ) -> None:
         super().__init__(descriptors, network)
+        self.periods = list(periods)
         self.times = times.tolist()
         self.centres, self.force_constants = centres.tolist(), force_constants.tolist()
 
@@ -78,7 +97,7 @@ class MovingEnergy(ValuesOf):
             values.new_tensor(self._at(float(time), knots))
             for knots in (self.centres, self.force_constants)
         )
-        return spring(values, centre, force_constant)
+        return spring(values, centre, force_constant, self.periods)
 
     def _at(self, time: float, knots: Sequence[Sequence[float]]) -> list[float]:
         """Return values (n_outputs,) at a time, constant outside the given times."""
@@ -147,6 +166,21 @@ class KolmogorovEnergy(ValuesOf):
         return -self.factor * torch.log1p(total)
 
 
-def spring(values: Tensor, centre: Tensor, force_constant: Tensor) -> Tensor:
+def spring(
+    values: Tensor, centre: Tensor, force_constant: Tensor, periods: Sequence[float | None]
+) -> Tensor:
     """Return the energies (batch, 1) of springs on values (batch, n_outputs)."""
-    return torch.einsum("bk,k->b", (values - centre) ** 2, force_constant / 2).unsqueeze(1)
+    distances = [
+        _on_a_circle(distance, period)
+        for distance, period in zip((values - centre).unbind(1), periods, strict=True)
+    ]
+    squares = torch.stack(distances, dim=1) ** 2
+    return torch.einsum("bk,k->b", squares, force_constant / 2).unsqueeze(1)
+
+
+def _on_a_circle(distance: Tensor, period: float | None) -> Tensor:
+    """Return a distance as that to the nearest image, the angle of a point on a circle."""
+    if period is None:
+        return distance
+    turn = 2 * math.pi / period
+    return torch.atan2(torch.sin(turn * distance), torch.cos(turn * distance)) / turn

@@ -2,10 +2,11 @@
 
 # No postponed annotations: torch.jit.script wants those of `forward` to be types.
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ofcv_export.graph.details import Description
@@ -21,6 +22,9 @@ class HarmonicRestraint(Bias):
     r"""Harmonic restraint of the collective variables s.
 
     .. math:: V = \sum_k \tfrac{1}{2} \kappa_k (s_k - c_k)^2
+
+    where the difference is that to the nearest image if a collective variable has a period; half a
+    period away the force changes its sign.
 
     Centre c and force constant :math:`\kappa` are inputs of the exported file, after positions and
     box, so that one file serves all windows of an umbrella sampling.
@@ -69,6 +73,7 @@ class HarmonicRestraint(Bias):
             "centre": centres.tolist(),
             "force_constant": force_constants.tolist(),
         }
+        self.difference = Difference(cv.periods, cv.dtype)
         self.register_buffer("centre", centres.to(cv.dtype), persistent=False)
         self.register_buffer("force_constant", force_constants.to(cv.dtype), persistent=False)
 
@@ -78,7 +83,7 @@ class HarmonicRestraint(Bias):
 
     def specification(self) -> Description:
         """Return the JSON-able description of the energy, written to the metadata."""
-        return {"type": "harmonic_restraint"}
+        return {"type": "harmonic_restraint", "periods": self.cv.periods}
 
     def forward(
         self,
@@ -104,13 +109,13 @@ class HarmonicRestraint(Bias):
         """Return the energy (batch, 1) of values (batch, n_outputs)."""
         centre = self.centre if centre is None else centre
         force_constant = self.force_constant if force_constant is None else force_constant
-        return harmonic(values, centre, force_constant)
+        return harmonic(self.difference(values, centre), force_constant)
 
     def judge(self) -> nn.Module:
         """Return what the exported graph must equal, see `Variable.judge`."""
         if type(self) is not HarmonicRestraint:
             return self
-        return HarmonicEnergy(self.cv.descriptors, self.cv.network)
+        return HarmonicEnergy(self.cv.descriptors, self.cv.network, self.cv.periods)
 
     def head(self) -> Head:
         """Return what maps descriptors and parameters to the energy."""
@@ -122,7 +127,12 @@ class MovingRestraint(Bias):
     r"""Harmonic restraint whose centre and force constant change with time.
 
     Both are linear between the given times, and constant before the first and after the last, as
-    in PLUMED's MOVINGRESTRAINT. The time is an input of the exported file, after positions and box.
+    in PLUMED's MOVINGRESTRAINT. The time is an input of the exported file, after positions and box,
+    in float64 whatever the precision of the rest: late in a simulation a step is lost in float32.
+
+    Of a collective variable with a period the difference to the centre is that to the nearest
+    image; the centre itself moves from one given number to the next, so that from 3.0 to 3.3 (not
+    to -3.0) it crosses pi.
 
     Parameters
     ----------
@@ -178,10 +188,18 @@ class MovingRestraint(Bias):
                 "force_constants", force_constants, len(instants), cv.n_outputs
             ),
         }
-        self.register_buffer("starts", instants[:-1].to(cv.dtype))
-        self.register_buffer("durations", durations.to(cv.dtype))
+        self.difference = Difference(cv.periods, cv.dtype)
+        self.register_buffer("starts", instants[:-1])
+        self.register_buffer("durations", durations)
         self.register_buffer("centres", self._schedule["centres"].to(cv.dtype))
         self.register_buffer("force_constants", self._schedule["force_constants"].to(cv.dtype))
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Convert dtype or device, as `torch.nn.Module` does, but leave times in float64."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        times = self._schedule["times"].to(self.starts.device)
+        self.starts, self.durations = times[:-1], times.diff()
+        return self
 
     def parameter_defaults(self) -> dict[str, list[float]]:
         """Return the first time, in ps."""
@@ -190,7 +208,7 @@ class MovingRestraint(Bias):
     def specification(self) -> Description:
         """Return the JSON-able description of the energy, written to the metadata."""
         schedule = {name: values.tolist() for name, values in self._schedule.items()}
-        return {"type": "moving_restraint", **schedule}
+        return {"type": "moving_restraint", **schedule, "periods": self.cv.periods}
 
     def time_unit(self) -> str:
         """Return the unit of the parameter ``time``."""
@@ -206,20 +224,20 @@ class MovingRestraint(Bias):
         positions, box : torch.Tensor
             See `values_and_derivatives`; nothing is checked.
         time : torch.Tensor
-            The time (1,) in ps, by default the first.
+            The time (1,) in ps, float64, by default the first.
         """
         return self.energy(self.cv(positions, box), time)
 
     def energy(self, values: Tensor, time: Tensor | None = None) -> Tensor:
         """Return the energy (batch, 1) of values (batch, n_outputs)."""
         centre, force_constant = self.at(self.starts[:1] if time is None else time)
-        return harmonic(values, centre, force_constant)
+        return harmonic(self.difference(values, centre), force_constant)
 
     def judge(self) -> nn.Module:
         """Return what the exported graph must equal, see `Variable.judge`."""
         if type(self) is not MovingRestraint:
             return self
-        return MovingEnergy(self.cv.descriptors, self.cv.network, **self._schedule)
+        return MovingEnergy(self.cv.descriptors, self.cv.network, self.cv.periods, **self._schedule)
 
     def head(self) -> Head:
         """Return what maps descriptors and the time to the energy."""
@@ -230,6 +248,7 @@ class MovingRestraint(Bias):
         """Return centre and force constant, each (n_outputs,), at a time (1,) in ps."""
         # The finished part of each interval, from 0 before it to 1 after it.
         finished = ((time - self.starts) / self.durations).clamp(0, 1).unsqueeze(1)
+        finished = finished.to(self.centres.dtype)
         return _between(self.centres, finished), _between(self.force_constants, finished)
 
 
@@ -238,9 +257,42 @@ def _between(knots: Tensor, finished: Tensor) -> Tensor:
     return knots[0] + (finished * (knots[1:] - knots[:-1])).sum(0)
 
 
-def harmonic(values: Tensor, centre: Tensor, force_constant: Tensor) -> Tensor:
-    """Return the sum of harmonic energies (batch, 1) of values (batch, n_outputs)."""
-    return (0.5 * force_constant * (values - centre).square()).sum(1, keepdim=True)
+class Difference(nn.Module):
+    """Differences of values to a centre, to the nearest image of those that have a period.
+
+    Parameters
+    ----------
+    periods : sequence of float or None
+        Period of each value, None where it has none.
+    dtype : torch.dtype
+        Of the values.
+    """
+
+    has_period: Tensor
+    period: Tensor
+
+    def __init__(self, periods: Sequence[float | None], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.is_periodic = any(periods)
+        has_period = [entry is not None for entry in periods]
+        period = [entry or 1.0 for entry in periods]
+        self.register_buffer("has_period", torch.tensor(has_period), persistent=False)
+        self.register_buffer("period", torch.tensor(period, dtype=dtype), persistent=False)
+
+    def forward(self, values: Tensor, centre: Tensor) -> Tensor:
+        """Return the differences (batch, n_outputs) of values (batch, n_outputs)."""
+        if not self.is_periodic:
+            return values - centre
+        # Exact, so that a centre of many turns costs no digits.
+        near = torch.where(self.has_period, torch.fmod(centre, self.period), centre)
+        difference = values - near
+        turns = torch.round((difference / self.period).detach())
+        return difference - torch.where(self.has_period, self.period * turns, 0.0)
+
+
+def harmonic(difference: Tensor, force_constant: Tensor) -> Tensor:
+    """Return the sum of harmonic energies (batch, 1) of differences (batch, n_outputs)."""
+    return (0.5 * force_constant * difference.square()).sum(1, keepdim=True)
 
 
 def _knots(name: str, values: Sequence[Any] | Tensor, n_times: int, n_outputs: int) -> Tensor:

@@ -2,14 +2,16 @@
 
 # No postponed annotations: torch.jit.script wants those of `forward` in subclasses to be types.
 
+import copy
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.base.atoms import atom_indices
 from ofcv_export.base.fixed_order import fixed_order
 from ofcv_export.base.validation import (
     dtype_name,
@@ -50,6 +52,8 @@ class Variable(nn.Module):
         Unit of positions and box.
     n_outputs : int
         Number of values.
+    periods : list of float or None
+        Period of each value, None where it has none.
     """
 
     if TYPE_CHECKING:  # TorchScript takes annotations of modules for interfaces.
@@ -58,6 +62,7 @@ class Variable(nn.Module):
         elements: list[str] | None
         length_unit: str
         n_outputs: int
+        periods: list[float | None]
     # TorchScript compiles `forward`, not what describes the variable.
     __jit_unused_properties__ = ["box", "descriptors", "dtype", "normalisation", "periodic"]  # noqa: RUF012 (PyTorch's own name)
 
@@ -98,6 +103,12 @@ class Variable(nn.Module):
     def normalisation(self) -> Normalisation | None:
         """Which descriptors the network was trained on, where it is known."""
         return None
+
+    def with_atoms(self, atoms: Sequence[int]) -> Self:
+        """Return the same variable of other atoms of the engine, zero-based indices, checked."""
+        other = copy.copy(self)
+        other.atoms = atom_indices("atoms", atoms, self.descriptors.n_atoms)
+        return other
 
     def output_units(self) -> dict[str, str]:
         """Return the unit of each output of a file, where it is known."""
@@ -160,6 +171,7 @@ class Variable(nn.Module):
             n_outputs=self.n_outputs,
             box=self.box,
             descriptors=self.descriptors.specification(),
+            periods=tuple(self.periods),
             parameters={key: tuple(value) for key, value in parameters.items()},
             time_unit=self.time_unit(),
             bias=self.bias_description(),
@@ -178,7 +190,10 @@ class Variable(nn.Module):
         ]
         if self.periodic:
             outputs.append(TensorSpec("box_derivatives", name, ("batch", n_outputs, 3, 3)))
-        inputs += [TensorSpec(key, name, (len(value),)) for key, value in parameters.items()]
+        inputs += [
+            TensorSpec(key, dtype_name(self._parameter_dtype(key)), (len(value),))
+            for key, value in parameters.items()
+        ]
         written_out = values_and_derivatives(self, n_outputs, self.dtype, self.periodic)
         return ExportGraph(
             self.details(),
@@ -202,15 +217,22 @@ class Variable(nn.Module):
     def _by_autograd(self) -> ValuesAndDerivatives:
         return ValuesAndDerivatives(self, self.n_outputs, self.periodic)
 
-    def _default_tensors(self) -> list[Tensor]:
-        defaults = self.parameter_defaults().values()
-        return [torch.tensor(value, dtype=self.dtype) for value in defaults]
+    def _parameter_dtype(self, name: str) -> torch.dtype:
+        """Return float64 for a time, which grows while differences of it count."""
+        return torch.float64 if name == "time" and self.time_unit() else self.dtype
+
+    def default_parameters(self) -> dict[str, Tensor]:
+        """Return the default values of the inputs that follow positions and box, as tensors."""
+        return {
+            name: torch.tensor(value, dtype=self._parameter_dtype(name))
+            for name, value in self.parameter_defaults().items()
+        }
 
     def _given(self, parameters: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the parameters in order, checked; the defaults of those that are missing."""
-        known = dict(zip(self.parameter_defaults(), self._default_tensors(), strict=True))
+        known = self.default_parameters()
         for name, value in parameters.items():
             require_known(name, known)
-            require_floats(name, value, known[name].shape, self.dtype)
+            require_floats(name, value, known[name].shape, self._parameter_dtype(name))
             require_finite(name, value)
         return list((known | dict(parameters)).values())

@@ -251,9 +251,97 @@ def test_bad_options_are_refused(tmp_path):
         ofcv.export(small_setup(), path, atoms=[0])
     with pytest.raises(ValueError, match="output_units: expected names among output_wrt_positions"):
         ofcv.export(small_setup(), path, output_units={"energy": "kJ/mol"})
+    with pytest.raises(TypeError, match="gradient: expected an option of SmartDerivatives"):
+        ofcv.export(small_setup(), path, gradient=True)
     with pytest.raises(RuntimeError, match="setup: expected to be called first"):
         ofcv.export(ofcv.SmartDerivatives(), path)
     assert not list(tmp_path.iterdir())
+
+
+def a_distance(n_atoms=2, **options):
+    torch.manual_seed(0)
+    network = torch.nn.Linear(1, 1).double()
+    return ofcv.CollectiveVariable(
+        PairDistances(torch.tensor([[0, 1]]), n_atoms, OPEN), network, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "message"),
+    [
+        (small_setup, {"length_unit": "parsec"}, "length_unit: expected nm, A, .*, got parsec"),
+        (small_setup, {"length_unit": "Å"}, "length_unit: expected nm, A, .*, got Å"),
+        (small_setup, {"atoms": [0.9, 1.7, 2, 3, 4]}, "atoms: expected integers, got 0.9"),
+        (a_distance, {"length_unit": "A"}, "length_unit: expected nm as in the module, got A"),
+        (
+            lambda: ofcv.Bias(a_distance()),
+            {"output_units": {"values": "eV"}},
+            "output_units: expected kJ/mol for values, got eV",
+        ),
+        (
+            lambda: a_distance(length_unit="A"),
+            {"output_units": {"values": "kJ/mol", "derivatives": "kJ/mol/nm"}},
+            "output_units: expected kJ/mol/A for derivatives, got kJ/mol/nm",
+        ),
+        (
+            small_setup,
+            {"length_unit": "A", "output_units": {"output_wrt_positions": "kJ/mol/nm"}},
+            "output_units: expected kJ/mol/A for output_wrt_positions, got kJ/mol/nm",
+        ),
+        (
+            lambda: ofcv.Bias(a_distance()),
+            {"contract": "gromacs-nnpot", "length_unit": "A"},
+            "length_unit: expected nm as in the module, got A",
+        ),
+        (
+            lambda: ofcv.Bias(a_distance()),
+            {"contract": "openmm-torch"},
+            "n_particles: expected a value, which openmm-torch needs, got none",
+        ),
+        (
+            lambda: ofcv.Bias(a_distance()),
+            {"contract": "gromacs-nnpot", "n_particles": 3},
+            r"n_particles: expected an option of gromacs-nnpot \(inputs, group, energy_only\)",
+        ),
+    ],
+)
+def test_facts_that_contradict_the_module_are_refused(tmp_path, module, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        ofcv.export(module(), tmp_path / "a.pt", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"atoms": [0.9, 1.7]}, "atoms: expected integers, got 0.9"),
+        ({"atoms": [1, 1]}, r"atoms: expected 2 distinct zero-based indices, got \[1, 1\]"),
+        ({"length_unit": "parsec"}, "length_unit: expected nm, A, angstrom, bohr, got parsec"),
+        ({"length_unit": "Å"}, "length_unit: expected nm, A, angstrom, bohr, got Å"),
+        ({"elements": ["C", "Q"]}, "elements: expected chemical symbols, got 'Q'"),
+    ],
+)
+def test_facts_that_no_engine_knows_are_refused(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        a_distance(**options)
+
+
+def test_other_atoms_reach_the_graph_of_a_contract(tmp_path):
+    """The energy is that of the atoms that were asked for, and forces act on them."""
+    ofcv.export(
+        ofcv.Bias(a_distance()),
+        tmp_path / "bias.pt",
+        contract="openmm-torch",
+        n_particles=4,
+        atoms=[3, 1],
+    )
+    positions = frames(1, 4)[0]
+    energy, forces = torch.jit.load(tmp_path / "bias.pt")(positions)
+    expected = a_distance()(positions[None, [3, 1]])
+    assert ofcv.read_metadata(tmp_path / "bias.pt").atoms == [3, 1]
+    assert (forces[[0, 2]] == 0).all()
+    assert (forces[[1, 3]] != 0).all()
+    torch.testing.assert_close(energy, expected.squeeze())
 
 
 def test_frozen_data_that_are_not_finite_are_refused(tmp_path):

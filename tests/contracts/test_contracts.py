@@ -133,6 +133,23 @@ def test_openmm_forces_reach_the_chosen_particles_alone(folder):
     assert (forces[ATOMS] != 0).all()
 
 
+def test_neither_place_nor_time_is_rounded_before_differences(tmp_path):
+    """A bias in float32, far from the origin and late, in an engine that computes in float64."""
+    at_origin, late = (
+        ofcv.MovingRestraint(cv().float(), [start, start + 8.0], [0.0, 1.0], [30.0, 50.0])
+        for start in (0.0, 1e8)
+    )
+    ofcv.export(late, tmp_path / "late.pt", contract="openmm-torch", n_particles=5)
+    positions = torch.randn(5, 3, generator=torch.Generator().manual_seed(2)).double()
+    energy, derivatives = at_origin.values_and_derivatives(
+        positions[None, late.atoms].float(), time=torch.tensor([3.0]).double()
+    )
+    time = torch.tensor([1e8 + 3.0], dtype=torch.float64)
+    found, forces = torch.jit.load(tmp_path / "late.pt")(positions + 3000.0, time)
+    torch.testing.assert_close(found.float(), energy.squeeze(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(forces[late.atoms].float(), -derivatives[0, 0], rtol=1e-5, atol=1e-5)
+
+
 def test_energy_alone_is_differentiated_in_the_engine(tmp_path):
     path = tmp_path / "energy.pt"
     report = ofcv.export(

@@ -15,6 +15,7 @@ from ofcv_export.descriptors.boundaries import (
     open_boundaries,
     require_box,
 )
+from ofcv_export.descriptors.box_check import BoxCheck
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.descriptors.lattice import LatticeReduction, reduced_lattice
 
@@ -259,3 +260,19 @@ def test_a_copy_of_the_box_for_each_frame_gives_derivatives_for_each_frame(name)
         alone = boundaries.displacement(start[frame], end[frame], h)
         (expected,) = torch.autograd.grad((alone**2).sum(), h)
         torch.testing.assert_close(slopes[frame], expected)
+
+
+@pytest.mark.parametrize("off", [1e-17, -1e-9])
+def test_rounding_errors_off_the_axes_are_none(off):
+    box = torch.diag(torch.tensor([2.0, 2.1, 1.9], dtype=F64))
+    box[2, 1] = off
+    require_box(box, orthorhombic=True)
+    assert BoxCheck(True, None)(box) == ""
+    pair = PairDistances(torch.tensor([[0, 1]]), 2, RuntimeBox("orthorhombic"))
+    positions = torch.tensor([[[0.0, 0.0, 0.0], [0.3, 1.9, -0.2]]], dtype=F64)
+    expected = torch.tensor([[0.3, -0.2, -0.2]], dtype=F64).norm()
+    torch.testing.assert_close(pair(positions, box).squeeze(), expected, rtol=1e-8, atol=0)
+    with pytest.raises(ValueError, match="box: expected positive lengths along x, y and z"):
+        require_box(
+            box.index_put((torch.tensor(2), torch.tensor(1)), torch.tensor(1e-4).double()), True
+        )

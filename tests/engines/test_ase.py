@@ -1,5 +1,7 @@
 """Exported biases in ASE, against ASE's own spring, differences and conservation laws."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -172,6 +174,41 @@ def test_a_calculator_may_lack_properties_and_give_nine_components(restraint):
     np.testing.assert_allclose(atoms.get_stress(), stress + np.array([1, 2, 3, 0, 0, 0]))
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_potential_energy(force_consistent=True)
+
+
+class FailsOnce(EMT):
+    """A calculator that fails the first time that it is asked, as one that runs a program may."""
+
+    has_failed = False
+
+    def calculate(self, *arguments):
+        super().calculate(*arguments)
+        if not self.has_failed:
+            self.has_failed = True
+            raise RuntimeError("no result")
+
+
+def test_a_calculator_that_failed_is_asked_again(restraint):
+    atoms = molecule()
+    expected = evaluated(restraint, atoms, EMT())[0]
+    atoms.calc = BiasedCalculator(restraint, atoms, FailsOnce())
+    with pytest.raises(RuntimeError, match="no result"):
+        atoms.get_potential_energy()
+    assert atoms.get_potential_energy() == pytest.approx(expected, rel=1e-12)
+    atoms.rattle(0.01, seed=1)
+    atoms.calc.calculator.has_failed = False
+    with pytest.raises(RuntimeError, match="no result"):
+        atoms.calc.calculate(atoms)
+    assert atoms.get_potential_energy() == pytest.approx(evaluated(restraint, atoms, EMT())[0])
+
+
+def test_a_pickled_calculator_is_the_same(restraint):
+    atoms = molecule()
+    atoms.calc = BiasedCalculator(restraint, atoms, EMT())
+    atoms.calc.set_parameter("centre", 2.5)
+    again = atoms.copy()
+    again.calc = pickle.loads(pickle.dumps(atoms.calc))
+    assert again.get_potential_energy() == atoms.get_potential_energy()
 
 
 @pytest.mark.parametrize("suffix", [".onnx"])

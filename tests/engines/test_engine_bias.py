@@ -1,3 +1,6 @@
+import copy
+import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -190,8 +193,6 @@ def test_files_that_are_no_bias(exported):
     cv = ofcv.CollectiveVariable(PairDistances(all_pairs(4), 4), torch.nn.Linear(6, 1), ATOMS)
     with pytest.raises(ValueError, match="^model: expected a bias, whose values are in kJ/mol"):
         engine(exported(bias=cv))
-    with pytest.raises(ValueError, match="length_unit: expected nm, A, angstrom, bohr, got fathom"):
-        engine(exported(length_unit="fathom"))
     scaled = RuntimeBox("orthorhombic", scaled=True)
     with pytest.raises(ValueError, match="model: expected an artifact that takes positions"):
         engine(exported(box=scaled), periodic=True)
@@ -300,3 +301,22 @@ def test_calls_from_several_threads_have_their_own_box_and_parameters(exported):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(call, range(400)))
+
+
+@pytest.mark.parametrize("copied", [lambda bias: pickle.loads(pickle.dumps(bias)), copy.deepcopy])
+def test_a_copy_is_the_same_bias(exported, copied, tmp_path, monkeypatch):
+    monkeypatch.chdir(exported().parent)
+    bias = engine("bias.pt")
+    bias.set_parameter("centre", 0.7)
+    monkeypatch.chdir("/")
+    assert copied(bias).evaluate(positions()).energy == bias.evaluate(positions()).energy
+
+
+def test_a_copy_of_a_file_that_was_replaced_is_refused(exported):
+    bias = engine(exported())
+    pickled = pickle.dumps(bias)
+    shutil.copy(exported("other.pt", length_unit="A"), bias._artifact.path)
+    with pytest.raises(
+        ValueError, match=f"^path: expected the file with SHA-256 {bias.digest}, got"
+    ):
+        pickle.loads(pickled)

@@ -337,11 +337,8 @@ def test_two_biases_add_up(exported, restraint):
 def test_wrong_numbering_is_caught(exported, restraint):
     lmp = start()
     lmp.commands_list(["group gone id 3", "delete_atoms group gone bond yes compress no"])
-    with pytest.raises(ValueError, match="expected N as atom 2 .*, got none"):
-        LammpsBias(lmp, restraint)
-    unnamed = exported("unnamed", lambda: distance_restraint(elements=None))
     with pytest.raises(ValueError, match="got the ID 3, which does not"):
-        LammpsBias(lmp, unnamed)
+        LammpsBias(lmp, restraint)
     shifted = exported("shifted", lambda: distance_restraint(atoms=[6, 3, 1]))
     with pytest.raises(ValueError, match="expected O as atom 6 .*, got H"):
         LammpsBias(start(), shifted)
@@ -402,3 +399,44 @@ def test_a_wrong_box_stops_the_run_and_says_why(exported):
     lmp.command("timer timeout off")
     lmp.command("run 10")
     assert bias.energy > 0
+
+
+@pytest.mark.parametrize(
+    ("commands", "message"),
+    [
+        (
+            ["group gone id 1", "delete_atoms group gone bond yes", "reset_atoms id"],
+            r"expected [CNO] as atom \d \(zero-based\), got",
+        ),
+        (["set atom 6 type 2"], r"expected O as atom 5 \(zero-based\), got H"),
+        (["mass 4 32.06"], r"expected O as atom 5 \(zero-based\), got S"),
+    ],
+    ids=["renumbered", "retyped", "reweighed"],
+)
+def test_atoms_that_change_between_runs_are_caught(restraint, commands, message):
+    lmp = start()
+    LammpsBias(lmp, restraint)
+    lmp.command("run 1")
+    lmp.commands_list(commands)
+    with pytest.raises(Exception, match=message):
+        lmp.command("run 1")
+
+
+def test_boundaries_that_change_between_runs_count(exported, restraint):
+    """An image that is near in a periodic box is far away in an open one."""
+    positions = chain()
+    positions[ATOMS] = ORIGIN + np.array([[9.5, 5.3, 5.2], [6.0, 5.0, 5.0], [0.5, 5.0, 5.0]])
+    lmp = start(positions, box=np.diag([10.0, 30.0, 30.0]), interacting=False)
+    bias = LammpsBias(lmp, restraint)
+    lmp.command("run 0")
+    image = np.linalg.norm([1.0, 0.3, 0.2])
+    assert bias.energy == pytest.approx(FORCE_CONSTANT / 2 * (image - CENTRE) ** 2, rel=1e-9)
+    lmp.commands_list(["change_box all boundary f p p", "run 0"])
+    apart = np.linalg.norm([9.0, 0.3, 0.2])
+    assert bias.energy == pytest.approx(FORCE_CONSTANT / 2 * (apart - CENTRE) ** 2, rel=1e-9)
+    periodic = LammpsBias(
+        start(), exported("networkTrue", lambda: network_bias(RuntimeBox())), "periodic"
+    )
+    periodic._lmp.commands_list(["run 0", "change_box all boundary f p p"])
+    with pytest.raises(Exception, match="box: expected a periodic system, got one without a box"):
+        periodic._lmp.command("run 0")

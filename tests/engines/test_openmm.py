@@ -1,5 +1,7 @@
 """Exported biases in OpenMM, against OpenMM's own forces, differences and conservation laws."""
 
+import hashlib
+import shutil
 import subprocess
 import sys
 
@@ -395,6 +397,40 @@ def test_serialisation(restraint):
     assert len(text) < 10_000
 
 
+def test_a_serialised_force_is_that_of_its_file_alone(tmp_path, restraint, monkeypatch):
+    """Also from another folder; another file in its place is refused by the two digests."""
+    shutil.copy(restraint, tmp_path / "bias.pt")
+    monkeypatch.chdir(tmp_path)
+    system = make_system()
+    force = openmm_force("bias.pt", system)
+    force.setForceGroup(BIAS_GROUP)
+    system.addForce(force)
+    text = openmm.XmlSerializer.serialize(system)
+    monkeypatch.chdir("/")
+    energies = [energy(start(made)[0]) for made in (system, openmm.XmlSerializer.deserialize(text))]
+    assert energies[0] == energies[1] != 0
+    before = hashlib.sha256((tmp_path / "bias.pt").read_bytes()).hexdigest()
+    ofcv.export(ofcv.HarmonicRestraint(distance(), 0.5, 10.0), tmp_path / "bias.pt", batch=1)
+    after = hashlib.sha256((tmp_path / "bias.pt").read_bytes()).hexdigest()
+    with pytest.raises(
+        Exception, match=f"path: expected the file with SHA-256 {before}, got {after}"
+    ):
+        energy(start(openmm.XmlSerializer.deserialize(text))[0])
+    (tmp_path / "bias.pt").unlink()
+    with pytest.raises(Exception, match="path: expected an existing file, got"):
+        energy(start(openmm.XmlSerializer.deserialize(text))[0])
+
+
+def test_diverging_dynamics_are_told_with_their_step(restraint):
+    system = make_system()
+    system.addForce(openmm_force(restraint, system))
+    context, integrator = start(system)
+    integrator.step(3)
+    context.setParameter("force_constant", 1e300)
+    with pytest.raises(Exception, match="NaN or infinity; the dynamics diverged at step [345]"):
+        integrator.step(100)
+
+
 def make_topology(symbols, box=None):
     """Return a topology of one chain."""
     topology = app.Topology()
@@ -428,11 +464,6 @@ def test_wrong_units(tmp_path):
     path = tmp_path / "cv.pt"
     ofcv.export(distance(), path)
     with pytest.raises(ValueError, match=r"^model: expected a bias, whose values are in kJ/mol"):
-        openmm_force(path, make_system())
-    path = tmp_path / "bias.pt"
-    odd = ofcv.HarmonicRestraint(distance(unit_of_length="furlong"), CENTRE, FORCE_CONSTANT)
-    ofcv.export(odd, path)
-    with pytest.raises(ValueError, match=r"^length_unit: expected nm, .* got furlong"):
         openmm_force(path, make_system())
 
 

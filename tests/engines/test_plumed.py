@@ -146,6 +146,19 @@ def test_actions_of_descriptors():
     assert labels == ["d_1", "d_2", "d_3", "d_4", "d_4_sin", "d_4_cos", "d_7", "d_7_sin", "d_7_cos"]
 
 
+def test_the_periods_of_values_are_told(tmp_path):
+    torsion = Torsions(torch.tensor([[0, 1, 2, 3]]), 4)
+    one = ofcv.CollectiveVariable(torsion, nn.Identity(), ATOMS)
+    two = ofcv.CollectiveVariable(torsion, nn.Linear(1, 2), ATOMS, periods=[None, 90.0])
+    for cv, expected in (
+        (one, ["cv_periodic_0: COMBINE ARG=cv.node-0 PERIODIC=-pi,pi"]),
+        (two, ["cv_periodic_1: COMBINE ARG=cv.node-1 PERIODIC=-45.0,45.0"]),
+    ):
+        ofcv.export(cv, tmp_path / "cv.pt", contract="plumed-pytorch")
+        lines = pytorch_model_input(tmp_path / "cv.pt").splitlines()
+        assert [line for line in lines if "periodic" in line] == expected
+
+
 def test_actions_in_a_box():
     pairs = torch.tensor([[0, 1]])
     periodic = PairDistances(pairs, 2, RuntimeBox())

@@ -106,7 +106,7 @@ def test_derivatives_in_a_box_are_central_differences(over):
 @pytest.mark.parametrize("over", OVER)
 def test_torchscript_gives_energy_and_derivatives(over, dtype, tmp_path):
     bias = make_bias(over, dtype)
-    ofcv.export(bias, tmp_path / "bias.pt", output_units={"values": "kJ/mol"})
+    ofcv.export(bias, tmp_path / "bias.pt")
     loaded = ofcv.load(tmp_path / "bias.pt")
     positions = frames(5, N_ATOMS, dtype, seed=2)
     expected = make_bias(over).values_and_derivatives(positions.double())

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 import ofcv_export as ofcv
 from ofcv_export.descriptors.boundaries import RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
+from ofcv_export.descriptors.multiple import MultipleDescriptors
+from ofcv_export.descriptors.torsions import Torsions
 
+MODES = ("angle", "sin", "cos")
 TIMES = [1.0, 2.0, 5.0]
 CENTRES = [[0.1, -0.2], [0.3, 0.4], [-0.5, 0.1]]
 FORCE_CONSTANTS = [[10.0, 20.0], [30.0, 5.0], [0.0, 40.0]]
@@ -157,3 +160,118 @@ def test_a_value_can_be_the_energy(tmp_path):
     torch.testing.assert_close(bias(positions()), cv(n_outputs=1)(positions()))
     report = ofcv.export(bias, tmp_path / "bias.pt")
     assert report.metadata.output_units == {"values": "eV", "derivatives": "eV/nm"}
+
+
+def zigzag(angle):
+    """Return four atoms with a torsional angle, and its derivatives by the four atoms, by hand."""
+    x = np.array([[1.0, 0.0, 0.0], [0, 0, 0], [0, 0, 1.2], [np.cos(angle), np.sin(angle), 1.2]])
+    ends = np.array([[0.0, -1.0, 0.0], [-np.sin(angle), np.cos(angle), 0.0]])
+    return torch.tensor(x)[None], torch.tensor([[ends[0].tolist()], [ends[1].tolist()]])[:, 0]
+
+
+def torsion_cv(**options):
+    return ofcv.CollectiveVariable(
+        Torsions(torch.tensor([[0, 1, 2, 3]]), 4), torch.nn.Identity(), **options
+    )
+
+
+@pytest.mark.parametrize("suffix", ["pt", "onnx"])
+@pytest.mark.parametrize("kind", ["at rest", "moving"])
+def test_a_restraint_sees_the_nearest_image_of_an_angle(tmp_path, kind, suffix, float64_default):
+    """Across pi, and half a turn away, where the force changes its sign."""
+    centre, force_constant = 3.0, 200.0
+    if kind == "at rest":
+        bias, given = ofcv.HarmonicRestraint(torsion_cv(), centre, force_constant), ()
+    else:
+        bias = ofcv.MovingRestraint(torsion_cv(), [0.0, 4.0], [2.0, 4.0], [200.0, 200.0])
+        given = (torch.tensor([2.0]),)
+    ofcv.export(bias, tmp_path / f"bias.{suffix}")
+    evaluate = ofcv.load(tmp_path / f"bias.{suffix}")
+    for angle, difference in [
+        (3.1, 0.1),
+        (-3.1, 2 * np.pi - 6.1),
+        (-0.1, -3.1),
+        (-0.2, 2 * np.pi - 3.2),
+    ]:
+        x, by_ends = zigzag(angle)
+        defaults = [torch.tensor(value) for value in bias.parameter_defaults().values()]
+        energy, derivatives = evaluate(x, *(given or defaults))
+        assert energy.item() == pytest.approx(force_constant / 2 * difference**2, rel=1e-9)
+        slope = force_constant * difference
+        torch.testing.assert_close(derivatives[0, 0, [0, 3]], slope * by_ends, rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "onnx"])
+def test_a_centre_may_be_many_turns_away_in_float32(tmp_path, suffix):
+    """The period is then the one that float32 knows; a value without one has no images."""
+    parts = [Torsions(torch.tensor([[0, 1, 2, 3]]), 4), PairDistances(torch.tensor([[0, 3]]), 4)]
+    both = ofcv.CollectiveVariable(MultipleDescriptors(parts), torch.nn.Identity())
+    bias = ofcv.HarmonicRestraint(both, [1e5, 9.0], 2.0)
+    ofcv.export(bias, tmp_path / f"bias.{suffix}")
+    x = positions().float()
+    energy, _ = ofcv.load(tmp_path / f"bias.{suffix}")(
+        x, torch.tensor([1e5, 9.0]), torch.tensor([2.0, 2.0])
+    )
+    angle, distance = both(x).detach().double().numpy().T
+    turn = float(np.float32(2 * np.pi))
+    difference = (angle - 1e5) - turn * np.round((angle - 1e5) / turn)
+    np.testing.assert_allclose(energy[:, 0], difference**2 + (distance - 9.0) ** 2, rtol=1e-5)
+
+
+def test_periods_of_values_are_known_or_told(tmp_path):
+    assert torsion_cv().periods == [2 * np.pi]
+    parts = [PairDistances(all_pairs(4), 4), Torsions(torch.tensor([[0, 1, 2, 3]]), 4, MODES)]
+    mixed = ofcv.CollectiveVariable(MultipleDescriptors(parts), torch.nn.Identity())
+    assert mixed.periods == [None] * 6 + [2 * np.pi, None, None]
+    assert cv().periods == [None, None]
+    told = ofcv.CollectiveVariable(parts[0], torch.nn.Linear(6, 2), periods=[None, 360.0])
+    report = ofcv.export(told, tmp_path / "cv.pt")
+    assert report.metadata.details.periods == (None, 360.0)
+    bias = ofcv.HarmonicRestraint(told, 0.0, 1.0)
+    assert bias.export_graph().details.periods == (None,)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "onnx"])
+def test_late_times_keep_their_digits_in_float32(tmp_path, suffix):
+    late, early = (
+        ofcv.MovingRestraint(float32_cv(), [start, start + 8.0], [0.0, 1.0], [30.0, 50.0])
+        for start in (1e8, 0.0)
+    )
+    x = positions().float()
+    path = tmp_path / f"bias.{suffix}"
+    assert ofcv.export(late, path).metadata.inputs[1].dtype == "float64"
+    for after in (0.5, 3.0, 7.9):
+        expected = early.values_and_derivatives(x, time=torch.tensor([after]).double())
+        found = ofcv.load(path)(x, torch.tensor([1e8 + after], dtype=torch.float64))
+        for output, judge in zip(found, expected, strict=True):
+            torch.testing.assert_close(output, judge, rtol=2e-5, atol=1e-5)
+
+
+def test_a_conversion_leaves_times_alone():
+    bias = ofcv.MovingRestraint(cv(n_outputs=1), [1e8, 1e8 + 8], [0.0, 1.0], [30.0, 50.0]).float()
+    centre, force_constant = bias.at(torch.tensor([1e8 + 2], dtype=torch.float64))
+    assert (centre.item(), force_constant.item()) == (0.25, 35.0)
+
+
+def float32_cv():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    return ofcv.CollectiveVariable(PairDistances(all_pairs(4), 4), network)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: torsion_cv(periods=0.0), "periods: expected a positive number, got 0.0"),
+        (lambda: torsion_cv(periods=float("nan")), "periods: expected a positive number, got nan"),
+        (lambda: torsion_cv(periods="2 pi"), "periods: expected one for each of 1 values"),
+        (lambda: torsion_cv(periods=["x"]), "periods: expected a number, got str"),
+        (lambda: torsion_cv(periods=[6.0, 6.0]), "periods: expected one for each of 1 values"),
+        (lambda: torsion_cv(periods=360.0), "periods: expected 6.28.* for a torsional angle, got"),
+        (lambda: torsion_cv(periods=[None]), "periods: expected 6.28.* for a torsional angle, got"),
+        (lambda: ofcv.Bias(torsion_cv()), "cv: expected an energy, got a value of period 6.28"),
+    ],
+)
+def test_periods_that_are_none_are_refused(make, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()

@@ -1,17 +1,20 @@
 #pragma once
 
-#include <caffe2/serialize/file_adapter.h>
 #include <caffe2/serialize/inline_container.h>
+#include <caffe2/serialize/read_adapter_interface.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <system_error>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "ofcv/error.hpp"
@@ -19,24 +22,66 @@
 
 namespace ofcv {
 
+/// A file's name and content, read once: what is made of it later is made of the same bytes,
+/// whatever becomes of the file and of the working directory. Copies share them.
+class File {
+ public:
+  File(std::string path) : path_(std::move(path)) {  // NOLINT: a path is as good as its file
+    std::error_code unreachable;
+    std::ifstream stream;
+    if (std::filesystem::is_regular_file(path_, unreachable)) {
+      stream.open(path_, std::ios::binary);
+    }
+    if (!stream.is_open()) throw Error("model", "an existing file", "'" + path_ + "'");
+    bytes_ = std::make_shared<const std::string>(std::istreambuf_iterator<char>(stream),
+                                                 std::istreambuf_iterator<char>());
+  }
+  File(const char* path) : File(std::string(path)) {}               // NOLINT
+  File(const std::filesystem::path& path) : File(path.string()) {}  // NOLINT
+
+  const std::string& path() const { return path_; }
+  const std::shared_ptr<const std::string>& bytes() const { return bytes_; }
+
+ private:
+  std::string path_;
+  std::shared_ptr<const std::string> bytes_;
+};
+
+namespace detail {
+
+/// A file's bytes as LibTorch reads them.
+class BytesAdapter : public caffe2::serialize::ReadAdapterInterface {
+ public:
+  explicit BytesAdapter(std::shared_ptr<const std::string> bytes) : bytes_(std::move(bytes)) {}
+  std::size_t size() const override { return bytes_->size(); }
+  std::size_t read(std::uint64_t position, void* buffer, std::size_t n,
+                   const char* /*what*/ = "") const override {
+    if (position >= bytes_->size()) return 0;
+    n = std::min(n, bytes_->size() - static_cast<std::size_t>(position));
+    std::memcpy(buffer, bytes_->data() + position, n);
+    return n;
+  }
+
+ private:
+  std::shared_ptr<const std::string> bytes_;
+};
+
+}  // namespace detail
+
 /// An archive (.pt or .pt2) whose content agrees with the digest it carries. The digest guards
 /// against damage, not against someone who means harm: that person can write a new one.
 class Archive {
  public:
-  /// Opens the file and checks the digest; no code of the archive is looked at.
-  explicit Archive(const std::string& path) : path_(path) {
-    std::error_code unreachable;
-    if (!std::filesystem::is_regular_file(path, unreachable)) {
-      throw Error("model", "an existing file", "'" + path + "'");
-    }
+  /// Checks the digest; no code of the archive is looked at.
+  explicit Archive(const File& file)
+      : path_(file.path()), file_(std::make_shared<detail::BytesAdapter>(file.bytes())) {
     try {
-      file_ = std::make_shared<caffe2::serialize::FileAdapter>(path);
       reader_ = std::make_unique<caffe2::serialize::PyTorchStreamReader>(file_);
       names_ = reader_->getAllRecords();
     } catch (const std::exception&) {
-      if (starts_like_a_zip()) throw foreign("truncated or damaged");
-      throw foreign(path.ends_with(".pt2") ? "not an AOTInductor package"
-                                           : "not a TorchScript archive");
+      if (file.bytes()->starts_with("PK")) throw foreign("truncated or damaged");
+      throw foreign(path_.ends_with(".pt2") ? "not an AOTInductor package"
+                                            : "not a TorchScript archive");
     }
     std::sort(names_.begin(), names_.end());
     if (!contains(metadata_record)) throw foreign("no ofcv.json in the archive");
@@ -63,7 +108,7 @@ class Archive {
     return Error("model", "an ofcv-export artifact", "'" + path_ + "' (" + reason + ")");
   }
 
-  /// The open file, so that what is loaded is what was checked, even if the path is replaced.
+  /// What was checked is what is loaded, even if the file is replaced.
   std::shared_ptr<caffe2::serialize::ReadAdapterInterface> file() const { return file_; }
 
  private:
@@ -97,13 +142,8 @@ class Archive {
     }
   }
 
-  bool starts_like_a_zip() const {
-    std::ifstream stream(path_, std::ios::binary);
-    return stream.get() == 'P' && stream.get() == 'K';
-  }
-
   std::string path_;
-  std::shared_ptr<caffe2::serialize::FileAdapter> file_;
+  std::shared_ptr<caffe2::serialize::ReadAdapterInterface> file_;
   std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader_;
   std::vector<std::string> names_;
 };

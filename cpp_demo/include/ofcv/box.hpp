@@ -19,10 +19,13 @@ inline std::string rows_text(const Lattice& rows) {
   return text;
 }
 
+/// Whether the vectors lie along x, y and z but for rounding errors, which move no image by more
+/// than float32 resolves.
 inline bool has_positive_diagonal_only(const Lattice& box) {
+  const double rounding = 1e-7 * std::max({box[0][0], box[1][1], box[2][2]});
   for (int i = 0; i < 3; ++i) {
     for (int j = 0; j < 3; ++j) {
-      if (i == j ? !(box[i][j] > 0) : box[i][j] != 0) return false;
+      if (i == j ? !(box[i][j] > 0) : !(std::abs(box[i][j]) <= rounding)) return false;
     }
   }
   return true;

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "ofcv/archive.hpp"
 #include "ofcv/atoms.hpp"
 #include "ofcv/box.hpp"
 #include "ofcv/error.hpp"
@@ -51,8 +52,8 @@ struct EngineSystem {
 class EngineVariable {
  public:
   /// Throws unless the artifact fits the engine's units, atoms and box.
-  EngineVariable(const std::string& path, const EngineSystem& system)
-      : model_(path, system.device, system.threads),
+  EngineVariable(const File& file, const EngineSystem& system)
+      : model_(file, system.device, system.threads),
         variable_(require_variable(metadata())),
         atoms_(atoms_of(metadata(), variable_.n_atoms)),
         length_(system.length_unit / length_in_nm(metadata().length_unit.value_or(""))) {
@@ -85,6 +86,9 @@ class EngineVariable {
   const std::vector<std::int64_t>& atoms() const { return atoms_; }
 
   std::size_t n_outputs() const { return static_cast<std::size_t>(variable_.n_outputs); }
+
+  /// The period of a value, nothing where it has none.
+  std::optional<double> period(std::size_t output) const { return variable_.periods.at(output); }
 
   /// Whether the values are energies.
   bool is_energy() const {
@@ -207,6 +211,10 @@ class EngineVariable {
                 outputs_[0].size() == n_outputs() &&
                 outputs_[1].size() == n_outputs() * inputs_[0].size();
     if (n_boxes > 0) fits &= inputs_[1].size() == 9 && outputs_.back().size() == 9 * n_outputs();
+    fits &= variable_.periods.size() == n_outputs() &&
+            std::ranges::all_of(variable_.periods, [](const std::optional<double>& period) {
+              return !period || (*period > 0 && std::isfinite(*period));
+            });
     if (!fits) throw Error("metadata", "inputs and outputs that fit the details", "others");
   }
 

@@ -122,11 +122,12 @@ struct VariableDetails {
   std::int64_t n_atoms = 0, n_outputs = 0;
   Box box;
   std::optional<Description> descriptors;
+  std::vector<std::optional<double>> periods;             ///< of each value, where it has one
   std::map<std::string, std::vector<double>> parameters;  ///< defaults
   std::optional<std::string> time_unit;  ///< of the parameter `time`, if there is one
   std::optional<Description> bias;
   GraphForm form = GraphForm::general;
-  OFCV_FIELDS(n_atoms, n_outputs, box, descriptors, parameters, time_unit, bias, form)
+  OFCV_FIELDS(n_atoms, n_outputs, box, descriptors, periods, parameters, time_unit, bias, form)
 };
 
 /// A variable, or its network, in an engine's own calling convention.

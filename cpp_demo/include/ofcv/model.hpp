@@ -53,8 +53,8 @@ namespace ofcv {
 enum class Checks { all, shapes_only };
 
 /// Reads the metadata of an artifact. The digest is checked; the model is never executed.
-inline Metadata read_metadata(const std::string& path) {
-  return Metadata::parse(Archive(path).metadata_text());
+inline Metadata read_metadata(const File& file) {
+  return Metadata::parse(Archive(file).metadata_text());
 }
 
 namespace detail {
@@ -139,14 +139,14 @@ inline c10::Device parse_device(const std::string& text) {
 /// artifact (.pt2) wait for each other.
 class Model {
  public:
-  /// Opens the artifact at `path`, checks its digest and metadata, and only then hands it to
-  /// LibTorch. `device` is `cpu`, `cuda` or `cuda:<index>`. A call uses `threads` threads of
-  /// LibTorch: one by default, since an MD engine owns the cores and one is fastest for a single
-  /// frame; 0 leaves the choice to LibTorch (at::set_num_threads). On CUDA the operators of a .pt
-  /// file add in a fixed order unless `sums` allows them atomics.
-  explicit Model(const std::string& path, const std::string& device = "cpu", int threads = 1,
+  /// Takes an artifact, by its path or its content, checks its digest and metadata, and only then
+  /// hands it to LibTorch. `device` is `cpu`, `cuda` or `cuda:<index>`. A call uses `threads`
+  /// threads of LibTorch: one by default, since an MD engine owns the cores and one is fastest for
+  /// a single frame; 0 leaves the choice to LibTorch (at::set_num_threads). On CUDA the operators
+  /// of a .pt file add in a fixed order unless `sums` allows them atomics.
+  explicit Model(const File& file, const std::string& device = "cpu", int threads = 1,
                  Sums sums = Sums::fixed_order)
-      : Model(Archive(path), path, detail::parse_device(device), checked(threads), sums) {}
+      : Model(Archive(file), file.path(), detail::parse_device(device), checked(threads), sums) {}
 
   const Metadata& metadata() const { return metadata_; }
 
