@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
@@ -12,9 +14,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from ofcv_export.artifacts.verification import VerificationReport, record_probe, verify_graph
 from ofcv_export.base.files import atomic_path
+from ofcv_export.base.modes import ordinary_modes
+from ofcv_export.base.termination import stopping_tidily
 from ofcv_export.base.validation import require_finite, require_positive
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
@@ -22,6 +27,8 @@ from ofcv_export.formats.format import Format
 from ofcv_export.formats.machine import devices
 from ofcv_export.graph.export_graph import Exportable, ExportGraph
 from ofcv_export.graph.metadata import Digests, Metadata, Parity, version_of, weights_digest
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 class VerificationError(ValueError):
@@ -89,11 +96,35 @@ def export(
     VerificationError
         If the file does not give the module's numbers.
     """
+    # What compiles has settings of the process, and a folder of its own.
+    with _ONE_AT_A_TIME, stopping_tidily(), ordinary_modes():
+        return _export(
+            module, path, batch, device, contract, atoms, length_unit, output_units, options
+        )
+
+
+def _export(
+    module: Exportable,
+    path: str | PathLike[str],
+    batch: int | None,
+    device: str,
+    contract: str | None,
+    atoms: Sequence[int] | None,
+    length_unit: str | None,
+    output_units: Mapping[str, str] | None,
+    options: dict[str, Any],
+) -> VerificationReport:
+    """Export a module, see `export`."""
     file_format = format_of(path)
     if not isinstance(module, Exportable):
         raise TypeError(
             f"module: expected one with an export_graph method, got {type(module).__name__}"
         )
+    if isinstance(module, nn.Module) and any(
+        tensor.is_inference() for _, tensor in _named_tensors(module)
+    ):
+        # Made in inference mode, so that nothing could be differentiated; a copy can.
+        module = copy.deepcopy(module)
     if contract is None:
         graph = module.export_graph(**options)
     else:
@@ -108,7 +139,7 @@ def export(
     if batch == 1 and file_format.name != "onnx":
         # ONNX Runtime has its own ways with the general form.
         graph = graph.for_one_frame(compiled=file_format.name == "aotinductor")
-    for name, tensor in [*graph.exact.named_buffers(), *graph.exact.named_parameters()]:
+    for name, tensor in _named_tensors(graph.exact):
         if tensor.is_floating_point():
             require_finite(name, tensor)
     metadata = _described(
@@ -123,7 +154,7 @@ def export(
         compiled = file_format.compile(graph)
     with atomic_path(path) as temporary:
         file_format.write(compiled, metadata, temporary)
-        report = verify_graph(temporary, metadata, graph)
+        report = verify_graph(temporary, temporary.read_bytes(), metadata, graph)
         if not report.passed:
             raise VerificationError(
                 f"module: expected a file within {report.tolerance:.0e} of float64, "
@@ -131,8 +162,13 @@ def export(
             )
         metadata = _with_parity(metadata, report)
         file_format.write(compiled, metadata, temporary)
-        file_format.read_metadata(temporary)
+        file_format.metadata(temporary.read_bytes(), temporary)
     return dataclasses.replace(report, path=Path(path), metadata=metadata)
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_buffers()
+    yield from module.named_parameters()
 
 
 def _described(graph: ExportGraph, file_format: Format, **facts: Any) -> Metadata:

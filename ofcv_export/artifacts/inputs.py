@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ofcv_export.base.arrays import as_tensor
 from ofcv_export.base.validation import (
     dtype_name,
     require_finite,
@@ -72,7 +73,7 @@ def bind(
 
 
 def _checked(spec: TensorSpec, value: Any) -> Tensor:
-    tensor = torch.as_tensor(value)
+    tensor = as_tensor(value)
     widened = spec.is_integer and tensor.dtype == torch.int32
     if tensor.dtype != spec.torch_dtype and not widened:
         raise TypeError(f"{spec.name}: expected dtype {spec.dtype}, got {dtype_name(tensor.dtype)}")

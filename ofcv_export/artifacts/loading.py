@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from ofcv_export.artifacts.cuda_graph import CapturedRunner, require_capturable
 from ofcv_export.artifacts.inputs import bind
 from ofcv_export.base.files import require_file
-from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.modes import full_precision
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Runner
 from ofcv_export.graph.details import box_shape
@@ -29,6 +30,8 @@ class Artifact:
         The file.
     metadata : Metadata
         What the file says about itself.
+    digest : str
+        SHA-256 of the file's bytes, those that run.
     device : str
         Where it runs.
     cuda_graph : bool
@@ -38,6 +41,7 @@ class Artifact:
     def __init__(
         self,
         path: Path,
+        content: bytes,
         metadata: Metadata,
         device: str,
         atomics: bool = False,
@@ -45,9 +49,11 @@ class Artifact:
     ) -> None:
         self.path = path
         self.metadata = metadata
+        self.digest = hashlib.sha256(content).hexdigest()
         self.device = device
         self.cuda_graph = cuda_graph
-        self._run = format_of(path).load(path, device)
+        self._atomics = atomics
+        self._run = format_of(path).load(content, path, device)
         may_use_atomics = atomics and metadata.format == "torchscript"
         if torch.device(device).type == "cuda" and not may_use_atomics:
             self._run = _in_fixed_order(self._run, device)
@@ -84,6 +90,11 @@ class Artifact:
             Of the dtypes and shapes in ``metadata.inputs``.
         """
         return self._run(inputs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it as its file, which must be the same when it is loaded again."""
+        path = self.path.resolve()
+        return _load_again, (path, self.digest, self.device, self._atomics, self.cuda_graph)
 
     def __repr__(self) -> str:
         """Return kind, format, inputs and outputs in one line."""
@@ -132,13 +143,15 @@ def load(
     """
     target = require_file("path", path)
     file_format = format_of(target)
-    metadata = file_format.read_metadata(target)
+    # Read once, so that the bytes whose digest is checked are those that run.
+    content = target.read_bytes()
+    metadata = file_format.metadata(content, target)
     if cuda_graph:
         require_capturable(metadata, device)
     if device.split(":")[0] not in file_format.devices(metadata):
         available = " or ".join(file_format.devices(metadata))
         raise ValueError(f"device: expected {available} on this machine, got {device!r}")
-    return Artifact(target, metadata, device, atomics, cuda_graph)
+    return Artifact(target, content, metadata, device, atomics, cuda_graph)
 
 
 def read_metadata(path: str | PathLike[str]) -> Metadata:
@@ -152,14 +165,25 @@ def read_metadata(path: str | PathLike[str]) -> Metadata:
         If the file is damaged or foreign.
     """
     target = require_file("path", path)
-    return format_of(target).read_metadata(target)
+    return format_of(target).metadata(target.read_bytes(), target)
+
+
+def _load_again(path: Path, digest: str, device: str, atomics: bool, cuda_graph: bool) -> Artifact:
+    """Return a pickled artifact, from the file that it was loaded from."""
+    artifact = load(path, device, atomics=atomics, cuda_graph=cuda_graph)
+    if artifact.digest != digest:
+        raise ValueError(
+            f"path: expected the file that was pickled, {str(path)!r} with SHA-256 {digest}, "
+            f"got one with {artifact.digest}"
+        )
+    return artifact
 
 
 def _in_fixed_order(run: Runner, device: str) -> Runner:
     """Return a runner whose sums have a fixed order."""
 
     def run_in_fixed_order(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        with fixed_order(device):
+        with full_precision(device):
             return run(inputs)
 
     return run_in_fixed_order

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ofcv_export.artifacts.inputs import STYLES, sample
 from ofcv_export.base.files import require_file
+from ofcv_export.base.modes import ordinary_modes
 from ofcv_export.base.validation import require_finite
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
@@ -151,27 +152,31 @@ def verify(path: str | PathLike[str], reference: Exportable | None = None) -> Ve
         If there is no such file.
     """
     target = require_file("path", path)
-    metadata = format_of(target).read_metadata(target)
-    if reference is None:
-        return _replay_probe(target, metadata)
-    graph = _graph_of(reference, metadata)
-    return verify_graph(target, metadata, graph)
+    content = target.read_bytes()
+    metadata = format_of(target).metadata(content, target)
+    with ordinary_modes():
+        if reference is None:
+            return _replay_probe(target, content, metadata)
+        graph = _graph_of(reference, metadata)
+        return verify_graph(target, content, metadata, graph)
 
 
-def verify_graph(path: Path, metadata: Metadata, graph: ExportGraph) -> VerificationReport:
-    """Compare an artifact with a graph evaluated in float64, see `verify`."""
+def verify_graph(
+    path: Path, content: bytes, metadata: Metadata, graph: ExportGraph
+) -> VerificationReport:
+    """Compare an artifact's content with a graph evaluated in float64, see `verify`."""
     exact = graph.in_float64()
     scales = _typical_scales(graph, exact)
     comparisons: list[Comparison] = []
     file_format = format_of(path)
     for device in file_format.devices(metadata):
-        run = file_format.load(path, device)
+        run = file_format.load(content, path, device)
         for style, size, inputs in _replays(graph):
             expected = run_graph(exact, inputs)
             found = run(inputs)
             comparisons += _compare(graph.outputs, device, style, size, expected, found, scales)
     if graph.differentiable:
-        comparisons += _compare_derivatives(path, graph, exact)
+        comparisons += _compare_derivatives(path, content, graph, exact)
     tolerance = _tolerance(graph, exact, scales)
     return _report(path, metadata, "the module in float64", comparisons, tolerance)
 
@@ -238,12 +243,12 @@ def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
     return graph
 
 
-def _replay_probe(path: Path, metadata: Metadata) -> VerificationReport:
+def _replay_probe(path: Path, content: bytes, metadata: Metadata) -> VerificationReport:
     """Compare an artifact with the float64 outputs that its metadata records."""
     comparisons: list[Comparison] = []
     file_format = format_of(path)
     for device in file_format.devices(metadata):
-        run: Runner = file_format.load(path, device)
+        run: Runner = file_format.load(content, path, device)
         outputs = run(probe(metadata.inputs, metadata.probe.sizes))
         for spec, output in zip(metadata.outputs, outputs, strict=True):
             recorded = metadata.probe.outputs[spec.name]
@@ -303,10 +308,10 @@ def _styles(graph: ExportGraph) -> Sequence[str]:
 
 
 def _compare_derivatives(
-    path: Path, graph: ExportGraph, exact: torch.nn.Module
+    path: Path, content: bytes, graph: ExportGraph, exact: torch.nn.Module
 ) -> Iterator[Comparison]:
     """Yield the differences of what an engine gets when it differentiates the first output."""
-    program = TorchScript().program(path, "cpu")
+    program = TorchScript().program(content, path, "cpu")
     scale = _typical_derivative(graph, exact)
     name = f"derivative of {graph.outputs[0].name}"
     for style, size, inputs in _replays(graph):

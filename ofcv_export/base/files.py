@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,3 +73,8 @@ def read_npz(
         raise ValueError(
             f"{name}: expected an .npz file with {', '.join(keys)}, got {str(path)!r}"
         ) from error
+
+
+def is_noexec(folder: str | PathLike[str]) -> bool:
+    """Return whether a folder is on a file system from which no code may be loaded."""
+    return bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)

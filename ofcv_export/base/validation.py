@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 FLOATING = (torch.float32, torch.float64)
 INTEGER = (torch.int32, torch.int64)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -24,8 +26,12 @@ def shape_text(shape: Sequence[int | str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, the name of its class where there is none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Return the first line of an error's message, the name of its class where there is none.
+
+    Colours for a terminal are left out.
+    """
+    text = _COLOUR.sub("", str(error))
+    return next(iter(text.strip().splitlines()), type(error).__name__)
 
 
 def require_tensor(name: str, value: object) -> None:

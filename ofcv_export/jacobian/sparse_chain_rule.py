@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.modes import full_precision
 from ofcv_export.base.validation import (
     dtype_name,
     require_dtype,
@@ -81,7 +81,7 @@ class SparseChainRule(nn.Module):
         require_dtype("output_wrt_descriptors", x, self.dtype)
         require_shape("descriptors_wrt_positions", values, (len(x), self.pattern.nnz))
         require_dtype("descriptors_wrt_positions", values, self.dtype)
-        with fixed_order(x.device):
+        with full_precision(x.device):
             out: Tensor = self.chain_rule(x, values)
         return out
 

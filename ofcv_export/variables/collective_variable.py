@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.base.validation import dtype_name, first_line, require_shape, require_tensor
+from ofcv_export.base.validation import (
+    FLOATING,
+    dtype_name,
+    first_line,
+    require_shape,
+    require_tensor,
+)
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec
@@ -89,7 +95,10 @@ class CollectiveVariable(Variable):
         if len(dtypes) > 1:
             names = ", ".join(sorted(map(dtype_name, dtypes)))
             raise TypeError(f"network: expected one floating dtype, got {names}")
-        return dtypes.pop() if dtypes else torch.get_default_dtype()
+        dtype = dtypes.pop() if dtypes else torch.get_default_dtype()
+        if dtype not in FLOATING:
+            raise TypeError(f"network: expected dtype float32 or float64, got {dtype_name(dtype)}")
+        return dtype
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the values (batch, n_outputs) of positions (batch, n_atoms, 3).

@@ -539,3 +539,17 @@ def test_bad_setup_files_are_refused(smart, tmp_path):
         (tmp_path / "bad.npz").write_bytes(content)
         with pytest.raises(ValueError, match="path: expected an .npz file with descriptor_index"):
             SmartDerivatives.load(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("kernel", ["torch", "numba"])
+@pytest.mark.parametrize("n_atoms", [3, 25])
+def test_an_empty_batch(kernel, n_atoms):
+    smart = SmartDerivatives(kernel=kernel)
+    smart.setup({"data": frames(2, n_atoms)}, all_pairs(n_atoms), n_atoms)
+    n = n_atoms * (n_atoms - 1) // 2
+    for shape in ((0, n), (0, n, 2)):
+        x = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+        out = smart(x, torch.zeros(0, dtype=torch.int64))
+        assert out.shape == (0, n_atoms, 3, *shape[2:])
+        (gradient,) = torch.autograd.grad(out.sum(), x)
+        assert gradient.shape == shape
