@@ -7,6 +7,7 @@
 - ``scatter_reduce`` with the mean is written as a sum.
 - In float64, ``Gemm`` fused with the activation that follows it has no kernel in ONNX Runtime
   1.17. Its optimiser makes one of every product and sum, so that sums become differences.
+- Nor has a product fused with the transpose of a matrix, up to 1.20 at least; and ``Cos``.
 """
 
 from __future__ import annotations
@@ -103,12 +104,18 @@ FLOAT64_EQUIVALENTS: dict[Any, Callable[..., Tensor]] = {
     aten.addmm.default: _addmm,
     aten.deg2rad.default: lambda x: x * (math.pi / 180),
     aten.rad2deg.default: lambda x: x * (180 / math.pi),
+    # Exact in its argument, unlike sin(x + pi / 2).
+    aten.cos.default: lambda x: 1 - 2 * torch.sin(x / 2) ** 2,
     aten.exp2.default: lambda x: torch.exp(x * math.log(2)),
     aten.log2.default: lambda x: torch.log(x) / math.log(2),
     aten.log10.default: lambda x: torch.log(x) / math.log(10),
     aten.expm1.default: _expm1,
     aten.log1p.default: _log1p,
 }
+
+
+_PRODUCTS = (aten.mm.default, aten.bmm.default)
+_TRANSPOSES = (aten.t.default, aten.transpose.int, aten.permute.default)
 
 
 def subtract_from_products(graph_module: fx.GraphModule) -> None:
@@ -125,6 +132,36 @@ def subtract_from_products(graph_module: fx.GraphModule) -> None:
             negative.meta = dict(second.meta)
             node.target, node.args = aten.sub.Tensor, (first, negative)
     graph_module.recompile()
+
+
+def transpose_apart_from_products(graph_module: fx.GraphModule) -> None:
+    """Transpose factors of products where the optimiser does not see it, in one dimension more."""
+    call = graph_module.graph.call_function
+    for node in list(graph_module.graph.nodes):
+        if node.target not in _PRODUCTS:
+            continue
+        for factor in node.args:
+            if factor.target not in _TRANSPOSES:
+                continue
+            with graph_module.graph.inserting_before(node):
+                deeper = call(aten.unsqueeze.default, (factor.args[0], 0))
+                n_axes = 2 if node.target is aten.mm.default else 3
+                turned = call(aten.permute.default, (deeper, _axes(factor, n_axes)))
+                node.replace_input_with(factor, call(aten.squeeze.dim, (turned, 0)))
+    graph_module.graph.eliminate_dead_code()
+    graph_module.recompile()
+
+
+def _axes(transpose: fx.Node, n_axes: int) -> list[int]:
+    """Return the permutation of a transposed tensor's axes, behind a first one that stays."""
+    axes = list(range(n_axes))
+    if transpose.target is aten.permute.default:
+        axes = [int(axis) % n_axes for axis in transpose.args[1]]  # type: ignore[union-attr, arg-type]
+    else:
+        pair: Any = transpose.args[1:] or (0, 1)
+        one, other = (axis % n_axes for axis in pair)
+        axes[one], axes[other] = axes[other], axes[one]
+    return [0, *(axis + 1 for axis in axes)]
 
 
 def _is_product(node: Any) -> bool:

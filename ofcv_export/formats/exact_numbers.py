@@ -112,6 +112,11 @@ def require_exact_numbers(model: onnx.ModelProto, graph_module: fx.GraphModule) 
         for value in graph_module.buffers()
         if value.numel() == 1 and value.is_floating_point()
     }
+    for node in graph_module.graph.nodes:
+        # PyTorch itself computes some in float32: torch.where(mask, 0.3, 0.1).
+        is_operator = isinstance(node.target, torch._ops.OpOverload)
+        if is_operator and _dtype(graph_module, node) == torch.float32:
+            known |= {float(np.float32(number)) for number in _rounded(node)}
     for operator, value in _numbers(model):
         if value not in known and not float32_rounds(value) and _has_many_bits(value):
             raise ValueError(
@@ -191,12 +196,13 @@ def _factor_of_second(graph_module: fx.GraphModule, node: fx.Node) -> None:
 
 def _without_numbers(graph_module: fx.GraphModule, node: fx.Node) -> None:
     """Let a node take tensors in the place of numbers."""
+    if not node.all_input_nodes:
+        _evaluate(graph_module, node)
+        return
     dtype = _dtype(graph_module, node)
     if dtype != torch.float64:
         return
-    if not node.all_input_nodes:
-        _evaluate(graph_module, node)
-    elif node.target in _FILLED:
+    if node.target in _FILLED:
         _fill(graph_module, node)
     else:
         _take_tensors(graph_module, node, dtype)

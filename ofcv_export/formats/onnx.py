@@ -28,6 +28,7 @@ from ofcv_export.formats.equivalents import (
     EQUIVALENTS,
     FLOAT64_EQUIVALENTS,
     subtract_from_products,
+    transpose_apart_from_products,
 )
 from ofcv_export.formats.exact_numbers import (
     WRITTEN_OUT,
@@ -176,6 +177,7 @@ def _for_runtime(graph: ExportGraph) -> fx.GraphModule:
     if is_float64(graph):
         exact_numbers(module)
         subtract_from_products(module)
+        transpose_apart_from_products(module)
     return module
 
 

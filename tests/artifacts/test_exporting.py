@@ -346,17 +346,17 @@ def test_float64_is_float64_throughout(tmp_path, suffix):
     """From NumPy arrays and tensors, while the default dtype is float32."""
     assert torch.get_default_dtype() == torch.float32
     positions = frames(3, 4).numpy() + 1e-9
-    pairs = np.array([[0, 1], [1, 2], [2, 3]])
+    pairs = torch.tensor([[0, 1], [1, 2], [2, 3]])
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     network.double()
     # Numbers that float32 has not.
-    box = OrthorhombicBox(np.array([3.1, 3.3, 3.7]), periodic=True)
+    lengths = torch.tensor([3.1, 3.3, 3.7], dtype=torch.float64)
+    box = OrthorhombicBox(lengths, periodic=True)
     cv = ofcv.CollectiveVariable(PairDistances(pairs, 4, box), network)
     centre, constant = np.array([0.1]), 0.7
 
     def values(r):
         vectors = r[:, pairs[:, 1]] - r[:, pairs[:, 0]]
-        lengths = torch.tensor([3.1, 3.3, 3.7], dtype=torch.float64)
         vectors = vectors - lengths * (vectors / lengths).round()
         return network(vectors.norm(dim=2))
 
@@ -371,10 +371,11 @@ def test_float64_is_float64_throughout(tmp_path, suffix):
         expected = by_autograd(judge, torch.from_numpy(positions))
         ofcv.export(module, tmp_path / f"cv{suffix}")
         artifact = ofcv.load(tmp_path / f"cv{suffix}")
+        parameters = [np.array(value) for value in module.parameter_defaults().values()]
         for found in (
             module.values_and_derivatives(torch.from_numpy(positions)),
-            artifact(positions),
-            artifact(torch.from_numpy(positions)),
+            artifact(positions, *parameters),
+            artifact(torch.from_numpy(positions), *parameters),
         ):
             for one, wanted in zip(found, expected, strict=True):
                 assert one.dtype == torch.float64

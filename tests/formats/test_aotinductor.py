@@ -280,6 +280,7 @@ def test_reading_metadata_executes_nothing(smart_file, monkeypatch):
         raise RuntimeError("no runtime here")
 
     monkeypatch.setattr(torch._C._aoti, "AOTIModelContainerRunnerCpu", forbidden)
+    monkeypatch.setattr("ofcv_export.formats.aotinductor._LOADED", {})
     assert ofcv.read_metadata(smart_file).kind == "smart_derivatives"
     with pytest.raises(ValueError, match="AOTInductor cannot read it: no runtime here"):
         ofcv.load(smart_file)

@@ -80,7 +80,7 @@ def cases():
                 yield kind, suffix
 
 
-@pytest.mark.parametrize(("kind", "suffix"), cases())
+@pytest.mark.parametrize(("kind", "suffix"), list(cases()))
 def test_an_index_that_does_not_exist_is_an_error(tmp_path, kind, suffix):
     make, options, inputs, indices = KINDS[kind]
     path = tmp_path / f"file{suffix}"
