@@ -109,7 +109,7 @@ def rewritten(path, target, records=None, **changes):
     with zipfile.ZipFile(path) as archive:
         found = {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
     code = {name: data for name, data in found.items() if name.startswith(CODE)}
-    metadata = msgspec.structs.replace(AOTI.read_metadata(path), **changes)
+    metadata = msgspec.structs.replace(ofcv.read_metadata(path), **changes)
     AOTI.write(code if records is None else records, metadata, target)
     return target
 
