@@ -87,7 +87,7 @@ def runner(
     """Export a module, unless the file is there, and return what runs the file."""
     if not path.exists():
         ofcv.export(module, path, gradient=gradient)
-    return format_of(path).load(path, "cpu")
+    return format_of(path).load(path.read_bytes(), path, "cpu")
 
 
 def measure(n: int, gradient: bool, folder: Path) -> dict[str, tuple[Spread, Spread]]:

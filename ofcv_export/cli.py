@@ -44,6 +44,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+# Inputs whose first axis counts frames.
+_WITH_FRAMES = (
+    "positions",
+    "output_wrt_descriptors",
+    "ref_idx",
+    "descriptors_wrt_positions",
+)
 # What is no terminal has no width: tables are not cut.
 _WIDTH = None if sys.stdout.isatty() else 120
 console = Console(width=_WIDTH)
@@ -346,17 +353,33 @@ def _calls(artifact: ofcv.Artifact, files: dict[str, Path]) -> list[dict[str, np
     """Return the inputs of one call, or of one call a frame where each has a box of its own."""
     trajectory = files.get("positions")
     if trajectory is None or trajectory.suffix == ".npy":
-        return [{name: read_npy(name, file) for name, file in files.items()}]
+        given = {name: read_npy(name, file) for name, file in files.items()}
+        return list(_frame_by_frame(artifact.metadata.inputs, given))
     arrays = {name: read_npy(name, file) for name, file in files.items() if name != "positions"}
     positions, boxes = read_frames(trajectory, artifact.metadata)
     positions = positions.astype(artifact.metadata.inputs[0].dtype)
     if boxes is None or "box" in arrays:
-        return [{"positions": positions, **arrays}]
+        given = {"positions": positions, **arrays}
+        return list(_frame_by_frame(artifact.metadata.inputs, given))
     boxes = boxes.astype(positions.dtype)
     return [
         {"positions": frame[None], "box": box, **arrays}
         for frame, box in zip(positions, boxes, strict=True)
     ]
+
+
+def _frame_by_frame(
+    specs: Sequence[TensorSpec], given: dict[str, np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the inputs of one call with all frames, or of one a frame for a file of one frame."""
+    framed = [spec.name for spec in specs if spec.name in _WITH_FRAMES and spec.shape[0] == 1]
+    lengths = {len(given[name]) for name in framed if name in given and given[name].ndim > 0}
+    if len(lengths) != 1:
+        yield given
+        return
+    for frame in range(lengths.pop()):
+        one = {name: array[frame : frame + 1] for name, array in given.items() if name in framed}
+        yield given | one
 
 
 def _evaluate(artifact: ofcv.Artifact, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -70,6 +70,26 @@ def test_export_inspect_verify_and_run_a_setup(setup_file, smart, tmp_path, suff
     torch.testing.assert_close(found, smart(x, torch.tensor([0, 6, 6, 1])))
 
 
+def test_a_file_for_one_frame_runs_over_many(setup_file, smart, tmp_path):
+    call("export", setup_file, tmp_path / "cv.pt", "--batch", "1")
+    x, index = torch.randn(3, 10), torch.tensor([6, 0, 2])
+    np.save(tmp_path / "x.npy", x.numpy())
+    np.save(tmp_path / "i.npy", index.numpy())
+    call(
+        "run", tmp_path / "cv.pt",
+        "-i", f"output_wrt_descriptors={tmp_path / 'x.npy'}", "-i", f"ref_idx={tmp_path / 'i.npy'}",
+        "-o", tmp_path / "out.npy",
+    )  # fmt: skip
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "out.npy")), smart(x, index))
+    np.save(tmp_path / "i.npy", index[:2].numpy())
+    result = call(
+        "run", tmp_path / "cv.pt",
+        "-i", f"output_wrt_descriptors={tmp_path / 'x.npy'}", "-i", f"ref_idx={tmp_path / 'i.npy'}",
+        code=1,
+    )  # fmt: skip
+    assert "expected shape (1, 10), got (3, 10)" in result.output
+
+
 def test_export_the_chain_rule_alone(setup_file, tmp_path):
     call("export", setup_file, tmp_path / "rule.onnx", "--chain-rule", "--n-outputs", "2")
     metadata = ofcv.read_metadata(tmp_path / "rule.onnx")

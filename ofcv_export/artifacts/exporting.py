@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from ofcv_export.artifacts.replays import Replays
 from ofcv_export.artifacts.verification import (
@@ -23,7 +26,9 @@ from ofcv_export.artifacts.verification import (
 )
 from ofcv_export.base.atoms import atom_indices
 from ofcv_export.base.files import atomic_path, require_folder_of
+from ofcv_export.base.modes import ordinary_modes
 from ofcv_export.base.options import require_options
+from ofcv_export.base.termination import stopping_tidily
 from ofcv_export.base.units import LENGTHS, require_length_unit
 from ofcv_export.base.validation import require_finite, require_positive
 from ofcv_export.contracts import contract_graph
@@ -40,6 +45,8 @@ from ofcv_export.graph.metadata import (
     weights_digest,
 )
 from ofcv_export.variables.variable import Variable
+
+_ONE_AT_A_TIME = threading.RLock()
 
 
 class VerificationError(ValueError):
@@ -118,11 +125,36 @@ def export(
     VerificationError
         If the file does not give the module's numbers.
     """
+    # What compiles has settings of the process, and a folder of its own.
+    with _ONE_AT_A_TIME, stopping_tidily(), ordinary_modes():
+        return _export(
+            module, path, batch, device, contract, atoms, length_unit, output_units, frames, options
+        )
+
+
+def _export(
+    module: Exportable,
+    path: str | PathLike[str],
+    batch: int | None,
+    device: str,
+    contract: str | None,
+    atoms: Sequence[int] | None,
+    length_unit: str | None,
+    output_units: Mapping[str, str] | None,
+    frames: Any,
+    options: dict[str, Any],
+) -> VerificationReport:
+    """Export a module, see `export`."""
     file_format = format_of(path)
     require_folder_of("path", path)
     require_exportable("module", module)
     if atoms is not None and isinstance(module, Variable):
         module = module.with_atoms(atoms)
+    if isinstance(module, nn.Module) and any(
+        tensor.is_inference() for _, tensor in _named_tensors(module)
+    ):
+        # Made in inference mode, so that nothing could be differentiated; a copy can.
+        module = copy.deepcopy(module)
     if contract is None:
         require_options(module.export_graph, options, type(module).__name__)
         graph = module.export_graph(**options)
@@ -138,7 +170,7 @@ def export(
     if batch == 1 and file_format.name != "onnx":
         # ONNX Runtime has its own ways with the general form.
         graph = graph.for_one_frame(compiled=file_format.name == "aotinductor")
-    for name, tensor in [*graph.exact.named_buffers(), *graph.exact.named_parameters()]:
+    for name, tensor in _named_tensors(graph.exact):
         if tensor.is_floating_point():
             require_finite(name, tensor)
     metadata = _described(
@@ -154,7 +186,7 @@ def export(
         compiled = file_format.compile(graph)
     with atomic_path(path) as temporary:
         file_format.write(compiled, metadata, temporary)
-        report = compare(temporary, metadata, replays)
+        report = compare(temporary, temporary.read_bytes(), metadata, replays)
         if not report.passed:
             raise VerificationError(
                 f"module: expected a file within {report.tolerance:.0e} of float64, "
@@ -162,8 +194,13 @@ def export(
             )
         metadata = _with_parity(metadata, report)
         file_format.write(compiled, metadata, temporary)
-        file_format.read_metadata(temporary)
+        file_format.metadata(temporary.read_bytes(), temporary)
     return dataclasses.replace(report, path=Path(path), metadata=metadata)
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_buffers()
+    yield from module.named_parameters()
 
 
 def _described(graph: ExportGraph, file_format: Format, **facts: Any) -> Metadata:

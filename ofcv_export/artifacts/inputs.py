@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ofcv_export.base.arrays import as_tensor
 from ofcv_export.base.validation import (
-    array_to_tensor,
     dtype_name,
     require_finite,
     require_in_range,
@@ -73,8 +73,7 @@ def bind(
 
 
 def _checked(spec: TensorSpec, value: Any) -> Tensor:
-    array = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
-    tensor = array_to_tensor(value) if array else torch.as_tensor(value)
+    tensor = as_tensor(value)
     widened = spec.is_integer and tensor.dtype == torch.int32
     if tensor.dtype != spec.torch_dtype and not widened:
         raise TypeError(f"{spec.name}: expected dtype {spec.dtype}, got {dtype_name(tensor.dtype)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor
 from ofcv_export.artifacts.cuda_graph import CapturedRunner, require_capturable
 from ofcv_export.artifacts.inputs import bind
 from ofcv_export.base.files import require_file
-from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.modes import full_precision
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Runner
 from ofcv_export.graph.details import box_shape
@@ -29,6 +31,8 @@ class Artifact:
         The file.
     metadata : Metadata
         What the file says about itself.
+    digest : str
+        SHA-256 of the file's bytes, those that run.
     device : str
         Where it runs.
     cuda_graph : bool
@@ -38,6 +42,8 @@ class Artifact:
     def __init__(
         self,
         path: Path,
+        content: bytes,
+        digest: str,
         metadata: Metadata,
         device: str,
         atomics: bool = False,
@@ -45,9 +51,11 @@ class Artifact:
     ) -> None:
         self.path = path
         self.metadata = metadata
+        self.digest = digest
         self.device = device
         self.cuda_graph = cuda_graph
-        self._run = format_of(path).load(path, device)
+        self._atomics = atomics
+        self._run = format_of(path).load(content, path, device)
         may_use_atomics = atomics and metadata.format == "torchscript"
         if torch.device(device).type == "cuda" and not may_use_atomics:
             self._run = _in_fixed_order(self._run, device)
@@ -85,6 +93,11 @@ class Artifact:
         """
         return self._run(inputs)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it as its file, which must be the same when it is loaded again."""
+        options = {"atomics": self._atomics, "cuda_graph": self.cuda_graph, "digest": self.digest}
+        return partial(load, self.path.resolve(), self.device, **options), ()
+
     def __repr__(self) -> str:
         """Return kind, format, inputs and outputs in one line."""
         inputs = ", ".join(spec.name for spec in self.metadata.inputs)
@@ -99,6 +112,7 @@ def load(
     *,
     atomics: bool = False,
     cuda_graph: bool = False,
+    digest: str | None = None,
 ) -> Artifact:
     """Load an artifact, whatever its format.
 
@@ -120,25 +134,34 @@ def load(
     cuda_graph : bool
         Whether to record the artifact as one CUDA graph, which is faster for a single frame. For
         ``.pt`` and ``.pt2`` files of fixed shapes; one call at a time.
+    digest : str, optional
+        SHA-256 that the file must have, as `Artifact.digest` gives it; by default any.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged or foreign, the device cannot be had, or a CUDA graph is asked for
+        If the file is damaged, foreign or another one, the device cannot be had, or a CUDA graph is asked for
         that cannot be made: not on CUDA, of an ONNX file, of shapes that are not fixed, or of
         operations that cannot be recorded.
     """
     target = require_file("path", path)
     file_format = format_of(target)
-    metadata = file_format.read_metadata(target)
+    # Read once, so that the bytes whose digest is checked are those that run.
+    content = target.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if digest not in (None, found):
+        raise ValueError(
+            f"path: expected the file with SHA-256 {digest}, got {found} in {str(target)!r}"
+        )
+    metadata = file_format.metadata(content, target)
     if cuda_graph:
         require_capturable(metadata, device)
     if device.split(":")[0] not in file_format.devices(metadata):
         available = " or ".join(file_format.devices(metadata))
         raise ValueError(f"device: expected {available} on this machine, got {device!r}")
-    return Artifact(target, metadata, device, atomics, cuda_graph)
+    return Artifact(target, content, found, metadata, device, atomics, cuda_graph)
 
 
 def read_metadata(path: str | PathLike[str]) -> Metadata:
@@ -152,14 +175,14 @@ def read_metadata(path: str | PathLike[str]) -> Metadata:
         If the file is damaged or foreign.
     """
     target = require_file("path", path)
-    return format_of(target).read_metadata(target)
+    return format_of(target).metadata(target.read_bytes(), target)
 
 
 def _in_fixed_order(run: Runner, device: str) -> Runner:
     """Return a runner whose sums have a fixed order."""
 
     def run_in_fixed_order(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        with fixed_order(device):
+        with full_precision(device):
             return run(inputs)
 
     return run_in_fixed_order

@@ -26,6 +26,7 @@ from ofcv_export.artifacts.replays import (
     run,
 )
 from ofcv_export.base.files import require_file
+from ofcv_export.base.modes import ordinary_modes
 from ofcv_export.base.validation import require_finite
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
@@ -165,24 +166,28 @@ def verify(
         If there is no such file.
     """
     target = require_file("path", path)
-    metadata = format_of(target).read_metadata(target)
-    if reference is None:
-        if frames is not None:
-            raise ValueError("frames: expected a reference to compare with, got none")
-        return _replay_probe(target, metadata)
-    graph = _graph_of(reference, metadata)
-    given = checked_frames(frames, graph, metadata)
-    return compare(target, metadata, Replays(graph, graph.in_float64(), given))
+    content = target.read_bytes()
+    metadata = format_of(target).metadata(content, target)
+    with ordinary_modes():
+        if reference is None:
+            if frames is not None:
+                raise ValueError("frames: expected a reference to compare with, got none")
+            return _replay_probe(target, content, metadata)
+        graph = _graph_of(reference, metadata)
+        given = checked_frames(frames, graph, metadata)
+        return compare(target, content, metadata, Replays(graph, graph.in_float64(), given))
 
 
-def compare(path: Path, metadata: Metadata, replays: Replays) -> VerificationReport:
-    """Compare an artifact with its judge, see `verify`."""
+def compare(path: Path, content: bytes, metadata: Metadata, replays: Replays) -> VerificationReport:
+    """Compare an artifact's content with its judge, see `verify`."""
     graph, exact = replays.graph, replays.exact
     comparisons: list[Comparison] = []
     file_format = format_of(path)
-    runners = {device: file_format.load(path, device) for device in file_format.devices(metadata)}
+    runners = {
+        device: file_format.load(content, path, device) for device in file_format.devices(metadata)
+    }
     rounding = _Rounding(replays)
-    program = TorchScript().program(path, "cpu") if graph.differentiable else None
+    program = TorchScript().program(content, path, "cpu") if graph.differentiable else None
     slopes: list[Comparison] = []
     for replay in replays:
         expected = run_graph(exact, replay.inputs)
@@ -277,12 +282,12 @@ def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
     return graph
 
 
-def _replay_probe(path: Path, metadata: Metadata) -> VerificationReport:
+def _replay_probe(path: Path, content: bytes, metadata: Metadata) -> VerificationReport:
     """Compare an artifact with the float64 outputs that its metadata records."""
     comparisons: list[Comparison] = []
     file_format = format_of(path)
     for device in file_format.devices(metadata):
-        run: Runner = file_format.load(path, device)
+        run: Runner = file_format.load(content, path, device)
         outputs = run(probe(metadata.inputs, metadata.probe.sizes))
         for spec, output in zip(metadata.outputs, outputs, strict=True):
             recorded = metadata.probe.outputs[spec.name]

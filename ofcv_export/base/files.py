@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import tempfile
@@ -104,12 +103,6 @@ def require_file(name: str, path: str | PathLike[str]) -> Path:
     return Path(path)
 
 
-def file_digest(path: str | PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def require_suffix(name: str, path: str | PathLike[str], *suffixes: str) -> str:
     """Return the suffix of `path`, or raise ValueError unless it is one of `suffixes`."""
     suffix = Path(path).suffix
@@ -168,3 +161,8 @@ def read_npy(name: str, path: str | PathLike[str]) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name}: expected a .npy file, got {str(path)!r}")
     return array
+
+
+def is_noexec(folder: str | PathLike[str]) -> bool:
+    """Return whether a folder is on a file system from which no code may be loaded."""
+    return bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from ofcv_export.base.arrays import as_tensor
 
 FLOATING = (torch.float32, torch.float64)
 INTEGER = (torch.int32, torch.int64)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -26,8 +28,12 @@ def shape_text(shape: Sequence[int | str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, the name of its class where there is none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """Return the first line of an error's message, the name of its class where there is none.
+
+    Colours for a terminal are left out.
+    """
+    text = _COLOUR.sub("", str(error))
+    return next(iter(text.strip().splitlines()), type(error).__name__)
 
 
 def require_tensor(name: str, value: object) -> None:
@@ -188,18 +194,7 @@ def to_float_tensor(name: str, value: object, dtype: torch.dtype | None = None) 
         return torch.as_tensor(array, dtype=dtype or torch.get_default_dtype())
     if array.dtype.itemsize not in (4, 8):
         raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}")
-    return array_to_tensor(array)
-
-
-def array_to_tensor(array: NDArray[Any]) -> Tensor:
-    """Return a NumPy array as a tensor of its dtype; it shares memory where torch can.
-
-    Torch takes no reversed axes and no foreign byte order, and would write into what may only be
-    read, such as a memory map of mode "r": those are copied.
-    """
-    native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    as_it_is = native.flags.writeable and all(stride >= 0 for stride in native.strides)
-    return torch.from_numpy(native if as_it_is else native.copy())
+    return as_tensor(array)
 
 
 def _has_dtype(value: object) -> bool:

@@ -50,6 +50,9 @@ class EnergyCore(nn.Module):
         self, coeffs: Tensor, basis_function_ind: Tensor, batch: Tensor, n_molecules: int
     ) -> Tensor:
         """Return the energies of a known number of molecules, shape (n_molecules,)."""
+        # A negative molecule would be counted from the end by some runtimes; one too large is
+        # refused by all of them.
+        batch = torch.where(batch < 0, n_molecules, batch)
         scaled_coeffs = self.rescaling.scaled(coeffs, basis_function_ind)
         energy: Tensor = self.network(scaled_coeffs, basis_function_ind, batch, n_molecules)
         if self.atomic_reference is None:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.modes import full_precision
 from ofcv_export.base.validation import (
     dtype_name,
     first_line,
@@ -194,7 +194,7 @@ class EnergyFunctional(EnergyCore):
         ):
             require_integers(name, index, coeffs.shape)
             require_in_range(name, index, 0, high)
-        with fixed_order(coeffs.device):
+        with full_precision(coeffs.device):
             outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs, basis_function_ind, batch)
         return outputs
 
@@ -387,7 +387,7 @@ class MoleculeFunctional(MoleculeEnergyCore):
         """
         require_floats("coeffs", coeffs, self.basis_function_ind.shape, self.dtype)
         require_finite("coeffs", coeffs)
-        with fixed_order(coeffs.device):
+        with full_precision(coeffs.device):
             outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)
         return outputs
 

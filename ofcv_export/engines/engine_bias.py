@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ofcv_export.artifacts.loading import Artifact, load
+from ofcv_export.artifacts.loading import load
 from ofcv_export.base.elements import require_elements
-from ofcv_export.base.files import file_digest, require_file
+from ofcv_export.base.files import require_file
 from ofcv_export.base.units import ENERGIES, energy_factor, length_factor
 from ofcv_export.base.validation import require_known
 from ofcv_export.descriptors.boundaries import require_box
@@ -131,7 +131,8 @@ class EngineBias:
             raise ValueError(f"threads: expected 0 or more, got {threads}")
         # Another working directory must not mean another file.
         path = require_file("path", path).resolve()
-        self._artifact, self.digest = _loaded(path, device, digest)
+        self._artifact = load(path, device, digest=digest)
+        self.digest = self._artifact.digest
         self._arguments: dict[str, Any] = {
             "path": path,
             "length_unit": length_unit,
@@ -323,29 +324,6 @@ class EngineBias:
         if 4 * np.square(steps).sum(1).max(initial=0.0) < box.shortest_squared:
             return places
         return self._make_whole.in_reduced(torch.from_numpy(places), box.reduced).numpy()
-
-
-def _loaded(path: Path, device: str, expected: str | None) -> tuple[Artifact, str]:
-    """Return an artifact and the digest of the file that it was loaded from.
-
-    Raises
-    ------
-    ValueError
-        If it is another one than expected, or is replaced meanwhile.
-    """
-    expected = expected or file_digest(path)
-    _require_digest(path, expected)
-    artifact = load(path, device)
-    _require_digest(path, expected)
-    return artifact, expected
-
-
-def _require_digest(path: Path, expected: str) -> None:
-    found = file_digest(path)
-    if found != expected:
-        raise ValueError(
-            f"path: expected the file with SHA-256 {expected}, got {found} in {str(path)!r}"
-        )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import io
 import os
 import re
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,9 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ofcv_export.base.arrays import in_memory
+from ofcv_export.base.files import is_noexec
 from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.modes import without_autocast
 from ofcv_export.base.validation import first_line
 from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, digest, records
+from ofcv_export.formats.checked_sizes import checked_sizes
 from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, foreign
 from ofcv_export.formats.machine import require_this_machine
@@ -30,6 +35,11 @@ from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.metadata import Metadata
 
 _KIND = "an AOTInductor package"
+_LOADED: dict[bytes, Any] = {}
+_ONE_AT_A_TIME = threading.Lock()
+_FOLDER_VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "TMPDIR")
+_OTHER_FOLDERS = ("/tmp", "/var/tmp")
+_PLAIN_NAME = re.compile(r"[\w./+-]+")
 _CODE = "data/aotinductor/model/"
 _LIBRARY = "model.wrapper.so"
 # What the compiler may use of each instruction set of Inductor's, in PyTorch's names.
@@ -72,6 +82,7 @@ class AOTInductor(Format):
         with (
             _inductor() as folder,
             stack_buffers() if on_stack else nullcontext(),
+            checked_sizes(graph.inputs),
             fixed_order(graph.device),
         ):
             package = folder / "model.pt2"
@@ -105,25 +116,26 @@ class AOTInductor(Format):
         extras[DIGEST] = digest(found).encode()
         path.write_bytes(_package(compiled | extras))
 
-    def read_metadata(self, path: Path) -> Metadata:
-        """Check the digest and return the metadata, see `Format.read_metadata`."""
-        return Metadata.from_json(checked_records(path, _KIND)[METADATA])
+    def metadata(self, content: bytes, path: Path) -> Metadata:
+        """Check the digest and return the metadata, see `Format.metadata`."""
+        return Metadata.from_json(checked_records(path, content, _KIND)[METADATA])
 
-    def load(self, path: Path, device: str) -> Runner:
+    def load(self, content: bytes, path: Path, device: str) -> Runner:
         """Load the compiled code; nothing of it is left on disk."""
-        found = checked_records(path, _KIND)
+        found = checked_records(path, content, _KIND)
         if _CODE + _LIBRARY not in found:
             raise foreign(path, "no compiled code in the archive")
         try:
-            runner = _load(found, device)
+            runner = _loaded(found, device)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise foreign(path, f"AOTInductor cannot read it: {reason}") from error
 
         def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
             # Compiled code takes every input to be contiguous.
-            tensors = [tensor.detach().to(device).contiguous() for tensor in inputs]
-            with torch.inference_mode():
+            tensors = [in_memory(tensor.to(device)) for tensor in inputs]
+            # Not in inference mode, whose tensors a caller could not work on.
+            with torch.no_grad(), without_autocast(device):
                 return tuple(runner.run(tensors))
 
         return run
@@ -137,7 +149,7 @@ class AOTInductor(Format):
 @contextmanager
 def _inductor() -> Iterator[Path]:
     """Set up Inductor for one thread, with its files in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="ofcv-") as folder, _cache_folder(folder):
+    with _temporary_folder() as folder, _files_in(folder):
         # Imported here, since Inductor makes its folder when it is imported.
         from torch._inductor import config
 
@@ -157,17 +169,40 @@ def _inductor() -> Iterator[Path]:
             yield Path(folder)
 
 
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder that Inductor's commands can name and code can be loaded from.
+
+    Inductor writes commands without quotes, so that a folder with a space in its name will not do.
+
+    Raises
+    ------
+    OSError
+        If there is none.
+    """
+    tried = list(dict.fromkeys([tempfile.gettempdir(), *_OTHER_FOLDERS]))
+    named = [place for place in tried if _PLAIN_NAME.fullmatch(place) and Path(place).is_dir()]
+    usable = [place for place in named if not is_noexec(place)]
+    if not usable:
+        raise OSError(
+            "TMPDIR: expected a folder with no space or quote in its name from which code may be "
+            f"loaded, got {', '.join(tried)} ({len(named) - len(usable)} mounted noexec)"
+        )
+    return tempfile.TemporaryDirectory(prefix="ofcv-", dir=usable[0], ignore_cleanup_errors=True)
+
+
 @contextmanager
-def _cache_folder(folder: str) -> Iterator[None]:
-    """Set the folder that Inductor writes to."""
-    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+def _files_in(folder: str) -> Iterator[None]:
+    """Set the folder that Inductor and the compilers that it calls write to."""
+    before = {name: os.environ.get(name) for name in _FOLDER_VARIABLES}
+    os.environ.update(dict.fromkeys(_FOLDER_VARIABLES, folder))
     try:
         yield
     finally:
-        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
-        if before is not None:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _require_compiler() -> None:
@@ -233,13 +268,28 @@ def _package(content: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def _loaded(content: dict[str, bytes], device: str) -> Any:
+    """Return LibTorch's runner of compiled code, on the CPU one for all files of one content.
+
+    LibTorch keeps the memory maps of every library that it ever loaded, and a process may have
+    65530 of them.
+    """
+    if device != "cpu":
+        return _load(content, device)
+    digest = content[DIGEST]
+    with _ONE_AT_A_TIME:
+        if digest not in _LOADED:
+            _LOADED[digest] = _load(content, device)
+        return _LOADED[digest]
+
+
 def _load(content: dict[str, bytes], device: str) -> Any:
     """Return LibTorch's runner of compiled code.
 
     torch._inductor.aoti_load_package would compile a test program first, which takes seconds and a
     compiler, and leave what it unpacked on disk should the process be killed.
     """
-    with tempfile.TemporaryDirectory(prefix="ofcv-", ignore_cleanup_errors=True) as folder:
+    with _temporary_folder() as folder:
         for name, data in content.items():
             if name.startswith(_CODE):
                 (Path(folder) / Path(name).name).write_bytes(data)
@@ -257,7 +307,7 @@ def _load_package(content: dict[str, bytes], device: str) -> Any:
     a CUDA graph cannot record.
     """
     index = torch.device(device).index
-    with tempfile.TemporaryDirectory(prefix="ofcv-", ignore_cleanup_errors=True) as folder:
+    with _temporary_folder() as folder:
         path = Path(folder) / "model.pt2"
         path.write_bytes(_package(content))
         one_at_a_time, n_runners = True, 1

@@ -15,13 +15,15 @@ DIGEST = "extra/ofcv.sha256"
 _NOT_DIGESTED = (DIGEST, ".data/serialization_id")
 
 
-def checked_records(path: Path, kind: str) -> dict[str, bytes]:
+def checked_records(path: Path, content: bytes, kind: str) -> dict[str, bytes]:
     """Return the records of a file whose content matches its digest.
 
     Parameters
     ----------
     path : Path
         The file.
+    content : bytes
+        What is in it.
     kind : str
         What the file should be, for the error.
 
@@ -30,7 +32,7 @@ def checked_records(path: Path, kind: str) -> dict[str, bytes]:
     ValueError
         If the file is damaged, or is not one of ours.
     """
-    found = records(path, path.read_bytes(), kind)
+    found = records(path, content, kind)
     if METADATA not in found:
         raise foreign(path, "no ofcv.json in the archive")
     if DIGEST not in found:

@@ -41,18 +41,35 @@ class Format(ABC):
         """Write a compiled graph and its metadata, and a digest of both."""
 
     @abstractmethod
-    def read_metadata(self, path: Path) -> Metadata:
-        """Check the digest of a file and return its metadata, without executing anything.
+    def metadata(self, content: bytes, path: Path) -> Metadata:
+        """Check the digest of a file's content and return its metadata; nothing is executed.
+
+        Parameters
+        ----------
+        content : bytes
+            All of the file. It is read once, so that what was checked is what runs.
+        path : Path
+            Where it came from, for errors.
 
         Raises
         ------
         ValueError
-            If the file is damaged, or is not one of ours.
+            If the content is damaged, or is not one of ours.
         """
 
     @abstractmethod
-    def load(self, path: Path, device: str) -> Runner:
-        """Return a function from inputs to outputs, both in the metadata's order."""
+    def load(self, content: bytes, path: Path, device: str) -> Runner:
+        """Return a function from inputs to outputs, both in the metadata's order.
+
+        Parameters
+        ----------
+        content : bytes
+            All of a file, whose digest `metadata` has checked.
+        path : Path
+            Where it came from, for errors.
+        device : str
+            Where to run.
+        """
 
     @abstractmethod
     def devices(self, metadata: Metadata) -> list[str]:

@@ -18,16 +18,32 @@ from typing import Any
 import onnx
 import torch
 from google.protobuf.message import DecodeError
+from onnxscript import optimizer
 from torch import Tensor, fx, nn
+from torch._decomp import get_decompositions
 
+from ofcv_export.base.arrays import in_memory
 from ofcv_export.base.validation import first_line
-from ofcv_export.formats.exact_numbers import with_exact_numbers
+from ofcv_export.formats.equivalents import (
+    EQUIVALENTS,
+    FLOAT64_EQUIVALENTS,
+    subtract_from_products,
+    transpose_apart_from_products,
+)
+from ofcv_export.formats.exact_numbers import (
+    WRITTEN_OUT,
+    exact_numbers,
+    require_exact_numbers,
+)
 from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, damaged, foreign
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.metadata import Metadata
+from ofcv_export.graph.tracing import traced
 
 OPSET = 18
+# What opset 18 came with; readers refuse a version that they do not know.
+IR_VERSION = 8
 _METADATA = "ofcv"
 _DIGEST = "ofcv.sha256"
 _LARGEST_MODEL = 2**31 - 1
@@ -54,17 +70,17 @@ class Onnx(Format):
                 f"module: expected at most {_LARGEST_MODEL} bytes of frozen data in an ONNX file, "
                 f"got {n_bytes}; a .pt file has no such limit"
             )
-        module = graph.module.eval()
-        if any(spec.dtype == "float64" for spec in graph.inputs):
-            assert isinstance(module, fx.GraphModule)
-            module = with_exact_numbers(module)
+        module = _for_runtime(graph)
         try:
             program = _program(module, graph)
         except torch.onnx.OnnxExporterError as error:
             missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
-            what = missing[1] if missing else first_line(error)
+            what = missing[1] if missing else first_line(error.__cause__ or error)
             raise ValueError(f"module: expected operators that ONNX has, got {what}") from error
         model: onnx.ModelProto = program.model_proto
+        if is_float64(graph):
+            require_exact_numbers(model, module)
+        model.ir_version = IR_VERSION
         _name_sizes(model, graph)
         _drop_notes(model)
         onnx.checker.check_model(model, full_check=True)
@@ -77,9 +93,8 @@ class Onnx(Format):
         content += _property(_METADATA, metadata.to_json())
         path.write_bytes(content + _property(_DIGEST, hashlib.sha256(content).hexdigest()))
 
-    def read_metadata(self, path: Path) -> Metadata:
-        """Check the digest and return the metadata, see `Format.read_metadata`."""
-        content = path.read_bytes()
+    def metadata(self, content: bytes, path: Path) -> Metadata:
+        """Check the digest and return the metadata, see `Format.metadata`."""
         try:
             model = onnx.ModelProto.FromString(content)
         except DecodeError as error:
@@ -92,7 +107,7 @@ class Onnx(Format):
             raise damaged(path)
         return Metadata.from_json(properties[_METADATA])
 
-    def load(self, path: Path, device: str) -> Runner:
+    def load(self, content: bytes, path: Path, device: str) -> Runner:
         """Open a session with one thread, as an MD engine would."""
         runtime = _onnxruntime()
         options = runtime.SessionOptions()
@@ -103,14 +118,14 @@ class Onnx(Format):
         if device != "cpu":
             providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
         try:
-            session = runtime.InferenceSession(path, options, providers=providers)
+            session = runtime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # the runtime's exceptions have no common base
             reason = str(error).strip().splitlines()[0].rpartition(" : ")[2]
             raise foreign(path, f"ONNX Runtime cannot read it: {reason}") from error
         names = [entry.name for entry in session.get_inputs()]
 
         def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            arrays = [tensor.detach().cpu().contiguous().numpy() for tensor in inputs]
+            arrays = [in_memory(tensor.cpu()).numpy() for tensor in inputs]
             outputs = session.run(None, dict(zip(names, arrays, strict=True)))
             return tuple(torch.from_numpy(output) for output in outputs)
 
@@ -151,6 +166,21 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
+def _for_runtime(graph: ExportGraph) -> fx.GraphModule:
+    """Return the graph in operators that every ONNX Runtime computes right."""
+    table = dict(EQUIVALENTS)
+    if is_float64(graph):
+        table |= get_decompositions(WRITTEN_OUT) | FLOAT64_EQUIVALENTS
+    # Without operators that change their inputs, for which there are no equivalents.
+    pure = torch.func.functionalize(graph.module.eval(), remove="mutations")
+    module = traced(pure, graph.inputs, decompositions=table)
+    if is_float64(graph):
+        exact_numbers(module)
+        subtract_from_products(module)
+        transpose_apart_from_products(module)
+    return module
+
+
 def _program(module: nn.Module, graph: ExportGraph) -> torch.onnx.ONNXProgram:
     with _quiet_exporter():
         program = torch.onnx.export(
@@ -158,13 +188,24 @@ def _program(module: nn.Module, graph: ExportGraph) -> torch.onnx.ONNXProgram:
             tuple(example(spec) for spec in graph.inputs),
             dynamo=True,
             verbose=False,
+            optimize=not is_float64(graph),
             opset_version=OPSET,
             input_names=[spec.name for spec in graph.inputs],
             output_names=[spec.name for spec in graph.outputs],
             dynamic_shapes=tuple(dynamic(spec) for spec in graph.inputs),
         )
-    assert program is not None
+        assert program is not None
+        if is_float64(graph):
+            # Its rules would write operators with float32 numbers; folding alone has none.
+            optimizer.inline(program.model)
+            optimizer.fold_constants(program.model)
+            optimizer.remove_unused_nodes(program.model)
     return program
+
+
+def is_float64(graph: ExportGraph) -> bool:
+    """Return whether a graph computes in float64."""
+    return any(spec.dtype == "float64" for spec in graph.inputs)
 
 
 def _name_sizes(model: onnx.ModelProto, graph: ExportGraph) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx
 
+from ofcv_export.base.modes import without_autocast
 from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, digest, records
 from ofcv_export.formats.format import Format, Runner, foreign
 from ofcv_export.formats.machine import devices
@@ -35,7 +36,9 @@ class TorchScript(Format):
         """Script the module and, where the graph allows it, fold its buffers into constants."""
         module = graph.module.eval()
         if isinstance(module, fx.GraphModule):
-            module = scriptable(module)
+            # Contracts say in an engine's own words what does not fit.
+            checked = () if graph.kind == "contract" else graph.inputs
+            module = scriptable(module, checked)
         with warnings.catch_warnings():
             # About annotations in PyTorch's own generated modules, and about the deprecation.
             warnings.simplefilter("ignore")
@@ -49,22 +52,23 @@ class TorchScript(Format):
         extras[DIGEST] = digest(records(path, _archive(compiled, extras), _KIND))
         path.write_bytes(_archive(compiled, extras))
 
-    def read_metadata(self, path: Path) -> Metadata:
-        """Check the digest and return the metadata, see `Format.read_metadata`."""
-        return Metadata.from_json(checked_records(path, _KIND)[METADATA])
+    def metadata(self, content: bytes, path: Path) -> Metadata:
+        """Check the digest and return the metadata, see `Format.metadata`."""
+        return Metadata.from_json(checked_records(path, content, _KIND)[METADATA])
 
-    def load(self, path: Path, device: str) -> Runner:
+    def load(self, content: bytes, path: Path, device: str) -> Runner:
         """Load the archive onto a device."""
-        module = self.program(path, device)
+        module = self.program(content, path, device)
 
         def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            with torch.inference_mode():
+            # Not in inference mode, whose tensors a caller could not work on.
+            with torch.no_grad(), without_autocast(device):
                 outputs = module(*(tensor.to(device) for tensor in inputs))
             return outputs if isinstance(outputs, tuple) else (outputs,)
 
         return run
 
-    def program(self, path: Path, device: str) -> torch.jit.ScriptModule:
+    def program(self, content: bytes, path: Path, device: str) -> torch.jit.ScriptModule:
         """Return the program on a device, with nothing in the way of its differentiation.
 
         Raises
@@ -73,7 +77,9 @@ class TorchScript(Format):
             If LibTorch cannot read the file.
         """
         try:
-            program: torch.jit.ScriptModule = torch.jit.load(path, map_location=device)
+            program: torch.jit.ScriptModule = torch.jit.load(
+                io.BytesIO(content), map_location=device
+            )
         except RuntimeError as error:
             raise foreign(path, "LibTorch cannot read it") from error
         return program

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -39,6 +40,7 @@ def traced(
     function: Callable[..., Tensor | Outputs],
     specs: Sequence[TensorSpec],
     what: str = "module",
+    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> fx.GraphModule:
     """Return a function's graph, in which symbolic sizes of the inputs stay free.
 
@@ -50,6 +52,8 @@ def traced(
         Its inputs.
     what : str
         What an error calls the function.
+    decompositions : mapping, optional
+        Operators to be written out, beside activations with numbers, and the functions to do so.
 
     Returns
     -------
@@ -67,7 +71,7 @@ def traced(
     examples = probe(specs, sizes)
     trace = make_fx(
         function,
-        decomposition_table=get_decompositions(_WITH_NUMBERS),  # type: ignore[arg-type]
+        decomposition_table=get_decompositions(_WITH_NUMBERS) | dict(decompositions or {}),  # type: ignore[arg-type]
         tracing_mode="symbolic" if free else "real",
         _allow_non_fake_inputs=True,
     )

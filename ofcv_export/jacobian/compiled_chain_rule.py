@@ -25,6 +25,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 from torch import Tensor
 
+from ofcv_export.base.arrays import in_memory
 from ofcv_export.base.validation import require_in_range
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
@@ -228,8 +229,8 @@ class _Kernel(FrameChainRule):
         out: Tensor,
     ) -> None:
         """Run a loop over all rows, which threads share where there is enough to do."""
-        factors = factor.detach().contiguous().numpy()
-        vectors = values.numpy().reshape(-1, *self.vector_shape)
+        factors = in_memory(factor).numpy()
+        vectors = values.numpy().reshape(len(values), *self.vector_shape)
         frames = ref_idx.to(torch.int64).contiguous().numpy().view(np.uint64)
         outs = out.numpy()
         # The loops don't look whether a frame exists. A negative one is a huge one here, and this

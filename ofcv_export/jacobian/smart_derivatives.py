@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ofcv_export.base.files import atomic_path, read_npz, require_suffix
-from ofcv_export.base.fixed_order import fixed_order
 from ofcv_export.base.frame_check import require_own_frames
+from ofcv_export.base.modes import full_precision
 from ofcv_export.base.validation import (
     require_finite,
     require_floating,
@@ -204,7 +204,7 @@ class SmartDerivatives(nn.Module):
             self._require_used(pattern)
             jacobian = SparseJacobian(function, pattern)
             try:
-                with fixed_order(self.setup_device, self.atomics):
+                with full_precision(self.setup_device, self.atomics):
                     kernel = self._kernel_on(positions.device)
                     rule = suitable_chain_rule(pattern, kernel, jacobian.antisymmetric)
                     descriptors, values = _evaluate(jacobian, rule, frames, batch_size)
@@ -259,7 +259,7 @@ class SmartDerivatives(nn.Module):
             ref_idx = torch.arange(len(x), device=x.device)
         self._require_inputs(pattern, x, ref_idx)
         try:
-            with fixed_order(x.device, self.atomics):
+            with full_precision(x.device, self.atomics):
                 out: Tensor = chain_rule(x, self.values, ref_idx)
         except IndexError:
             require_in_range("ref_idx", ref_idx, 0, len(self.values))

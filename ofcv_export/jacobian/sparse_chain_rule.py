@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.modes import full_precision
 from ofcv_export.base.validation import (
     dtype_name,
     require_floats,
@@ -79,7 +79,7 @@ class SparseChainRule(nn.Module):
         require_floats("output_wrt_descriptors", x, sizes, self.dtype)
         shape = (len(x), self.pattern.nnz)
         require_floats("descriptors_wrt_positions", values, shape, self.dtype)
-        with fixed_order(x.device):
+        with full_precision(x.device):
             out: Tensor = self.chain_rule(x, values)
         return out
 

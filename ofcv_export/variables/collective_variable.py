@@ -14,6 +14,7 @@ from ofcv_export.base.elements import atomic_numbers
 from ofcv_export.base.frame_check import require_own_frames
 from ofcv_export.base.units import require_length_unit
 from ofcv_export.base.validation import (
+    FLOATING,
     dtype_name,
     first_line,
     require_positive_number,
@@ -119,7 +120,10 @@ class CollectiveVariable(Variable):
         if len(dtypes) > 1:
             names = ", ".join(sorted(map(dtype_name, dtypes)))
             raise TypeError(f"network: expected one floating dtype, got {names}")
-        return dtypes.pop() if dtypes else torch.get_default_dtype()
+        dtype = dtypes.pop() if dtypes else torch.get_default_dtype()
+        if dtype not in FLOATING:
+            raise TypeError(f"network: expected dtype float32 or float64, got {dtype_name(dtype)}")
+        return dtype
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the values (batch, n_outputs) of positions (batch, n_atoms, 3).

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ofcv_export.base.atoms import atom_indices
-from ofcv_export.base.fixed_order import fixed_order
+from ofcv_export.base.modes import full_precision
 from ofcv_export.base.validation import (
     dtype_name,
     require_dtype,
@@ -159,7 +159,7 @@ class Variable(nn.Module):
             require_dtype("box", box, self.dtype)
         boxes = () if box is None else (box,)
         given = self._given(parameters)
-        with fixed_order(positions.device):
+        with full_precision(positions.device):
             outputs: tuple[Tensor, ...] = self._by_autograd()(positions, *boxes, *given)
         return outputs
 

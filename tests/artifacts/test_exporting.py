@@ -8,11 +8,20 @@ import pytest
 import torch
 
 import ofcv_export as ofcv
+from ofcv_export.descriptors.boundaries import OrthorhombicBox
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.formats import FORMATS
 from ofcv_export.formats import onnx as onnx_format
 from ofcv_export.graph.tensor_spec import TensorSpec
-from tests.builders.systems import OPEN, all_pairs, dense_jacobian, frames, small_setup
+from tests.builders.systems import (
+    OPEN,
+    all_pairs,
+    by_autograd,
+    dense_jacobian,
+    frames,
+    plain_distances,
+    small_setup,
+)
 
 FORMS = ["scatter", "gather"]
 # A .pt2 takes seconds to compile; see test_aotinductor.py.
@@ -368,3 +377,120 @@ def test_large_star_of_distances_verifies(tmp_path):
     )
     for suffix in SUFFIXES:
         assert ofcv.export(smart, tmp_path / f"star{suffix}").passed
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_exported_in_modes_that_a_caller_switched_on(tmp_path, suffix):
+    """Inference mode, made in it too, anomaly detection and autocast: the same file."""
+    pairs = torch.combinations(torch.arange(4))
+
+    def variable():
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        return ofcv.CollectiveVariable(PairDistances(pairs, 4), network)
+
+    ofcv.export(variable(), tmp_path / f"plain{suffix}")
+    positions = frames(3, 4, torch.float32)
+    expected = ofcv.load(tmp_path / f"plain{suffix}")(positions)
+    for mode in (
+        torch.inference_mode(),
+        torch.autograd.detect_anomaly(check_nan=False),
+        torch.autocast("cpu", dtype=torch.bfloat16),
+    ):
+        with mode:
+            cv = variable()
+            ofcv.export(cv, tmp_path / f"mode{suffix}")
+        ofcv.export(cv, tmp_path / f"after{suffix}")
+        for name in ("mode", "after"):
+            found = ofcv.load(tmp_path / f"{name}{suffix}")(positions)
+            assert all(map(torch.equal, found, expected))
+
+
+def test_a_scripted_network_in_a_file_for_one_frame(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    pairs = torch.combinations(torch.arange(4))
+    scripted = torch.jit.script(network)
+    for made, name in ((network, "plain"), (scripted, "scripted")):
+        ofcv.export(ofcv.CollectiveVariable(PairDistances(pairs, 4), made),
+                    tmp_path / f"{name}.pt", batch=1)  # fmt: skip
+    positions = frames(1, 4, torch.float32)
+    found, expected = (
+        ofcv.load(tmp_path / f"{name}.pt")(positions) for name in ("scripted", "plain")
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_refused_in_words(dtype):
+    network = torch.nn.Linear(1, 1).to(dtype)
+    with pytest.raises(
+        TypeError, match="network: expected dtype float32 or float64, got .*float16"
+    ):
+        ofcv.CollectiveVariable(PairDistances(torch.tensor([[0, 1]]), 2), network)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_float64_is_float64_throughout(tmp_path, suffix):
+    """From NumPy arrays and tensors, while the default dtype is float32."""
+    assert torch.get_default_dtype() == torch.float32
+    positions = frames(3, 4).numpy() + 1e-9
+    pairs = torch.tensor([[0, 1], [1, 2], [2, 3]])
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    network.double()
+    # Numbers that float32 has not.
+    lengths = torch.tensor([3.1, 3.3, 3.7], dtype=torch.float64)
+    box = OrthorhombicBox(lengths, periodic=True)
+    cv = ofcv.CollectiveVariable(PairDistances(pairs, 4, box), network)
+    centre, constant = np.array([0.1]), 0.7
+
+    def values(r):
+        vectors = r[:, pairs[:, 1]] - r[:, pairs[:, 0]]
+        vectors = vectors - lengths * (vectors / lengths).round()
+        return network(vectors.norm(dim=2))
+
+    def energy(r):
+        return 0.5 * constant * (values(r) - 0.1) ** 2
+
+    for module, judge in (
+        (cv, values),
+        (ofcv.HarmonicRestraint(cv, centre, constant), energy),
+        (ofcv.Bias(cv), values),
+    ):
+        expected = by_autograd(judge, torch.from_numpy(positions))
+        ofcv.export(module, tmp_path / f"cv{suffix}")
+        artifact = ofcv.load(tmp_path / f"cv{suffix}")
+        parameters = [np.array(value) for value in module.parameter_defaults().values()]
+        for found in (
+            module.values_and_derivatives(torch.from_numpy(positions)),
+            artifact(positions, *parameters),
+            artifact(torch.from_numpy(positions), *parameters),
+        ):
+            for one, wanted in zip(found, expected, strict=True):
+                assert one.dtype == torch.float64
+                torch.testing.assert_close(one.detach(), wanted, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kernel", ["torch", "numba"])
+def test_frozen_float64_is_float64_throughout(tmp_path, suffix, kernel):
+    assert torch.get_default_dtype() == torch.float32
+    positions = frames(7, 5)
+    smart = ofcv.SmartDerivatives(kernel=kernel)
+    smart.setup({"data": positions}, lambda r: plain_distances(r) ** 0.7, n_atoms=5)
+    jacobian = dense_jacobian(lambda r: plain_distances(r) ** 0.7, positions)
+    smart.save(tmp_path / "smart.npz")
+    again = ofcv.SmartDerivatives.load(tmp_path / "smart.npz", kernel=kernel)
+    x, index = np.random.default_rng(0).standard_normal((3, 10)), np.array([6, 0, 2])
+    expected = torch.einsum("bd,bdax->bax", torch.from_numpy(x), jacobian[torch.from_numpy(index)])
+    ofcv.export(smart, tmp_path / f"smart{suffix}")
+    tensors = torch.from_numpy(x), torch.from_numpy(index)
+    rule = smart.sparse_chain_rule()
+    for found in (
+        smart(*tensors),
+        again(*tensors),
+        rule(tensors[0], smart.blocks()[tensors[1]].flatten(1)),
+        ofcv.load(tmp_path / f"smart{suffix}")(x, index),
+    ):
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, expected, rtol=1e-14, atol=2e-14)

@@ -1,7 +1,11 @@
 """Loading: one callable for every format, and refusal of whatever is not a whole artifact."""
 
+import hashlib
 import json
+import pickle
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,7 +17,7 @@ from hypothesis import strategies as st
 import ofcv_export as ofcv
 from ofcv_export.formats import FORMATS
 from ofcv_export.graph.probe import probe
-from tests.builders.systems import small_setup
+from tests.builders.systems import all_pairs, frames, small_setup
 
 SUFFIXES = list(FORMATS)
 
@@ -200,6 +204,7 @@ def test_reading_metadata_executes_nothing(path, monkeypatch):
     monkeypatch.setattr(torch.jit, "load", forbidden)
     monkeypatch.setattr(torch._C._aoti, "AOTIModelContainerRunnerCpu", forbidden)
     monkeypatch.setattr("onnxruntime.InferenceSession", forbidden)
+    monkeypatch.setattr("ofcv_export.formats.aotinductor._LOADED", {})
     assert ofcv.read_metadata(path).kind == "smart_derivatives"
     assert not handed_over
     with pytest.raises(ValueError, match="cannot read it"):
@@ -216,3 +221,87 @@ def test_saved_again_by_onnx_tools_it_is_still_whole(smart, tmp_path):
 def test_numpy_arrays_of_the_wrong_kind(path):
     with pytest.raises(TypeError, match="ref_idx: expected dtype int64, got float64"):
         ofcv.load(path)(np.zeros((1, 10), np.float32), np.zeros(1))
+
+
+def test_lazy_views_are_read_as_what_they_are(path):
+    """Their sign stands beside the memory, which raw readers of it do not see."""
+    z = torch.complex(torch.zeros(2, 10), torch.randn(2, 10))
+    lazy, index = z.conj().imag, torch.tensor([1, 5])
+    assert lazy.is_neg()
+    assert torch.equal(ofcv.load(path)(lazy, index), ofcv.load(path)(-z.imag, index))
+
+
+@pytest.mark.parametrize("kernel", ["torch", "numba"])
+def test_lazy_views_in_the_module(kernel):
+    smart = ofcv.SmartDerivatives(kernel=kernel)
+    smart.setup({"data": frames(7, 5, torch.float32)}, all_pairs(5), n_atoms=5)
+    z = torch.complex(torch.zeros(2, 10), torch.randn(2, 10))
+    assert torch.equal(smart(z.conj().imag, torch.arange(2)), smart(-z.imag, torch.arange(2)))
+
+
+def test_numpy_arrays_however_they_lie_in_memory(path):
+    artifact = ofcv.load(path)
+    x, index = np.random.default_rng(0).standard_normal((3, 10)).astype("f4"), np.array([1, 5, 2])
+    expected = artifact(x, index)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    for same in (x[::-1].copy()[::-1], x[:, ::-1].copy()[:, ::-1], x.astype(">f4"), read_only):
+        assert torch.equal(artifact(same, index.astype(">i8")), expected)
+    assert torch.equal(artifact(x[::-1], index[::-1]), expected.flip(0))
+
+
+def test_results_are_ordinary_tensors(path):
+    derivatives = ofcv.load(path)(torch.ones(2, 10), torch.tensor([1, 5]))
+    before = derivatives.clone()
+    derivatives *= -1
+    assert torch.equal(derivatives, -before)
+    (derivatives.requires_grad_() ** 2).sum().backward()
+    torch.testing.assert_close(derivatives.grad, -2 * before)
+
+
+def test_autocast_changes_no_number(path, smart):
+    x, index = torch.randn(2, 10), torch.tensor([1, 5])
+    rule = smart.sparse_chain_rule()
+    values = smart.blocks()[index].flatten(1)
+    calls = {
+        "file": lambda: ofcv.load(path)(x, index),
+        "module": lambda: smart(x, index),
+        "rule": lambda: rule(x, values),
+    }
+    expected = {name: call() for name, call in calls.items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for name, call in calls.items():
+            assert torch.equal(call(), expected[name]), name
+            assert torch.is_autocast_enabled("cpu")
+
+
+def test_what_was_checked_is_what_runs(path, tmp_path, monkeypatch):
+    """A file replaced while it is loaded gives metadata and code of one file or of the other."""
+    other = tmp_path / f"other{path.suffix}"
+    whole = path.read_bytes()
+    before = Path.read_bytes
+
+    def replaced_after_it_was_read(self):
+        content = before(self)
+        self.write_bytes(b"replaced")
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", replaced_after_it_was_read)
+    artifact = ofcv.load(path)
+    monkeypatch.undo()
+    assert path.read_bytes() == b"replaced"
+    other.write_bytes(whole)
+    x, index = torch.randn(2, 10), torch.tensor([1, 5])
+    assert torch.equal(artifact(x, index), ofcv.load(other)(x, index))
+    assert artifact.digest == hashlib.sha256(whole).hexdigest()
+
+
+def test_pickled_as_its_file(path, tmp_path):
+    artifact = ofcv.load(path)
+    x, index = torch.randn(2, 10), torch.tensor([1, 5])
+    pickled = pickle.dumps(artifact)
+    assert torch.equal(pickle.loads(pickled)(x, index), artifact(x, index))
+    ofcv.export(small_setup(), tmp_path / "other.pt", atoms=range(5))
+    shutil.copy(tmp_path / "other.pt", path)
+    with pytest.raises(ValueError, match="path: expected"):
+        pickle.loads(pickled)

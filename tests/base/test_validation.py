@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ofcv_export.base import validation
+from ofcv_export.base.arrays import as_tensor
 
 
 @pytest.mark.parametrize(
@@ -121,4 +122,4 @@ def test_any_layout_of_an_array_can_be_given(tmp_path):
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert validation.array_to_tensor(array).tolist() == [0, 1, 2]
+            assert as_tensor(array).tolist() == [0, 1, 2]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 import torch
 from torch._inductor import config
+from torch._inductor.codegen.common import device_codegens
 
 import ofcv_export as ofcv
 from ofcv_export.formats import FORMATS
@@ -107,7 +109,7 @@ def rewritten(path, target, records=None, **changes):
     with zipfile.ZipFile(path) as archive:
         found = {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
     code = {name: data for name, data in found.items() if name.startswith(CODE)}
-    metadata = msgspec.structs.replace(AOTI.read_metadata(path), **changes)
+    metadata = msgspec.structs.replace(ofcv.read_metadata(path), **changes)
     AOTI.write(code if records is None else records, metadata, target)
     return target
 
@@ -278,6 +280,7 @@ def test_reading_metadata_executes_nothing(smart_file, monkeypatch):
         raise RuntimeError("no runtime here")
 
     monkeypatch.setattr(torch._C._aoti, "AOTIModelContainerRunnerCpu", forbidden)
+    monkeypatch.setattr("ofcv_export.formats.aotinductor._LOADED", {})
     assert ofcv.read_metadata(smart_file).kind == "smart_derivatives"
     with pytest.raises(ValueError, match="AOTInductor cannot read it: no runtime here"):
         ofcv.load(smart_file)
@@ -369,3 +372,101 @@ def test_frozen_data_on_the_gpu(tmp_path):
     torch.testing.assert_close(found.cpu(), small_setup()(x, index))
     with pytest.raises(ValueError, match="device: expected cuda on this machine, got 'cpu'"):
         ofcv.load(tmp_path / "cv.pt2")
+
+
+def test_one_library_for_all_loads_of_a_file(smart_file):
+    """LibTorch keeps the memory maps of every library that it loads."""
+
+    def n_maps():
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    ofcv.load(smart_file)
+    before = n_maps()
+    for _ in range(20):
+        ofcv.load(smart_file)(torch.zeros(1, 10), torch.tensor([0]))
+    assert n_maps() - before < 6
+
+
+def python(program, **environment):
+    """Start a program that finds the package and the tests."""
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": paths, **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_process_that_is_terminated_leaves_nothing(tmp_path):
+    (tmp_path / "temporary").mkdir()
+    program = """
+import os, threading, time
+from pathlib import Path
+import ofcv_export as ofcv
+from tests.builders.systems import small_setup
+folder = Path(os.environ["TMPDIR"])
+def watch():
+    while not list(folder.rglob("*.cpp")):
+        time.sleep(0.01)
+    print("compiling", flush=True)
+threading.Thread(target=watch, daemon=True).start()
+ofcv.export(small_setup(), folder.parent / "cv.pt2")
+"""
+    process = python(program, TMPDIR=str(tmp_path / "temporary"))
+    assert process.stdout.readline() == "compiling\n"
+    process.terminate()
+    process.communicate()
+    assert process.returncode == -signal.SIGTERM
+    assert [entry.name for entry in tmp_path.iterdir()] == ["temporary"]
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_temporary_folder_with_a_space_and_a_quote(tmp_path):
+    folder = tmp_path / "it's a folder"
+    folder.mkdir()
+    program = f"""
+import ofcv_export as ofcv
+from tests.builders.systems import small_setup
+ofcv.export(small_setup(), {str(tmp_path / "cv.pt2")!r})
+"""
+    process = python(program, TMPDIR=str(folder))
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
+    assert not list(folder.iterdir())
+    assert ofcv.verify(tmp_path / "cv.pt2").passed
+
+
+def test_no_temporary_folder_that_code_may_be_loaded_from(smart_file, monkeypatch, tmp_path):
+    monkeypatch.setattr("ofcv_export.formats.aotinductor.is_noexec", lambda folder: True)
+    message = "TMPDIR: expected a folder with no space or quote .* mounted noexec"
+    for use in (
+        lambda: ofcv.export(small_setup(), tmp_path / "cv.pt2"),
+        lambda: ofcv.load(rewritten(smart_file, tmp_path / "other.pt2", atoms=[4, 3, 2, 1, 0])),
+    ):
+        with pytest.raises(OSError, match=message):
+            use()
+
+
+def test_exports_in_several_threads(tmp_path):
+    """The compiler's settings and folders are those of the process."""
+    environment, writer = dict(os.environ), device_codegens.get("cpu")
+    errors = []
+
+    def export(number):
+        try:
+            ofcv.export(small_setup(), tmp_path / f"{number}.pt2", atoms=range(number, 5 + number))
+            ofcv.export(rescaling(), tmp_path / f"{number}.onnx")
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=export, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert dict(os.environ) == environment
+    assert device_codegens.get("cpu") is writer or writer is None
+    for number in range(2):
+        assert ofcv.verify(tmp_path / f"{number}.pt2", reference=small_setup()).passed
+        assert ofcv.read_metadata(tmp_path / f"{number}.pt2").atoms[0] == number

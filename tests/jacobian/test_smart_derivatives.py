@@ -574,3 +574,17 @@ def test_a_function_may_compute_in_another_dtype_than_that_of_the_positions():
     x = torch.ones(9, 6)
     expected = dense_jacobian(plain_distances, positions.double()).sum(1)
     torch.testing.assert_close(smart(x).double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["torch", "numba"])
+@pytest.mark.parametrize("n_atoms", [3, 25])
+def test_an_empty_batch(kernel, n_atoms):
+    smart = SmartDerivatives(kernel=kernel)
+    smart.setup({"data": frames(2, n_atoms)}, all_pairs(n_atoms), n_atoms)
+    n = n_atoms * (n_atoms - 1) // 2
+    for shape in ((0, n), (0, n, 2)):
+        x = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+        out = smart(x, torch.zeros(0, dtype=torch.int64))
+        assert out.shape == (0, n_atoms, 3, *shape[2:])
+        (gradient,) = torch.autograd.grad(out.sum(), x)
+        assert gradient.shape == shape

@@ -1,0 +1,49 @@
+"""Modes of a thread or process that a caller may have switched on, kept from changing numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from ofcv_export.base.fixed_order import fixed_order
+
+
+@contextmanager
+def full_precision(device: torch.device | str, atomics: bool = False) -> Iterator[None]:
+    """Compute in the precision of the numbers, and on CUDA in a fixed order.
+
+    Autocast, which would round the operands of products to half precision, is off meanwhile.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        Where the operators run.
+    atomics : bool
+        See `ofcv_export.base.fixed_order`.
+    """
+    with without_autocast(device), fixed_order(device, atomics):
+        yield
+
+
+def without_autocast(device: torch.device | str) -> AbstractContextManager[Any]:
+    """Return a context in which operators on a device keep the precision of their operands."""
+    kind = torch.device(device).type
+    # Asked first, for a call of one MD step.
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+@contextmanager
+def ordinary_modes() -> Iterator[None]:
+    """Leave inference mode, anomaly detection and autocast, in which graphs are not the module's.
+
+    They are the caller's again at the end.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.autograd.set_detect_anomaly(False))
+        for kind in ("cpu", "cuda"):
+            stack.enter_context(without_autocast(kind))
+        yield

@@ -1,0 +1,141 @@
+"""Files called through their own runtime, with nothing of ours in between to check inputs."""
+
+import zipfile
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import ofcv_export as ofcv
+from export_scripts.energy_network import CoefficientNetwork
+from ofcv_export.density.atomic_reference import AtomicReference
+from ofcv_export.formats import FORMATS
+from tests.builders.systems import small_setup
+
+N_BASIS = 20
+
+
+def rescaling():
+    return ofcv.DimensionWiseRescaling(*torch.rand(3, N_BASIS, dtype=torch.float64))
+
+
+def energy_functional():
+    basis = ofcv.BasisInfo([1, 8], ["2x0e", "3x0e+1x1o"])
+    n = basis.n_basis
+    scaled = ofcv.DimensionWiseRescaling(*torch.rand(3, n, dtype=torch.float64))
+    reference = AtomicReference(
+        torch.ones(n, dtype=torch.float64), torch.ones(2, dtype=torch.float64), -1.5, basis
+    )
+    return ofcv.EnergyFunctional(CoefficientNetwork(n, 4, (8,)).double(), scaled, reference)
+
+
+# What to export with which options; inputs that fit; and an index of each and how many there are.
+KINDS = {
+    "smart derivatives": (
+        small_setup, {}, (torch.ones(2, 10), torch.tensor([0, 1])), {1: 7}
+    ),
+    "gathered smart derivatives": (
+        small_setup, {"form": "gather"}, (torch.ones(2, 10), torch.tensor([0, 1])), {1: 7}
+    ),
+    "rescaling": (
+        rescaling, {}, (torch.ones(2).double(), torch.tensor([0, 1])), {1: N_BASIS}
+    ),
+    "rescaling of gradients": (
+        rescaling,
+        {"gradient": True},
+        (torch.ones(2).double(), torch.tensor([0, 1]), torch.ones(2).double()),
+        {1: N_BASIS},
+    ),
+}  # fmt: skip
+
+
+def runner(path):
+    """Return a function that runs a file through its runtime's own loader, as a list of arrays."""
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path)
+        names = [entry.name for entry in session.get_inputs()]
+        return lambda *inputs: session.run(
+            None, {n: x.numpy() for n, x in zip(names, inputs, strict=True)}
+        )
+    if path.suffix == ".pt":
+        module = torch.jit.load(path)
+        return lambda *inputs: module(*inputs)
+    folder = path.with_suffix("")
+    folder.mkdir()
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if "/data/aotinductor/model/" in name:
+                (folder / name.rpartition("/")[2]).write_bytes(archive.read(name))
+    library = str(folder / "model.wrapper.so")
+    compiled = torch._C._aoti.AOTIModelContainerRunnerCpu(library, 1)
+    return lambda *inputs: compiled.run(list(inputs))
+
+
+def cases():
+    for kind in KINDS:
+        for suffix in FORMATS:
+            # Seconds to compile: one of each kind of index.
+            if suffix != ".pt2" or kind in ("smart derivatives", "rescaling"):
+                yield kind, suffix
+
+
+@pytest.mark.parametrize(("kind", "suffix"), list(cases()))
+def test_an_index_that_does_not_exist_is_an_error(tmp_path, kind, suffix):
+    make, options, inputs, indices = KINDS[kind]
+    path = tmp_path / f"file{suffix}"
+    ofcv.export(make(), path, **options)
+    run = runner(path)
+    run(*inputs)
+    for place, size in indices.items():
+        for wrong in (-1, -size, size):
+            given = list(inputs)
+            given[place] = torch.tensor([0, wrong])
+            with pytest.raises(Exception, match=r"(?i)index|indices|bounds|failed"):
+                run(*given)
+
+
+@pytest.mark.parametrize("suffix", list(FORMATS))
+def test_indices_of_a_functional_that_do_not_exist_are_errors(tmp_path, suffix):
+    path = tmp_path / f"functional{suffix}"
+    made = energy_functional()
+    ofcv.export(made, path)
+    run = runner(path)
+    coeffs = torch.ones(3, dtype=made.dtype)
+    zeros = torch.zeros(3, dtype=torch.int64)
+    run(coeffs, zeros, zeros)
+    for place, wrong in ((1, -1), (1, made.n_basis), (2, -1)):
+        inputs = [coeffs, zeros, zeros]
+        inputs[place] = torch.tensor([0, 0, wrong])
+        with pytest.raises(Exception, match=r"(?i)index|indices|bounds|failed"):
+            run(*inputs)
+
+
+@pytest.mark.parametrize("suffix", list(FORMATS))
+def test_another_number_of_frames_than_the_file_takes_is_an_error(tmp_path, suffix):
+    ofcv.export(small_setup(), tmp_path / f"cv{suffix}", batch=4)
+    run = runner(tmp_path / f"cv{suffix}")
+    assert np.asarray(run(torch.ones(4, 10), torch.arange(4))[0]).shape[-2:] == (5, 3)
+    for n_frames in (1, 5):
+        with pytest.raises(Exception, match=r"(?i)expected|shape|failed"):
+            run(torch.ones(n_frames, 10), torch.zeros(n_frames).long())
+
+
+def test_compiled_code_looks_at_what_it_is_given(tmp_path, capfd):
+    ofcv.export(small_setup(), tmp_path / "cv.pt2")
+    run = runner(tmp_path / "cv.pt2")
+    x, index = torch.ones(3, 10), torch.arange(3)
+    run(x, index)
+    for wrong in (
+        (x.double(), index),
+        (torch.ones(3, 9), index),
+        (torch.ones(10, 3).T, index),
+        (x, torch.arange(2)),
+        (x, torch.zeros(3).int()),
+    ):
+        with pytest.raises(RuntimeError):
+            run(*wrong)
+        said = capfd.readouterr().err
+        assert "output_wrt_descriptors: expected float32 of shape (batch, 10)" in said or (
+            "ref_idx: expected int64 of shape (batch,)" in said
+        )
