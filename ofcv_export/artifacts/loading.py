@@ -95,8 +95,15 @@ class Artifact:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it as its file, which must be the same when it is loaded again."""
-        options = {"atomics": self._atomics, "cuda_graph": self.cuda_graph, "digest": self.digest}
-        return partial(load, self.path.resolve(), self.device, **options), ()
+        again = partial(
+            load,
+            self.path.resolve(),
+            self.device,
+            atomics=self._atomics,
+            cuda_graph=self.cuda_graph,
+            digest=self.digest,
+        )
+        return again, ()
 
     def __repr__(self) -> str:
         """Return kind, format, inputs and outputs in one line."""
@@ -142,9 +149,9 @@ def load(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, foreign or another one, the device cannot be had, or a CUDA graph is asked for
-        that cannot be made: not on CUDA, of an ONNX file, of shapes that are not fixed, or of
-        operations that cannot be recorded.
+        If the file is damaged, foreign or another one, the device cannot be had, or a CUDA graph is
+        asked for that cannot be made: not on CUDA, of an ONNX file, of shapes that are not fixed,
+        or of operations that cannot be recorded.
     """
     target = require_file("path", path)
     file_format = format_of(target)
