@@ -1,0 +1,1 @@
+"""Small changes to the package, and what notices them."""
