@@ -3,14 +3,16 @@
 # make test    all tests, Python and C++
 # make check   formatting, lint, types, and which package may import which
 # make bench   all timings, side by side with their peers and limits
+# make hunt    ten minutes of modules, shapes, strides, formats and modes drawn at random
 # make guard   ratios of timings that must not get worse, in a few minutes
 #
 # Each makes its own environment in .venv. Settings: PYTHON (an interpreter, 3.11 or later),
-# PIP_ARGS (e.g. an index with CPU builds of torch), JOBS.
+# PIP_ARGS (e.g. an index with CPU builds of torch), JOBS, MINUTES (of the hunt).
 
 PYTHON ?= python3
 PIP_ARGS ?=
 JOBS ?= 2
+MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build/cpp_demo
@@ -20,7 +22,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP
 CONFIGURE = $(BIN)/cmake -S cpp_demo -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
   -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
 
-.PHONY: demo openmm-demo test check format bench guard cpp-demo cpp-tests clean
+.PHONY: demo openmm-demo test check format bench guard hunt cpp-demo cpp-tests clean
 
 demo: cpp-demo
 	$(BIN)/python -m export_scripts.demo --cpp-demo $(BUILD)/ofcv_demo --output demo_output
@@ -55,6 +57,9 @@ bench: cpp-tests
 
 guard: cpp-tests
 	$(BIN)/python -m benchmarks.guard
+
+hunt: $(VENV)/test.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hunt --minutes $(MINUTES)
 
 cpp-demo: $(VENV)/demo.installed
 	$(CONFIGURE)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ofcv_export.base.modes import without_autocast
 from ofcv_export.base.validation import require_floating, require_shape, require_tensor
 
 FrameFunction = Callable[[Tensor], Any]
@@ -47,7 +48,8 @@ def require_own_frames(
         frames = frames.repeat(2, 1, 1)
 
     def evaluated(frames: Tensor) -> Tensor:
-        found = function(frames)
+        with without_autocast(frames.device):
+            found = function(frames)
         require_tensor(name, found)
         require_floating(name, found)
         require_shape(name, found, (len(frames), f"n_{values}"))

@@ -60,6 +60,7 @@ WRITTEN_OUT = (
     aten.xlogy,
 )
 _FEW_BITS = 12
+_CASTS = ("Cast", "CastLike")
 _SCALED_SECOND = (aten.add, aten.sub)
 _FILLED = {
     aten.full.default: aten.mul.Tensor,
@@ -129,15 +130,21 @@ def require_exact_numbers(model: onnx.ModelProto, graph_module: fx.GraphModule) 
 
 
 def _numbers(model: onnx.ModelProto) -> Iterator[tuple[str, float]]:
-    """Yield the single numbers of a model, each with the operator that takes it."""
-    for tensor in model.graph.initializer:
-        yield from ((_user(model, tensor.name), value) for value in _single(tensor))
+    """Yield the single numbers of a model, each with the operator that takes it.
+
+    What an operator of float32 takes as it is has the precision that it should have.
+    """
+    tensors = [(tensor.name, tensor) for tensor in model.graph.initializer]
     for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.FLOAT:
                 yield node.op_type, attribute.f
             if attribute.type == onnx.AttributeProto.TENSOR:
-                yield from ((_user(model, node.output[0]), value) for value in _single(attribute.t))
+                tensors.append((node.output[0], attribute.t))
+    for name, tensor in tensors:
+        user = _user(model, name)
+        if tensor.data_type == onnx.TensorProto.DOUBLE or user in _CASTS:
+            yield from ((user, value) for value in _single(tensor))
 
 
 def _single(tensor: onnx.TensorProto) -> list[float]:

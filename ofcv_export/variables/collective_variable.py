@@ -90,6 +90,8 @@ class CollectiveVariable(Variable):
             raise TypeError(f"descriptors: expected a Descriptor, got {type(descriptors).__name__}")
         self.descriptors = descriptors
         self.network = evaluation_copy(network)
+        # A network without parameters has the default dtype of now, until the variable is cast.
+        self.register_buffer("precision", torch.empty(0), persistent=False)
         require_length_unit(length_unit)
         self.length_unit = length_unit
         n_atoms = descriptors.n_atoms
@@ -114,13 +116,13 @@ class CollectiveVariable(Variable):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The network's dtype; the default dtype for a network without parameters."""
+        """The network's dtype; without parameters, torch's default when the network was given."""
         tensors = [*self.network.parameters(), *self.network.buffers()]
         dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
         if len(dtypes) > 1:
             names = ", ".join(sorted(map(dtype_name, dtypes)))
             raise TypeError(f"network: expected one floating dtype, got {names}")
-        dtype = dtypes.pop() if dtypes else torch.get_default_dtype()
+        dtype = dtypes.pop() if dtypes else self.precision.dtype
         if dtype not in FLOATING:
             raise TypeError(f"network: expected dtype float32 or float64, got {dtype_name(dtype)}")
         return dtype

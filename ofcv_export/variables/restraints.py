@@ -73,7 +73,7 @@ class HarmonicRestraint(Bias):
             "centre": centres.tolist(),
             "force_constant": force_constants.tolist(),
         }
-        self.difference = Difference(cv.periods, cv.dtype)
+        self.difference = Difference(cv.periods)
         self.register_buffer("centre", centres.to(cv.dtype), persistent=False)
         self.register_buffer("force_constant", force_constants.to(cv.dtype), persistent=False)
 
@@ -188,7 +188,7 @@ class MovingRestraint(Bias):
                 "force_constants", force_constants, len(instants), cv.n_outputs
             ),
         }
-        self.difference = Difference(cv.periods, cv.dtype)
+        self.difference = Difference(cv.periods)
         self.register_buffer("starts", instants[:-1])
         self.register_buffer("durations", durations)
         self.register_buffer("centres", self._schedule["centres"].to(cv.dtype))
@@ -264,30 +264,36 @@ class Difference(nn.Module):
     ----------
     periods : sequence of float or None
         Period of each value, None where it has none.
-    dtype : torch.dtype
-        Of the values.
     """
 
     has_period: Tensor
     period: Tensor
 
-    def __init__(self, periods: Sequence[float | None], dtype: torch.dtype) -> None:
+    def __init__(self, periods: Sequence[float | None]) -> None:
         super().__init__()
         self.is_periodic = any(periods)
         has_period = [entry is not None for entry in periods]
-        period = [entry or 1.0 for entry in periods]
+        self._exact = torch.tensor([entry or 1.0 for entry in periods], dtype=torch.float64)
         self.register_buffer("has_period", torch.tensor(has_period), persistent=False)
-        self.register_buffer("period", torch.tensor(period, dtype=dtype), persistent=False)
+        self.register_buffer("period", self._exact, persistent=False)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Convert dtype or device, as `torch.nn.Module` does, but leave periods in float64."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.period = self._exact.to(self.has_period.device)
+        return self
 
     def forward(self, values: Tensor, centre: Tensor) -> Tensor:
         """Return the differences (batch, n_outputs) of values (batch, n_outputs)."""
         if not self.is_periodic:
             return values - centre
-        # Exact, so that a centre of many turns costs no digits.
+        # In float64, so that a centre of many turns costs no digits.
+        centre = centre.to(self.period.dtype)
         near = torch.where(self.has_period, torch.fmod(centre, self.period), centre)
-        difference = values - near
-        turns = torch.round((difference / self.period).detach())
-        return difference - torch.where(self.has_period, self.period * turns, 0.0)
+        difference = values - near.to(values.dtype)
+        period = self.period.to(values.dtype)
+        turns = torch.round((difference / period).detach())
+        return difference - torch.where(self.has_period, period * turns, 0.0)
 
 
 def harmonic(difference: Tensor, force_constant: Tensor) -> Tensor:

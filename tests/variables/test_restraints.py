@@ -203,7 +203,7 @@ def test_a_restraint_sees_the_nearest_image_of_an_angle(tmp_path, kind, suffix, 
 
 @pytest.mark.parametrize("suffix", ["pt", "onnx"])
 def test_a_centre_may_be_many_turns_away_in_float32(tmp_path, suffix):
-    """The period is then the one that float32 knows; a value without one has no images."""
+    """The period is not rounded; a value without one has no images."""
     parts = [Torsions(torch.tensor([[0, 1, 2, 3]]), 4), PairDistances(torch.tensor([[0, 3]]), 4)]
     both = ofcv.CollectiveVariable(MultipleDescriptors(parts), torch.nn.Identity())
     bias = ofcv.HarmonicRestraint(both, [1e5, 9.0], 2.0)
@@ -213,8 +213,7 @@ def test_a_centre_may_be_many_turns_away_in_float32(tmp_path, suffix):
         x, torch.tensor([1e5, 9.0]), torch.tensor([2.0, 2.0])
     )
     angle, distance = both(x).detach().double().numpy().T
-    turn = float(np.float32(2 * np.pi))
-    difference = (angle - 1e5) - turn * np.round((angle - 1e5) / turn)
+    difference = (angle - 1e5) - 2 * np.pi * np.round((angle - 1e5) / (2 * np.pi))
     np.testing.assert_allclose(energy[:, 0], difference**2 + (distance - 9.0) ** 2, rtol=1e-5)
 
 

@@ -1,0 +1,1 @@
+"""A property-based search for exports that give other numbers than their modules."""
