@@ -171,16 +171,14 @@ def spring(
 ) -> Tensor:
     """Return the energies (batch, 1) of springs on values (batch, n_outputs)."""
     distances = [
-        _on_a_circle(distance, period)
-        for distance, period in zip((values - centre).unbind(1), periods, strict=True)
+        value - place if period is None else _on_a_circle(value, float(place), period)
+        for value, place, period in zip(values.unbind(1), centre, periods, strict=True)
     ]
     squares = torch.stack(distances, dim=1) ** 2
     return torch.einsum("bk,k->b", squares, force_constant / 2).unsqueeze(1)
 
 
-def _on_a_circle(distance: Tensor, period: float | None) -> Tensor:
-    """Return a distance as that to the nearest image, the angle of a point on a circle."""
-    if period is None:
-        return distance
-    turn = 2 * math.pi / period
-    return torch.atan2(torch.sin(turn * distance), torch.cos(turn * distance)) / turn
+def _on_a_circle(value: Tensor, place: float, period: float) -> Tensor:
+    """Return the distance from the nearest image of a place, an angle on a circle."""
+    angle = (value - math.remainder(place, period)) * (2 * math.pi / period)
+    return torch.atan2(torch.sin(angle), torch.cos(angle)) * (period / (2 * math.pi))

@@ -160,6 +160,20 @@ class KolmogorovBias(Bias):
         }
 
 
+GradientOf = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+
+
+def gradient_by_autograd(function: Callable[[Tensor], Tensor], leaf: Tensor) -> Tensor:
+    """Return the gradient of one value per frame, itself differentiable."""
+    with torch.enable_grad(), plain_attention():
+        leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
+        values = function(leaf)
+        (gradient,) = torch.autograd.grad(
+            values, leaf, torch.ones_like(values), create_graph=True, materialize_grads=True
+        )
+    return gradient
+
+
 class Slope(nn.Module, ABC):
     """Squared gradient of a collective variable of one value.
 
@@ -183,16 +197,21 @@ class Slope(nn.Module, ABC):
         return self.squared(positions, box)
 
     @abstractmethod
-    def squared(self, positions: Tensor, box: Tensor | None) -> Tensor:
+    def squared(
+        self, positions: Tensor, box: Tensor | None, gradient_of: GradientOf = gradient_by_autograd
+    ) -> Tensor:
         """Return the squared gradients by reverse mode."""
 
 
 class DescriptorSlope(Slope):
     """Over the descriptors."""
 
-    def squared(self, positions: Tensor, box: Tensor | None) -> Tensor:
+    def squared(
+        self, positions: Tensor, box: Tensor | None, gradient_of: GradientOf = gradient_by_autograd
+    ) -> Tensor:
         """Return the squared gradients by reverse mode."""
-        return _squared_slope(self.cv.head(), self.cv.descriptors(positions, box))
+        descriptors = self.cv.descriptors(positions, box)
+        return _squared_slope(self.cv.head(), descriptors, gradient_of)
 
 
 class PositionSlope(Slope):
@@ -212,9 +231,11 @@ class PositionSlope(Slope):
         super().__init__(cv)
         self.register_buffer("inverse_masses", inverse_masses)
 
-    def squared(self, positions: Tensor, box: Tensor | None) -> Tensor:
+    def squared(
+        self, positions: Tensor, box: Tensor | None, gradient_of: GradientOf = gradient_by_autograd
+    ) -> Tensor:
         """Return the squared gradients by reverse mode."""
-        gradient = _gradient(lambda leaf: self.cv(leaf, box), positions)
+        gradient = gradient_of(lambda leaf: self.cv(leaf, box), positions)
         return (gradient.square().sum(2) * self.inverse_masses).sum(1, keepdim=True)
 
 
@@ -231,7 +252,11 @@ class TracedSlope(nn.Module):
         super().__init__()
         cv = slope.cv
         specs = frame_specs(dtype_name(cv.dtype), cv.descriptors.n_atoms, cv.periodic)
-        graph = scriptable(traced(slope, specs, "network"))
+
+        def squared(positions: Tensor, box: Tensor | None = None) -> Tensor:
+            return slope.squared(positions, box, _functional_gradient)
+
+        graph = scriptable(traced(squared, specs, "network"))
         self.with_box = graph if cv.periodic else None
         self.without_box = None if cv.periodic else graph
 
@@ -244,18 +269,22 @@ class TracedSlope(nn.Module):
         return self.without_box(positions)
 
 
-def _squared_slope(head: Callable[[Tensor], Tensor], descriptors: Tensor) -> Tensor:
-    return _gradient(head, descriptors).square().sum(1, keepdim=True)
+def _squared_slope(
+    head: Callable[[Tensor], Tensor],
+    descriptors: Tensor,
+    gradient_of: GradientOf = gradient_by_autograd,
+) -> Tensor:
+    return gradient_of(head, descriptors).square().sum(1, keepdim=True)
 
 
-def _gradient(function: Callable[[Tensor], Tensor], leaf: Tensor) -> Tensor:
-    """Return the gradient of one value per frame, itself differentiable and traceable."""
-    with torch.enable_grad(), plain_attention():
-        leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_()
-        values = function(leaf)
-        (gradient,) = torch.autograd.grad(
-            values, leaf, torch.ones_like(values), create_graph=True, materialize_grads=True
-        )
+def _functional_gradient(function: Callable[[Tensor], Tensor], leaf: Tensor) -> Tensor:
+    """Return the gradient of one value per frame, in a trace that can be differentiated again.
+
+    Autograd writes down what it saves for later as detached.
+    """
+    with plain_attention():
+        values, pullback = torch.func.vjp(function, leaf)  # type: ignore[misc]
+        (gradient,) = pullback(torch.ones_like(values))
     return gradient
 
 
