@@ -120,7 +120,7 @@ class Onnx(Format):
         try:
             session = runtime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # the runtime's exceptions have no common base
-            reason = str(error).strip().splitlines()[0].rpartition(" : ")[2]
+            reason = first_line(error).rpartition(" : ")[2]
             raise foreign(path, f"ONNX Runtime cannot read it: {reason}") from error
         names = [entry.name for entry in session.get_inputs()]
 

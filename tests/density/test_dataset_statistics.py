@@ -13,6 +13,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import torch
 import zarr
 
 import ofcv_export.density.store_files as store_files
@@ -92,6 +93,13 @@ def test_what_is_saved_is_loaded(store: DatasetStatistics, data: np.ndarray) -> 
     loaded = DatasetStatistics(store.path).load_statistic("has_energy_label", "fields/anything")
     np.testing.assert_array_equal(loaded, data)
     assert loaded.dtype == np.asarray(data).dtype
+
+
+def test_tensors_are_saved_whatever_they_note_beside_their_memory(store: DatasetStatistics) -> None:
+    lazy = torch.complex(torch.zeros(3), -torch.arange(3.0)).conj().imag.requires_grad_()
+    assert lazy.is_neg()
+    store.save_statistic("w", "x", lazy)
+    assert store.load_statistic("w", "x").tolist() == [0, 1, 2]
 
 
 def test_files_are_laid_out_as_zarr_2_does(store: DatasetStatistics) -> None:

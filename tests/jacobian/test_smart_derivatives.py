@@ -588,3 +588,11 @@ def test_an_empty_batch(kernel, n_atoms):
         assert out.shape == (0, n_atoms, 3, *shape[2:])
         (gradient,) = torch.autograd.grad(out.sum(), x)
         assert gradient.shape == shape
+        rule = smart.sparse_chain_rule()
+        blocks = torch.zeros(0, rule.pattern.nnz, dtype=torch.float64)
+        assert rule(x, blocks).shape == (0, n_atoms, 3, *shape[2:])
+        for form in ("scatter", "gather"):
+            graph = smart.export_graph(form, *shape[2:])
+            for module in (graph.module, graph.in_float64()):
+                empty = module(x.detach(), torch.zeros(0, dtype=torch.int64))
+                assert empty.shape == (0, n_atoms, 3, *shape[2:])
