@@ -83,7 +83,12 @@ class Onnx(Format):
         model.ir_version = IR_VERSION
         _name_sizes(model, graph)
         _drop_notes(model)
-        onnx.checker.check_model(model, full_check=True)
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ValueError(
+                f"module: expected a graph that ONNX's checker accepts, got {first_line(error)}"
+            ) from error
         _require_default_domain(model)
         return model
 

@@ -217,7 +217,8 @@ class SmartDerivatives(nn.Module):
         self.descriptors = function.specification() if isinstance(function, Descriptor) else None
         self.chain_rule = rule.to(positions.device)
         self.values = values.to(positions.device)
-        described = _all_descriptors(function, positions, varies, descriptors, batch_size)
+        with full_precision(positions.device, self.atomics):
+            described = _all_descriptors(function, positions, varies, descriptors, batch_size)
         return _smart_dataset(dataset, described, varies)
 
     def _require_used(self, pattern: SparsityPattern) -> None:

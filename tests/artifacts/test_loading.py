@@ -300,6 +300,19 @@ def test_what_was_checked_is_what_runs(path, tmp_path, monkeypatch):
     assert artifact.digest == hashlib.sha256(whole).hexdigest()
 
 
+@pytest.mark.parametrize("reference", [None, small_setup])
+def test_what_was_checked_is_what_is_verified(path, monkeypatch, reference):
+    before = Path.read_bytes
+
+    def replaced_after_it_was_read(self):
+        content = before(self)
+        self.write_bytes(b"replaced")
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", replaced_after_it_was_read)
+    assert ofcv.verify(path, reference and reference()).passed
+
+
 def test_pickled_as_its_file(path, tmp_path):
     artifact = ofcv.load(path)
     x, index = torch.randn(2, 10), torch.tensor([1, 5])

@@ -433,6 +433,27 @@ def test_several_processes_may_save_the_same_keys(tmp_path: Path, consolidated: 
         assert len(list(zarr.open_consolidated(str(path))["w"].members(max_depth=None))) == 12
 
 
+@pytest.mark.parametrize("theirs", [np.arange(5.0), np.zeros(5)], ids=["same", "other"])
+def test_another_process_may_be_first(tmp_path: Path, monkeypatch, theirs: np.ndarray) -> None:
+    """Between the look at what is there and the writing."""
+    store = DatasetStatistics(tmp_path / "s.zarr", create_store=True)
+    write = store_files.FolderFiles.put_array
+
+    def second(files, name, content, replace):
+        monkeypatch.undo()
+        DatasetStatistics(store.path).save_statistic("w", "group/x", theirs)
+        write(files, name, content, replace)
+
+    monkeypatch.setattr(store_files.FolderFiles, "put_array", second)
+    if theirs[1] == 1:
+        store.save_statistic("w", "group/x", np.arange(5.0))
+    else:
+        with pytest.raises(ValueError, match="w/group/x: expected the values stored in"):
+            store.save_statistic("w", "group/x", np.arange(5.0))
+    np.testing.assert_array_equal(store.load_statistic("w", "group/x"), theirs)
+    assert not list(store.path.glob(".writing-*"))
+
+
 @pytest.fixture(params=["memory", "file"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A URL of fsspec that is no path to pathlib."""

@@ -17,7 +17,7 @@ from ofcv_export.graph.details import RescalingDetails
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.graph.tracing import traced
-from tests.builders.systems import by_autograd
+from tests.builders.systems import by_autograd, frames, plain_distances
 
 PAIR = torch.tensor([[0, 1]])
 
@@ -215,3 +215,27 @@ def test_messages_of_the_exporter_come_without_colours(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.onnx, "export", fails)
     with pytest.raises(ValueError, match=r"got This is step 1/3 of exporting$"):
         FORMATS[".onnx"].compile(one_distance(nn.Linear(1, 1)).export_graph())
+
+
+def test_layer_norm_in_float64(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 1)).double()
+    pairs = torch.combinations(torch.arange(4))
+    ofcv.export(ofcv.CollectiveVariable(PairDistances(pairs, 4), network), tmp_path / "cv.onnx")
+    positions = frames(5, 4)
+    expected = by_autograd(lambda r: network(plain_distances(r)), positions)
+    session = onnxruntime.InferenceSession(tmp_path / "cv.onnx")
+    for found, judge in zip(
+        session.run(None, {"positions": positions.numpy()}), expected, strict=True
+    ):
+        torch.testing.assert_close(torch.from_numpy(found), judge.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_what_the_checker_refuses_is_one_line(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise onnx.shape_inference.InferenceError("mismatch\nof types")
+
+    monkeypatch.setattr(onnx.checker, "check_model", fails)
+    message = "^module: expected a graph that ONNX's checker accepts, got mismatch$"
+    with pytest.raises(ValueError, match=message):
+        ofcv.export(one_distance(nn.Linear(1, 1)), tmp_path / "cv.onnx")
