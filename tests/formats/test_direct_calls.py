@@ -124,6 +124,19 @@ def test_another_number_of_frames_than_the_file_takes_is_an_error(tmp_path, suff
             run(torch.ones(n_frames, 10), torch.zeros(n_frames).long())
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+def test_a_file_for_one_frame_does_not_take_the_first_of_many(tmp_path, suffix):
+    network = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 1))
+    pairs = torch.combinations(torch.arange(4))
+    cv = ofcv.CollectiveVariable(PairDistances(pairs, 4), network)
+    ofcv.export(cv, tmp_path / f"cv{suffix}", batch=1)
+    run = runner(tmp_path / f"cv{suffix}")
+    assert np.asarray(run(torch.ones(1, 4, 3))[0]).shape == (1, 1)
+    for shape in ((2, 4, 3), (1, 5, 3)):
+        with pytest.raises(Exception, match=r"(?i)positions: expected shape|invalid dimensions"):
+            run(torch.ones(shape))
+
+
 def test_compiled_code_looks_at_what_it_is_given(tmp_path, capfd):
     ofcv.export(small_setup(), tmp_path / "cv.pt2")
     run = runner(tmp_path / "cv.pt2")

@@ -272,8 +272,13 @@ NUMBERS: list[Mutation] = [
     Mutation(
         "sizes: TorchScript takes any", "graph/scriptable.py",
         "    if specs:\n", "    if False:\n",
-        (f"{_DIRECT}::test_another_number_of_frames_than_the_file_takes_is_an_error",
+        (f"{_DIRECT}::test_a_file_for_one_frame_does_not_take_the_first_of_many",
          *_TORCHSCRIPT_ALONE),
+    ),
+    Mutation(
+        "sizes: ONNX Runtime takes any", "formats/onnx.py",
+        "axis.dim_value = size", 'axis.dim_param = f"any {size}"',
+        (f"{_DIRECT}::test_a_file_for_one_frame_does_not_take_the_first_of_many", "-k", "onnx"),
     ),
     Mutation(
         "sizes: compiled code takes any", "formats/checked_sizes.py",
@@ -319,13 +324,19 @@ NUMBERS: list[Mutation] = [
         (_NETWORKS, "-k", "converting and not onnx"),
     ),
     Mutation(
-        "networks: attention that cannot be differentiated", "graph/attention.py",
+        "networks: attention in operators that ONNX does not have", "graph/attention.py",
         "with _LOCK, sdpa_kernel(SDPBackend.MATH):", "with _LOCK:",
-        (_NETWORKS, "-k", "Transformer and not onnx"),
+        (_NETWORKS, "-k", "Transformer and onnx"),
     ),
     Mutation(
         "set-up: a function in another dtype than that of positions", "jacobian/sparse_jacobian.py",
-        "v = v.to(descriptors)", "v = v.to(positions)",
+        "expected = _backward(descriptors, positions, v).double()",
+        "expected = _backward(descriptors, positions, v)",
+        (f"{_SMART}::test_a_function_may_compute_in_another_dtype_than_that_of_the_positions",),
+    ),
+    Mutation(
+        "set-up: a proof sharper than the precision of positions", "jacobian/sparse_jacobian.py",
+        "for tensor in (descriptors, positions)", "for tensor in (descriptors,)",
         (f"{_SMART}::test_a_function_may_compute_in_another_dtype_than_that_of_the_positions",),
     ),
     Mutation(
