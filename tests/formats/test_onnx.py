@@ -94,8 +94,7 @@ class Each(nn.Module):
         shape = ("batch", len(self.functions))
         return ExportGraph(
             RescalingDetails(n_basis=1, epsilon=0.0),
-            # As positions they are sampled from ordinary numbers.
-            (TensorSpec("positions", "float64", shape),),
+            (TensorSpec("x", "float64", shape),),
             (TensorSpec("values", "float64", shape), TensorSpec("slopes", "float64", shape)),
             build=lambda graph: traced(self, graph.inputs),
             exact=self,
@@ -107,10 +106,11 @@ def one_distance(network):
 
 
 def test_every_plain_number_of_every_operator_is_float64(tmp_path):
-    ofcv.export(Each(OPERATORS.values()), tmp_path / "each.onnx")
+    compiled = FORMATS[".onnx"].compile(Each(OPERATORS.values()).export_graph())
+    onnx.save(compiled, tmp_path / "each.onnx")
     x = torch.tensor(DISTANCES, dtype=torch.float64)[:, None].repeat(1, len(OPERATORS))
     session = onnxruntime.InferenceSession(tmp_path / "each.onnx")
-    values, slopes = session.run(None, {"positions": x.numpy()})
+    values, slopes = session.run(None, {"x": x.numpy()})
     leaf = x.clone().requires_grad_()
     expected = torch.cat([f(leaf[:, k : k + 1]) for k, f in enumerate(OPERATORS.values())], dim=1)
     (gradient,) = torch.autograd.grad(expected.sum(), leaf)
@@ -141,7 +141,7 @@ class Step(nn.Module):
         return torch.where(d < 0.7, d.exp(), d.sin()) * self.scale
 
 
-def test_numbers_that_only_float32_could_hold_are_refused(tmp_path, monkeypatch):
+def test_numbers_that_only_float32_could_hold_are_refused(monkeypatch):
     """As an operator would be, of which the exporter writes the number itself."""
     from ofcv_export.formats import onnx as onnx_format
 
@@ -150,8 +150,7 @@ def test_numbers_that_only_float32_could_hold_are_refused(tmp_path, monkeypatch)
     monkeypatch.setattr(onnx_format, "FLOAT64_EQUIVALENTS", table)
     message = "module: expected operators with float64 numbers in a float64 ONNX file, got Div"
     with pytest.raises(ValueError, match=message):
-        ofcv.export(Each([lambda d: torch.log10(d + 1)]), tmp_path / "cv.onnx")
-    assert not list(tmp_path.iterdir())
+        FORMATS[".onnx"].compile(Each([lambda d: torch.log10(d + 1)]).export_graph())
 
 
 class Indexed(nn.Module):
