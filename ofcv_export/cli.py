@@ -106,7 +106,8 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except (ValueError, TypeError, IndexError, KeyError, OSError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        errors.print(f"[bold red]error[/] {escape(str(text))}", soft_wrap=True, highlight=False)
+        text = str(text) or type(error).__name__
+        errors.print(f"[bold red]error[/] {escape(text)}", soft_wrap=True, highlight=False)
         raise typer.Exit(1) from error
 
 

@@ -279,3 +279,21 @@ def test_a_subclass_with_a_forward_of_its_own_is_refused():
         class Doubled(ofcv.CollectiveVariable):
             def forward(self, positions, box=None):
                 return 2 * super().forward(positions, box)
+
+    with pytest.raises(TypeError, match=message):
+        # The forward of another base class, which comes first.
+        type("Doubled", (Twice1, ofcv.CollectiveVariable), {})
+
+
+def test_a_subclass_of_other_values_has_them_in_its_biases():
+    class Labelled(ofcv.CollectiveVariable):
+        label = "a"
+
+    class Double(nn.Module):
+        def forward(self, descriptors):
+            return 2 * descriptors
+
+    distance = Labelled(PairDistances(torch.tensor([[0, 1]]), 2), Double())
+    positions = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]]])
+    assert ofcv.Bias(distance)(positions).item() == 3.0
+    assert ofcv.HarmonicRestraint(distance, 3.0, 2.0)(positions).item() == 0.0

@@ -105,12 +105,12 @@ class VerificationReport:
     @property
     def max_abs_error(self) -> float:
         """Largest difference from float64 over all replays."""
-        return max(entry.max_abs_error for entry in self.comparisons)
+        return _largest([entry.max_abs_error for entry in self.comparisons])
 
     @property
     def max_rel_error(self) -> float:
         """Largest relative difference from float64 over all replays."""
-        return max(entry.max_rel_error for entry in self.comparisons)
+        return _largest([entry.max_rel_error for entry in self.comparisons])
 
     @property
     def passed(self) -> bool:
@@ -234,6 +234,7 @@ def record_probe(replays: Replays) -> Probe:
         places = _probe_places(output.numel())
         values = output.flatten()[places]
         require_finite(f"{spec.name} of the probe", values)
+        require_finite(f"usual size of {spec.name}", torch.tensor(scale, dtype=torch.float64))
         recorded[spec.name] = ProbeOutput(
             places=tuple(places.tolist()), values=tuple(values.tolist()), scale=scale
         )
@@ -420,6 +421,11 @@ class _Rounding:
         precision = torch.finfo(spec.torch_dtype).eps / torch.finfo(torch.float32).eps
         lost = _ROUNDING_MARGIN * self.worst * precision
         return min(max(tolerance, lost), _LARGEST_TOLERANCE * tolerance)
+
+
+def _largest(numbers: list[float]) -> float:
+    """Return the largest number; NaN if one is NaN, wherever it stands."""
+    return float(torch.tensor(numbers, dtype=torch.float64).max())
 
 
 def _probe_places(n_values: int) -> Tensor:

@@ -82,7 +82,8 @@ def _no_permission(name: str, folder: Path) -> PermissionError:
 def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path` that takes its place when the block succeeds.
 
-    An error inside the block leaves whatever was at `path` as it was.
+    An error inside the block leaves whatever was at `path` as it was. Of a symbolic link it is what
+    the link points to that is replaced.
 
     Raises
     ------
@@ -90,8 +91,10 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
         See `require_folder_of`.
     """
     target = require_folder_of("path", path)
+    if target.is_symlink():
+        target = require_folder_of("path", target.resolve())
     with scratch_folder("path", target.parent, f".{target.name}-") as folder:
-        temporary = folder / target.name
+        temporary = folder / Path(path).name
         yield temporary
         temporary.replace(target)
 

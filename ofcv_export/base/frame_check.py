@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofcv_export.base.modes import without_autocast
+from ofcv_export.base.modes import full_precision
 from ofcv_export.base.validation import require_floating, require_shape, require_tensor
 
 FrameFunction = Callable[[Tensor], Any]
@@ -48,19 +48,21 @@ def require_own_frames(
         frames = frames.repeat(2, 1, 1)
 
     def evaluated(frames: Tensor) -> Tensor:
-        with without_autocast(frames.device):
-            found = function(frames)
+        found = function(frames)
         require_tensor(name, found)
         require_floating(name, found)
         require_shape(name, found, (len(frames), f"n_{values}"))
         return torch.as_tensor(found).detach()
 
-    together = evaluated(frames)
-    _require_same(name, together, evaluated(frames), f"the same {values} in every call")
+    with full_precision(frames.device):
+        together = evaluated(frames)
+        again = evaluated(frames)
+        alone = [evaluated(frame) for frame in frames.split(1)]
+        backwards = evaluated(frames.flip(0)).flip(0)
+    _require_same(name, together, again, f"the same {values} in every call")
     own = f"{values} that depend on nothing but their own frame"
-    alone = [evaluated(frame) for frame in frames.split(1)]
     _require_same(name, together, torch.cat(alone), own)
-    _require_same(name, together, evaluated(frames.flip(0)).flip(0), own)
+    _require_same(name, together, backwards, own)
 
 
 def _require_same(name: str, expected: Tensor, found: Tensor, what: str) -> None:

@@ -32,8 +32,16 @@ def first_line(error: BaseException) -> str:
 
     Colours for a terminal are left out.
     """
-    text = _COLOUR.sub("", str(error))
-    return next(iter(text.strip().splitlines()), type(error).__name__)
+    return _lines(error)[0]
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line of an error's message, see `first_line`."""
+    return _lines(error)[-1]
+
+
+def _lines(error: BaseException) -> list[str]:
+    return _COLOUR.sub("", str(error)).strip().splitlines() or [type(error).__name__]
 
 
 def require_tensor(name: str, value: object) -> None:

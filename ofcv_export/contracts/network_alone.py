@@ -17,7 +17,7 @@ from ofcv_export.graph.details import ContractDetails
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.scriptable import follow_input, scriptable
 from ofcv_export.graph.tensor_spec import TensorSpec
-from ofcv_export.graph.tracing import freeze
+from ofcv_export.graph.tracing import IN_MEMORY, freeze
 from ofcv_export.variables.collective_variable import CollectiveVariable
 
 aten = torch.ops.aten
@@ -116,7 +116,7 @@ def network_graph(contract: str, cv: CollectiveVariable) -> ExportGraph:
 def _traced(network: nn.Module, n_in: int, dtype: torch.dtype) -> fx.GraphModule:
     """Return a network as operators that autograd can differentiate in any dtype."""
     example = torch.sin(torch.arange(1.0, n_in + 1)).to(dtype).unsqueeze(0)
-    table: Any = get_decompositions(_WRITTEN_OUT)
+    table: Any = get_decompositions(_WRITTEN_OUT) | IN_MEMORY
     try:
         with torch.no_grad():
             traced: fx.GraphModule = make_fx(network, table)(example)

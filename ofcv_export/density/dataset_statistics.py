@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
+from ofcv_export.base.arrays import in_memory
 from ofcv_export.base.files import path_or_url
 from ofcv_export.density.basis import BasisInfo, basis_of_irreps, irreps_per_element, same_basis
 from ofcv_export.density.store_files import ARRAY, ReadFiles, files_at
@@ -347,7 +349,7 @@ def _parsed(name: str, content: bytes) -> dict[str, Any]:
 
 
 def _numbers(name: str, data: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(data)
+    array = np.asarray(in_memory(data).cpu() if isinstance(data, Tensor) else data)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
     return array

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ofcv_export.base.arrays import as_tensor
 from ofcv_export.base.validation import (
     require_in_range,
     require_integers,
@@ -161,7 +162,7 @@ def require_atoms(
     IndexError
         If an index is out of range.
     """
-    index = torch.as_tensor(atoms)
+    index = as_tensor(atoms)
     if index.numel() == 0:
         raise ValueError(f"{name}: expected at least one atom, got none")
     require_integers(name, index, ("n",) if width is None else ("n", width))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ofcv_export.base.arrays import as_tensor
 from ofcv_export.base.validation import (
     require_in_range,
     require_integers,
@@ -135,7 +136,7 @@ class SparsityPattern:
 
 def _index(name: str, values: Tensor | Sequence[int], high: int) -> Tensor:
     """Return `values` as int64 indices in [0, high)."""
-    index = torch.as_tensor(values)
+    index = as_tensor(values)
     if index.numel() == 0:
         index = index.to(torch.int64)
     require_integers(name, index, ("n_blocks",))

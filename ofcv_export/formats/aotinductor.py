@@ -24,7 +24,7 @@ from ofcv_export.base.arrays import in_memory
 from ofcv_export.base.files import is_noexec
 from ofcv_export.base.fixed_order import fixed_order
 from ofcv_export.base.modes import without_autocast
-from ofcv_export.base.validation import first_line
+from ofcv_export.base.validation import first_line, last_line
 from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, digest, records
 from ofcv_export.formats.checked_sizes import checked_sizes
 from ofcv_export.formats.example import dynamic, example
@@ -128,8 +128,7 @@ class AOTInductor(Format):
         try:
             runner = _loaded(found, device)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise foreign(path, f"AOTInductor cannot read it: {reason}") from error
+            raise foreign(path, f"AOTInductor cannot read it: {last_line(error)}") from error
 
         def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
             # Compiled code takes every input to be contiguous.

@@ -83,7 +83,12 @@ class Onnx(Format):
         model.ir_version = IR_VERSION
         _name_sizes(model, graph)
         _drop_notes(model)
-        onnx.checker.check_model(model, full_check=True)
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ValueError(
+                f"module: expected a graph that ONNX's checker accepts, got {first_line(error)}"
+            ) from error
         _require_default_domain(model)
         return model
 
@@ -120,7 +125,7 @@ class Onnx(Format):
         try:
             session = runtime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # the runtime's exceptions have no common base
-            reason = str(error).strip().splitlines()[0].rpartition(" : ")[2]
+            reason = first_line(error).rpartition(" : ")[2]
             raise foreign(path, f"ONNX Runtime cannot read it: {reason}") from error
         names = [entry.name for entry in session.get_inputs()]
 

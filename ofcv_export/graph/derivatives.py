@@ -53,9 +53,11 @@ class ValuesAndDerivatives(nn.Module):
             (batch, n_outputs, 3, 3).
         """
         box, parameters = _split(others, self.periodic)
-        # Every frame gets a box of its own, so that the derivatives come out frame by frame.
+        n_frames = len(positions)
         leaves = [positions.detach().clone()]
-        leaves += [entry.detach().expand(len(positions), 3, 3).clone() for entry in box]
+        # Every frame gets a box of its own, so that the derivatives come out frame by frame; there
+        # is one for descriptors to look at where there are no frames.
+        leaves += [entry.detach().expand(max(n_frames, 1), 3, 3).clone() for entry in box]
         for leaf in leaves:
             leaf.requires_grad_()
         with torch.enable_grad():
@@ -67,7 +69,7 @@ class ValuesAndDerivatives(nn.Module):
                 for k in range(self.n_outputs)
             ]
         stacked = [torch.stack(entries, dim=1) for entries in zip(*gradients, strict=True)]
-        return (values.detach(), *stacked)
+        return (values.detach(), *(entry[:n_frames] for entry in stacked))
 
 
 class EnergyAndGradient(nn.Module):

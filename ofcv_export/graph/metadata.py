@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from importlib import metadata as packages
 from typing import Any, Final, Literal
 
@@ -121,7 +122,14 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return any(spec.name == "box" for spec in self.inputs)
 
     def to_json(self) -> str:
-        """Return the metadata as JSON text."""
+        """Return the metadata as JSON text.
+
+        Raises
+        ------
+        ValueError
+            If a number is NaN or infinite, for which JSON has no words.
+        """
+        _require_finite("metadata", msgspec.to_builtins(self))
         return msgspec.json.encode(self).decode()
 
     @classmethod
@@ -161,6 +169,16 @@ class _AnySchema(msgspec.Struct):
     """The version alone, of metadata whose other fields may be any."""
 
     schema: Any = None
+
+
+def _require_finite(name: str, value: Any) -> None:
+    """Raise ValueError at the first NaN or infinite number in builtin containers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: expected finite numbers, got {value}")
+    if isinstance(value, dict | list | tuple):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, entry in entries:
+            _require_finite(f"{name}.{key}", entry)
 
 
 def weights_digest(module: nn.Module) -> str:

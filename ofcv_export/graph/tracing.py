@@ -32,6 +32,8 @@ _WITH_NUMBERS = [
     aten.hardtanh,
     aten.hardtanh_backward,
 ]
+# Engines read the memory of results, where a negation that is only noted is not to be seen.
+IN_MEMORY: dict[Any, Callable[..., Tensor]] = {aten._neg_view.default: torch.neg}
 # What the symbolic sizes of inputs count.
 _COUNTED = {"batch": "frames", "n": "coefficients"}
 
@@ -71,7 +73,9 @@ def traced(
     examples = probe(specs, sizes)
     trace = make_fx(
         function,
-        decomposition_table=get_decompositions(_WITH_NUMBERS) | dict(decompositions or {}),  # type: ignore[arg-type]
+        decomposition_table=get_decompositions(_WITH_NUMBERS)  # type: ignore[arg-type]
+        | IN_MEMORY
+        | dict(decompositions or {}),
         tracing_mode="symbolic" if free else "real",
         _allow_non_fake_inputs=True,
     )

@@ -230,7 +230,7 @@ class _Kernel(FrameChainRule):
     ) -> None:
         """Run a loop over all rows, which threads share where there is enough to do."""
         factors = in_memory(factor).numpy()
-        vectors = values.numpy().reshape(len(values), *self.vector_shape)
+        vectors = in_memory(values).numpy().reshape(len(values), *self.vector_shape)
         frames = ref_idx.to(torch.int64).contiguous().numpy().view(np.uint64)
         outs = out.numpy()
         # The loops don't look whether a frame exists. A negative one is a huge one here, and this

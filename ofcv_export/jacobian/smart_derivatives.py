@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.base.arrays import as_tensor
 from ofcv_export.base.files import atomic_path, read_npz, require_suffix
 from ofcv_export.base.frame_check import require_own_frames
 from ofcv_export.base.modes import full_precision
@@ -216,7 +217,8 @@ class SmartDerivatives(nn.Module):
         self.descriptors = function.specification() if isinstance(function, Descriptor) else None
         self.chain_rule = rule.to(positions.device)
         self.values = values.to(positions.device)
-        described = _all_descriptors(function, positions, varies, descriptors, batch_size)
+        with full_precision(positions.device, self.atomics):
+            described = _all_descriptors(function, positions, varies, descriptors, batch_size)
         return _smart_dataset(dataset, described, varies)
 
     def _require_used(self, pattern: SparsityPattern) -> None:
@@ -398,11 +400,11 @@ class SmartDerivatives(nn.Module):
         if version not in (_FULL, _PAIRS):
             raise ValueError(f"path: expected a set-up of version 1 or 2, got version {version}")
         pattern = SparsityPattern(
-            torch.from_numpy(arrays["descriptor_index"]),
-            torch.from_numpy(arrays["atom_index"]),
+            as_tensor(arrays["descriptor_index"]),
+            as_tensor(arrays["atom_index"]),
             *arrays["sizes"].tolist(),
         )
-        vectors = torch.from_numpy(arrays["blocks"])
+        vectors = as_tensor(arrays["blocks"])
         n_vectors = pattern.n_blocks if version == _FULL else pattern.n_descriptors
         require_floats("blocks", vectors, ("n_frames", n_vectors, 3))
         require_finite("blocks", vectors)
@@ -504,7 +506,7 @@ def _variational(dataset: Any, n_frames: int, separate_boundary_dataset: bool) -
     """Return which frames get derivatives, boolean (n_frames,)."""
     if not separate_boundary_dataset:
         return torch.ones(n_frames, dtype=torch.bool)
-    labels = torch.as_tensor(dataset["labels"] if "labels" in _keys(dataset) else []).cpu()
+    labels = as_tensor(dataset["labels"] if "labels" in _keys(dataset) else []).cpu()
     if labels.numel() != n_frames:
         got = labels.numel() or "none"
         raise ValueError(f"labels: expected one for each of {n_frames} frames, got {got}")

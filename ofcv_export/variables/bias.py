@@ -133,7 +133,7 @@ def numbers(name: str, value: float | Sequence[Any] | Tensor, shape: Sequence[in
     if array.ndim == 0 and len(shape) == 1:
         size = shape[0]
         array = array.reshape(1) if isinstance(size, str) else np.full(size, array)
-    tensor = torch.tensor(array)
+    tensor = torch.from_numpy(array.copy())
     require_shape(name, tensor, shape)
     require_finite(name, tensor)
     return tensor

@@ -108,7 +108,7 @@ class CollectiveVariable(Variable):
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a subclass with a `forward` of its own, which a bias or a file would not have."""
         super().__init_subclass__(**options)
-        if "forward" in vars(cls):
+        if cls.forward is not CollectiveVariable.forward:
             raise TypeError(
                 f"{cls.__name__}: expected the forward of CollectiveVariable, got one of its own; "
                 "make it part of the network"

@@ -404,6 +404,9 @@ def test_exported_in_modes_that_a_caller_switched_on(tmp_path, suffix):
         for name in ("mode", "after"):
             found = ofcv.load(tmp_path / f"{name}{suffix}")(positions)
             assert all(map(torch.equal, found, expected))
+    artifact = ofcv.load(tmp_path / f"plain{suffix}")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(map(torch.equal, artifact(positions), expected))
 
 
 def test_a_scripted_network_in_a_file_for_one_frame(tmp_path):

@@ -1,12 +1,15 @@
+import dataclasses
 import math
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import nn
 
 import ofcv_export as ofcv
 from ofcv_export.artifacts.inputs import STYLES, sample
-from ofcv_export.artifacts.verification import TOLERANCE, errors
+from ofcv_export.artifacts.replays import Replays
+from ofcv_export.artifacts.verification import TOLERANCE, errors, record_probe
 from ofcv_export.density.atomic_reference import AtomicReference
 from ofcv_export.density.basis import BasisInfo
 from ofcv_export.density.energy_core import EnergyCore, MoleculeEnergyCore
@@ -321,3 +324,69 @@ def test_no_molecule_without_coefficients_is_drawn(tmp_path):
     report = ofcv.export(functional()[0], tmp_path / "f.pt")
     assert report.passed
     assert math.isfinite(report.max_abs_error)
+
+
+class Logarithm(nn.Module):
+    """The logarithm of what is left to a limit, which is no number beyond."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = nn.Parameter(torch.tensor(limit, dtype=torch.float64))
+
+    def forward(self, descriptors):
+        return torch.log(self.limit - descriptors).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (-1.0, r"values of the probe: expected finite values, got nan at index \(0,\)"),
+        (5.0, "module: expected a file within .* got a relative error of nan in LibTorch"),
+    ],
+)
+def test_values_that_are_no_numbers_are_refused_in_one_line(tmp_path, limit, message):
+    """Everywhere, or only where atoms are far apart."""
+    cv = ofcv.CollectiveVariable(all_pairs(4), Logarithm(limit))
+    with pytest.raises(ValueError, match=rf"^{message}$"):
+        ofcv.export(cv, tmp_path / "cv.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_usual_size_that_is_no_number_is_refused_before_anything_is_written():
+    graph = distance_cv().export_graph()
+    replays = Replays(graph, graph.in_float64())
+    replays.scales = lambda style: (1.0, math.nan)
+    with pytest.raises(ValueError, match="^usual size of derivatives: expected finite values, got"):
+        record_probe(replays)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_no_number_is_written_that_json_does_not_have(tmp_path, number):
+    ofcv.export(distance_cv(), tmp_path / "cv.pt")
+    metadata = ofcv.read_metadata(tmp_path / "cv.pt")
+    values = replace(metadata.probe.outputs["values"], scale=number)
+    for field, wrong in {
+        "parity.max_abs_error": {"parity": replace(metadata.parity, max_abs_error=number)},
+        "probe.outputs.values.scale": {
+            "probe": replace(metadata.probe, outputs={"values": values})
+        },
+        "details.parameters.centre.0": {
+            "details": replace(metadata.details, parameters={"centre": (number,)})
+        },
+    }.items():
+        with pytest.raises(
+            ValueError, match=f"^metadata.{field}: expected finite numbers, got {number}$"
+        ):
+            replace(metadata, **wrong).to_json()
+
+
+def test_the_largest_error_is_no_number_if_one_is_none(path, smart):
+    report = ofcv.verify(path, reference=smart)
+    wrong = dataclasses.replace(
+        report.comparisons[0], max_abs_error=math.nan, max_rel_error=math.nan
+    )
+    for comparisons in ((*report.comparisons, wrong), (wrong, *report.comparisons)):
+        broken = dataclasses.replace(report, comparisons=comparisons)
+        assert not broken.passed
+        assert math.isnan(broken.max_abs_error)
+        assert math.isnan(broken.max_rel_error)

@@ -86,3 +86,22 @@ def test_a_damaged_archive_is_one_line(kind: str, tmp_path: Path) -> None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=r"path: expected an \.npz file with x, got '.*x\.npz'"):
         files.read_npz("path", path, ("x",))
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    target, link = tmp_path / "models" / "model.bin", tmp_path / "cv.pt"
+    link.symlink_to(Path("models", "model.bin"))
+    for content in (b"new", b"replaced"):  # At first there is nothing where it points to.
+        with files.atomic_path(link) as temporary:
+            assert temporary.suffix == ".pt"
+            temporary.write_bytes(content)
+        assert link.is_symlink()
+        assert (target.read_bytes(), link.read_bytes()) == (content, content)
+    with pytest.raises(ZeroDivisionError), files.atomic_path(link):
+        _ = 1 / 0
+    assert target.read_bytes() == b"replaced"
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["cv.pt", "model.bin", "models"]
+    (tmp_path / "lost.pt").symlink_to(tmp_path / "none" / "cv.pt")
+    with pytest.raises(FileNotFoundError, match="path: expected an existing folder, got '.*none'"):
+        files.atomic_path(tmp_path / "lost.pt").__enter__()

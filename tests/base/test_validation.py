@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+import ofcv_export as ofcv
 from ofcv_export.base import validation
 from ofcv_export.base.arrays import as_tensor
+from ofcv_export.density.local_frames import local_frames
+from ofcv_export.descriptors import PairDistances
 
 
 @pytest.mark.parametrize(
@@ -123,3 +126,40 @@ def test_any_layout_of_an_array_can_be_given(tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert as_tensor(array).tolist() == [0, 1, 2]
+
+
+ORDERS = {
+    "swapped": lambda array: array.astype(array.dtype.newbyteorder(">")),
+    "backwards": lambda array: array[::-1].copy()[::-1],
+}
+
+
+@pytest.mark.parametrize("order", list(ORDERS))
+def test_arrays_in_any_order_of_memory_are_arguments(tmp_path, order):
+    """Wherever an array is taken."""
+    turned = ORDERS[order]
+    pairs, xyz = np.array([[0, 1], [1, 2]]), np.arange(27.0).reshape(3, 3, 3) ** 0.5
+    distances = PairDistances(turned(pairs), 3)
+    assert distances.pairs.tolist() == pairs.tolist()
+    pattern = ofcv.SparsityPattern(turned(np.array([0, 0, 1])), turned(np.arange(3)), 2, 3)
+    assert pattern.atom_index.tolist() == [0, 1, 2]
+    assert torch.equal(
+        local_frames(turned(xyz[1]), turned(np.array([8, 1, 1]))),
+        local_frames(xyz[1], [8, 1, 1]),
+    )
+    cv = ofcv.CollectiveVariable(distances, torch.nn.Linear(2, 1).double())
+    masses = np.array([1.0, 2.0, 3.0])
+    bias, other = (ofcv.KolmogorovBias(cv, 0.4, masses=m) for m in (turned(masses), masses))
+    positions = torch.from_numpy(xyz)
+    assert torch.equal(bias(positions), other(positions))
+    assert ofcv.HarmonicRestraint(cv, turned(np.ones(1)), 2.0).centre.item() == 1.0
+    smart = ofcv.SmartDerivatives()
+    smart.setup({"data": positions}, distances, 3)
+    smart.save(tmp_path / "cv.npz")
+    arrays = dict(np.load(tmp_path / "cv.npz"))
+    known = {
+        name: a if a.dtype.kind == "U" or not a.ndim else turned(a) for name, a in arrays.items()
+    }
+    np.savez(tmp_path / "turned.npz", **known)
+    again = ofcv.SmartDerivatives.load(tmp_path / "turned.npz")
+    assert torch.equal(again.blocks(), smart.blocks())

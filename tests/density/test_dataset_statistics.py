@@ -13,6 +13,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import torch
 import zarr
 
 import ofcv_export.density.store_files as store_files
@@ -92,6 +93,13 @@ def test_what_is_saved_is_loaded(store: DatasetStatistics, data: np.ndarray) -> 
     loaded = DatasetStatistics(store.path).load_statistic("has_energy_label", "fields/anything")
     np.testing.assert_array_equal(loaded, data)
     assert loaded.dtype == np.asarray(data).dtype
+
+
+def test_tensors_are_saved_whatever_they_note_beside_their_memory(store: DatasetStatistics) -> None:
+    lazy = torch.complex(torch.zeros(3), -torch.arange(3.0)).conj().imag.requires_grad_()
+    assert lazy.is_neg()
+    store.save_statistic("w", "x", lazy)
+    assert store.load_statistic("w", "x").tolist() == [0, 1, 2]
 
 
 def test_files_are_laid_out_as_zarr_2_does(store: DatasetStatistics) -> None:
@@ -423,6 +431,27 @@ def test_several_processes_may_save_the_same_keys(tmp_path: Path, consolidated: 
     assert not list(path.glob(".writing-*"))
     if consolidated:
         assert len(list(zarr.open_consolidated(str(path))["w"].members(max_depth=None))) == 12
+
+
+@pytest.mark.parametrize("theirs", [np.arange(5.0), np.zeros(5)], ids=["same", "other"])
+def test_another_process_may_be_first(tmp_path: Path, monkeypatch, theirs: np.ndarray) -> None:
+    """Between the look at what is there and the writing."""
+    store = DatasetStatistics(tmp_path / "s.zarr", create_store=True)
+    write = store_files.FolderFiles.put_array
+
+    def second(files, name, content, replace):
+        monkeypatch.undo()
+        DatasetStatistics(store.path).save_statistic("w", "group/x", theirs)
+        write(files, name, content, replace)
+
+    monkeypatch.setattr(store_files.FolderFiles, "put_array", second)
+    if theirs[1] == 1:
+        store.save_statistic("w", "group/x", np.arange(5.0))
+    else:
+        with pytest.raises(ValueError, match="w/group/x: expected the values stored in"):
+            store.save_statistic("w", "group/x", np.arange(5.0))
+    np.testing.assert_array_equal(store.load_statistic("w", "group/x"), theirs)
+    assert not list(store.path.glob(".writing-*"))
 
 
 @pytest.fixture(params=["memory", "file"])

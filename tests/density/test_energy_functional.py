@@ -390,3 +390,29 @@ def test_bad_molecules_are_refused(functional):
         functional.molecule_indices([], BASIS)
     with pytest.raises(ValueError, match=r"coeffs: expected shape \(21,\), got \(3,\)"):
         functional.for_molecule(WATER, BASIS).energy_and_gradient(torch.zeros(3).double())
+
+
+def test_autocast_changes_no_number() -> None:
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(1, 4)
+
+        def forward(self, scaled_coeffs, basis_function_ind, batch, n_molecules):
+            terms = torch.tanh(self.inner(scaled_coeffs.unsqueeze(1))).sum(1)
+            return scaled_coeffs.new_zeros(n_molecules).index_add(0, batch, terms)
+
+    basis = BasisInfo([1, 8], ["2x0e", "3x0e+1x1o"])
+    rescaling = DimensionWiseRescaling(*torch.rand(3, basis.n_basis), basis_info=basis)
+    functional = EnergyFunctional(Layers(), rescaling)
+    index, batch = functional.molecule_indices([[8, 1, 1]])
+    molecule = functional.for_molecule([8, 1, 1], transform=torch.rand(len(index), len(index)))
+    coeffs = torch.randn(len(index))
+    calls = (
+        lambda: functional.energy_and_gradient(coeffs, index, batch),
+        lambda: molecule.energy_and_gradient(coeffs),
+    )
+    for call in calls:
+        expected = call()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert all(map(torch.equal, call(), expected))

@@ -555,3 +555,18 @@ def test_superpositions_run_in_onnx(tmp_path, make, dtype):
     report = export(cv, tmp_path / "cv.onnx")
     assert report.passed
     assert report.tolerance < 1e-4
+
+
+@every_box
+@every_descriptor
+def test_no_frames(name, box):
+    descriptor, given = made(name, box)
+    n, positions = descriptor.n_descriptors, positions_in(box)[:0]
+    variable = CollectiveVariable(descriptor, torch.nn.Linear(n, 2).to(F64))
+    found = variable.values_and_derivatives(positions, given)
+    shapes = [(0, 2), (0, 2, N_ATOMS, 3), (0, 2, 3, 3)]
+    assert [output.shape for output in found] == shapes[: len(found)]
+    assert len(found) == 2 + (given is not None)
+    if given is None:
+        values, blocks = descriptor.jacobian(positions)
+        assert (len(values), len(blocks)) == (0, 0)

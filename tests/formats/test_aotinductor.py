@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch._inductor import config
 from torch._inductor.codegen.common import device_codegens
 
 import ofcv_export as ofcv
-from ofcv_export.formats import FORMATS
+from ofcv_export.formats import FORMATS, aotinductor
 from ofcv_export.formats.machine import cpu_features
 from ofcv_export.graph.details import RescalingDetails
 from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
@@ -470,3 +471,45 @@ def test_exports_in_several_threads(tmp_path):
     for number in range(2):
         assert ofcv.verify(tmp_path / f"{number}.pt2", reference=small_setup()).passed
         assert ofcv.read_metadata(tmp_path / f"{number}.pt2").atoms[0] == number
+
+
+@pytest.mark.parametrize("known", [None, "/elsewhere"])
+def test_the_environment_comes_back(monkeypatch, known):
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+        if known is not None:
+            monkeypatch.setenv(name, known)
+    before, settings = dict(os.environ), config.save_config()
+    with pytest.raises(ZeroDivisionError), aotinductor._files_in("/folder"):
+        _ = 1 / ("/folder" not in (os.environ["TORCHINDUCTOR_CACHE_DIR"], os.environ["TMPDIR"]))
+    assert dict(os.environ) == before
+    assert config.save_config() == settings
+
+
+def test_one_export_at_a_time(tmp_path, monkeypatch):
+    """In several threads, since settings of the process are changed meanwhile."""
+    compiling, most = [], []
+
+    def compile_slowly(self, graph):
+        compiling.append(graph)
+        most.append(len(compiling))
+        time.sleep(0.5)
+        compiling.remove(graph)
+        raise OSError("no space left")
+
+    monkeypatch.setattr(type(FORMATS[".pt"]), "compile", compile_slowly)
+    errors = []
+
+    def export(number):
+        try:
+            ofcv.export(small_setup(), tmp_path / f"{number}.pt")
+        except OSError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=export, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == ["no space left"] * 3
+    assert most == [1, 1, 1]

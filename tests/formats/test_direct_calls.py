@@ -1,15 +1,18 @@
 """Files called through their own runtime, with nothing of ours in between to check inputs."""
 
+import ctypes
 import zipfile
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 import ofcv_export as ofcv
 from export_scripts.energy_network import CoefficientNetwork
 from ofcv_export.density.atomic_reference import AtomicReference
+from ofcv_export.descriptors import PairDistances
 from ofcv_export.formats import FORMATS
 from tests.builders.systems import small_setup
 
@@ -121,6 +124,19 @@ def test_another_number_of_frames_than_the_file_takes_is_an_error(tmp_path, suff
             run(torch.ones(n_frames, 10), torch.zeros(n_frames).long())
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+def test_a_file_for_one_frame_does_not_take_the_first_of_many(tmp_path, suffix):
+    network = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 1))
+    pairs = torch.combinations(torch.arange(4))
+    cv = ofcv.CollectiveVariable(PairDistances(pairs, 4), network)
+    ofcv.export(cv, tmp_path / f"cv{suffix}", batch=1)
+    run = runner(tmp_path / f"cv{suffix}")
+    assert np.asarray(run(torch.ones(1, 4, 3))[0]).shape == (1, 1)
+    for shape in ((2, 4, 3), (1, 5, 3)):
+        with pytest.raises(Exception, match=r"(?i)positions: expected shape|invalid dimensions"):
+            run(torch.ones(shape))
+
+
 def test_compiled_code_looks_at_what_it_is_given(tmp_path, capfd):
     ofcv.export(small_setup(), tmp_path / "cv.pt2")
     run = runner(tmp_path / "cv.pt2")
@@ -139,3 +155,35 @@ def test_compiled_code_looks_at_what_it_is_given(tmp_path, capfd):
         assert "output_wrt_descriptors: expected float32 of shape (batch, 10)" in said or (
             "ref_idx: expected int64 of shape (batch,)" in said
         )
+
+
+class Negated(nn.Module):
+    """Minus the squares, as a view of a complex number that notes the sign beside its memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+    def forward(self, descriptors):
+        return torch.complex(descriptors, self.one * descriptors**2).conj().imag[:, :1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"batch": 1}, {"contract": "plumed-pytorch"}, {"contract": "openmm-torch"}],
+    ids=["any batch", "one frame", "network", "energy"],
+)
+def test_results_lie_in_memory_as_they_are(tmp_path, options):
+    """An engine reads their memory, where a sign that is only noted does not stand."""
+    cv = ofcv.CollectiveVariable(PairDistances(torch.tensor([[0, 1]]), 2), Negated())
+    module, positions = cv, torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, 1.5]]]).double()
+    if options.get("contract") == "openmm-torch":
+        module, options = ofcv.Bias(cv), options | {"n_particles": 2}
+        positions = positions[0]
+    elif "contract" in options:
+        positions = torch.tensor([[1.5]]).double()
+    assert cv(torch.zeros(1, 2, 3).double()).is_neg()
+    ofcv.export(module, tmp_path / "cv.pt", **options)
+    found = torch.jit.load(tmp_path / "cv.pt")(positions)
+    value = found[0] if isinstance(found, tuple) else found
+    assert ctypes.c_double.from_address(value.data_ptr()).value == pytest.approx(-(1.5**2))

@@ -17,7 +17,7 @@ from ofcv_export.graph.details import RescalingDetails
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.graph.tracing import traced
-from tests.builders.systems import by_autograd
+from tests.builders.systems import by_autograd, frames, plain_distances
 
 PAIR = torch.tensor([[0, 1]])
 
@@ -94,8 +94,7 @@ class Each(nn.Module):
         shape = ("batch", len(self.functions))
         return ExportGraph(
             RescalingDetails(n_basis=1, epsilon=0.0),
-            # As positions they are sampled from ordinary numbers.
-            (TensorSpec("positions", "float64", shape),),
+            (TensorSpec("x", "float64", shape),),
             (TensorSpec("values", "float64", shape), TensorSpec("slopes", "float64", shape)),
             build=lambda graph: traced(self, graph.inputs),
             exact=self,
@@ -107,10 +106,11 @@ def one_distance(network):
 
 
 def test_every_plain_number_of_every_operator_is_float64(tmp_path):
-    ofcv.export(Each(OPERATORS.values()), tmp_path / "each.onnx")
+    compiled = FORMATS[".onnx"].compile(Each(OPERATORS.values()).export_graph())
+    onnx.save(compiled, tmp_path / "each.onnx")
     x = torch.tensor(DISTANCES, dtype=torch.float64)[:, None].repeat(1, len(OPERATORS))
     session = onnxruntime.InferenceSession(tmp_path / "each.onnx")
-    values, slopes = session.run(None, {"positions": x.numpy()})
+    values, slopes = session.run(None, {"x": x.numpy()})
     leaf = x.clone().requires_grad_()
     expected = torch.cat([f(leaf[:, k : k + 1]) for k, f in enumerate(OPERATORS.values())], dim=1)
     (gradient,) = torch.autograd.grad(expected.sum(), leaf)
@@ -141,7 +141,7 @@ class Step(nn.Module):
         return torch.where(d < 0.7, d.exp(), d.sin()) * self.scale
 
 
-def test_numbers_that_only_float32_could_hold_are_refused(tmp_path, monkeypatch):
+def test_numbers_that_only_float32_could_hold_are_refused(monkeypatch):
     """As an operator would be, of which the exporter writes the number itself."""
     from ofcv_export.formats import onnx as onnx_format
 
@@ -150,8 +150,7 @@ def test_numbers_that_only_float32_could_hold_are_refused(tmp_path, monkeypatch)
     monkeypatch.setattr(onnx_format, "FLOAT64_EQUIVALENTS", table)
     message = "module: expected operators with float64 numbers in a float64 ONNX file, got Div"
     with pytest.raises(ValueError, match=message):
-        ofcv.export(Each([lambda d: torch.log10(d + 1)]), tmp_path / "cv.onnx")
-    assert not list(tmp_path.iterdir())
+        FORMATS[".onnx"].compile(Each([lambda d: torch.log10(d + 1)]).export_graph())
 
 
 class Indexed(nn.Module):
@@ -215,3 +214,27 @@ def test_messages_of_the_exporter_come_without_colours(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.onnx, "export", fails)
     with pytest.raises(ValueError, match=r"got This is step 1/3 of exporting$"):
         FORMATS[".onnx"].compile(one_distance(nn.Linear(1, 1)).export_graph())
+
+
+def test_layer_norm_in_float64(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 1)).double()
+    pairs = torch.combinations(torch.arange(4))
+    ofcv.export(ofcv.CollectiveVariable(PairDistances(pairs, 4), network), tmp_path / "cv.onnx")
+    positions = frames(5, 4)
+    expected = by_autograd(lambda r: network(plain_distances(r)), positions)
+    session = onnxruntime.InferenceSession(tmp_path / "cv.onnx")
+    for found, judge in zip(
+        session.run(None, {"positions": positions.numpy()}), expected, strict=True
+    ):
+        torch.testing.assert_close(torch.from_numpy(found), judge.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_what_the_checker_refuses_is_one_line(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise onnx.shape_inference.InferenceError("mismatch\nof types")
+
+    monkeypatch.setattr(onnx.checker, "check_model", fails)
+    message = "^module: expected a graph that ONNX's checker accepts, got mismatch$"
+    with pytest.raises(ValueError, match=message):
+        ofcv.export(one_distance(nn.Linear(1, 1)), tmp_path / "cv.onnx")

@@ -28,6 +28,7 @@ from tests.builders.systems import (
     by_autograd,
     dense_jacobian,
     frames,
+    normal,
     plain_distances,
 )
 
@@ -588,3 +589,31 @@ def test_an_empty_batch(kernel, n_atoms):
         assert out.shape == (0, n_atoms, 3, *shape[2:])
         (gradient,) = torch.autograd.grad(out.sum(), x)
         assert gradient.shape == shape
+        rule = smart.sparse_chain_rule()
+        blocks = torch.zeros(0, rule.pattern.nnz, dtype=torch.float64)
+        assert rule(x, blocks).shape == (0, n_atoms, 3, *shape[2:])
+        for form in ("scatter", "gather"):
+            graph = smart.export_graph(form, *shape[2:])
+            for module in (graph.module, graph.in_float64()):
+                empty = module(x.detach(), torch.zeros(0, dtype=torch.int64))
+                assert empty.shape == (0, n_atoms, 3, *shape[2:])
+
+
+def test_autocast_changes_no_number():
+    """The gather form is a product of matrices, which autocast would round to bfloat16."""
+    smart = SmartDerivatives(kernel="torch")
+    smart.setup({"data": frames(7, 5, torch.float32)}, all_pairs(5), n_atoms=5)
+    assert isinstance(smart.chain_rule, GatherChainRule)
+    x, index = normal(3, 10, dtype=torch.float32), torch.tensor([1, 6, 1])
+    expected = smart(x, index)
+    matrix = normal(10, 4, dtype=torch.float32)
+
+    def function(r):
+        return plain_distances(r) @ matrix
+
+    data = {"data": frames(7, 5, torch.float32), "labels": torch.tensor([0, 1, 2, 2, 0, 2, 2])}
+    options = {"n_atoms": 5, "separate_boundary_dataset": True}
+    described = SmartDerivatives().setup(data, function, **options)["data"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(smart(x, index), expected)
+        assert torch.equal(SmartDerivatives().setup(data, function, **options)["data"], described)

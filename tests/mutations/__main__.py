@@ -83,7 +83,7 @@ def _copied(folder: Path) -> Path:
     """Return a folder with a copy of the package, its tests and what they import."""
     for name in _COPIED:
         shutil.copytree(
-            _ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
+            _ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*_cache")
         )
     shutil.copy(_ROOT / "pyproject.toml", folder)
     # Fails unless the copy is what tests import.

@@ -2,5 +2,424 @@
 
 from tests.mutations.mutation import Mutation
 
+_PUBLIC = "tests/test_public_modules.py"
+_MESSAGES = "tests/test_empty_messages.py::test_an_error_without_a_message_is_named"
+_FILES = "tests/base/test_files.py"
+_ARGUMENTS = "tests/base/test_validation.py"
+_EXPORTING = "tests/artifacts/test_exporting.py"
+_LOADING = "tests/artifacts/test_loading.py"
+_VERIFICATION = "tests/artifacts/test_verification.py"
+_STORES = "tests/density/test_dataset_statistics.py"
+_LABELS = "tests/density/fitting/test_density_labels.py"
+_RESCALING = "tests/density/test_rescaling.py"
+_PRECISION = "tests/density/test_precision.py"
+_FUNCTIONAL = "tests/density/test_energy_functional.py"
+_DESCRIPTORS = "tests/descriptors/test_descriptors.py"
+_SMART = "tests/jacobian/test_smart_derivatives.py"
+_CV = "tests/variables/test_collective_variable.py"
+_NETWORKS = f"{_CV}::test_networks_of_any_make"
+_RESTRAINTS = "tests/variables/test_restraints.py"
+_ONNX = "tests/formats/test_onnx.py"
+_AOTINDUCTOR = "tests/formats/test_aotinductor.py"
+_DIRECT = "tests/formats/test_direct_calls.py"
+_TORCHSCRIPT_ALONE = ("-k", "not pt2 and not onnx")
+
 NUMBERS: list[Mutation] = [
+    # Modules and their parts.
+    Mutation(
+        "subclass: its own forward is left out of biases", "variables/collective_variable.py",
+        "if cls.forward is not CollectiveVariable.forward:", "if False:",
+        (f"{_PUBLIC}::test_a_subclass_with_a_forward_of_its_own_is_refused",),
+    ),
+    Mutation(
+        "subclass: a forward of another base class is left out of biases",
+        "variables/collective_variable.py",
+        "if cls.forward is not CollectiveVariable.forward:", 'if "forward" in vars(cls):',
+        (f"{_PUBLIC}::test_a_subclass_with_a_forward_of_its_own_is_refused",),
+    ),
+    Mutation(
+        "autocast: a variable in half precision", "variables/variable.py",
+        "with full_precision(positions.device):", "if True:",
+        (f"{_CV}::test_autocast_changes_no_number",),
+    ),
+    Mutation(
+        "autocast: a product of gathered blocks in half precision", "jacobian/smart_derivatives.py",
+        "with full_precision(x.device, self.atomics):", "if True:",
+        (f"{_SMART}::test_autocast_changes_no_number",),
+    ),
+    Mutation(
+        "autocast: descriptors of boundary frames in half precision",
+        "jacobian/smart_derivatives.py",
+        "with full_precision(positions.device, self.atomics):", "if True:",
+        (f"{_SMART}::test_autocast_changes_no_number",),
+    ),
+    Mutation(
+        "autocast: a functional in half precision", "density/energy_functional.py",
+        "with full_precision(coeffs.device):\n"
+        "            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs, ",
+        "if True:\n            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs, ",
+        (f"{_FUNCTIONAL}::test_autocast_changes_no_number",),
+    ),
+    Mutation(
+        "autocast: a functional of one molecule in half precision", "density/energy_functional.py",
+        "with full_precision(coeffs.device):\n"
+        "            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)",
+        "if True:\n            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)",
+        (f"{_FUNCTIONAL}::test_autocast_changes_no_number",),
+    ),
+    Mutation(
+        "autocast: a file in half precision", "formats/torchscript.py",
+        "with torch.no_grad(), without_autocast(device):", "with torch.no_grad():",
+        (f"{_EXPORTING}::test_exported_in_modes_that_a_caller_switched_on", *_TORCHSCRIPT_ALONE),
+    ),
+    Mutation(
+        "autocast: a network judged in half precision", "base/frame_check.py",
+        "with full_precision(frames.device):", "if True:",
+        (f"{_EXPORTING}::test_exported_in_modes_that_a_caller_switched_on", *_TORCHSCRIPT_ALONE),
+    ),
+    Mutation(
+        "autocast: an export in half precision", "artifacts/exporting.py",
+        "with _ONE_AT_A_TIME, stopping_tidily(), ordinary_modes():",
+        "with _ONE_AT_A_TIME, stopping_tidily():",
+        (f"{_EXPORTING}::test_exported_in_modes_that_a_caller_switched_on", *_TORCHSCRIPT_ALONE),
+    ),
+    # Stores and bases.
+    Mutation(
+        "statistics: a lost chunk counts as zeros", "density/zarr_arrays.py",
+        "if n_present < array.nchunks and written is not False:", "if False:",
+        (f"{_STORES}::test_a_lost_chunk_is_no_zero",),
+    ),
+    Mutation(
+        "labels: a lost chunk counts as zeros", "density/zarr_arrays.py",
+        "if n_present < array.nchunks and written is not False:", "if False:",
+        (f"{_LABELS}::test_a_lost_chunk_is_no_zero",),
+    ),
+    Mutation(
+        "statistics: a store's word holds for arrays that say otherwise", "density/zarr_arrays.py",
+        "array.attrs.get(WRITES_EMPTY_CHUNKS, store_attributes.get(WRITES_EMPTY_CHUNKS, True))",
+        "store_attributes.get(WRITES_EMPTY_CHUNKS, True)",
+        (f"{_STORES}::test_chunks_left_out_on_purpose_are_zero_where_the_store_says_so",),
+    ),
+    Mutation(
+        "basis: any is taken for that of the statistics", "density/basis.py",
+        "if recorded is not None and not same_basis(given, recorded):", "if False:",
+        (f"{_RESCALING}::test_another_basis_of_the_same_length_is_refused",),
+    ),
+    Mutation(
+        "basis: equal numbers of functions are enough", "density/basis.py",
+        "return same_shells and _functions_by_element(one) == _functions_by_element(other)",
+        "return same_shells and int(one.n_basis) == int(other.n_basis)",
+        (f"{_RESCALING}::test_another_basis_of_the_same_length_is_refused",),
+    ),
+    Mutation(
+        "basis: that of the store is not the default", "density/rescaling.py",
+        'recorded = getattr(statistics, "basis_info", None)', "recorded = None",
+        (f"{_RESCALING}::test_the_basis_of_the_statistics_is_the_default",),
+    ),
+    Mutation(
+        "statistics: small numbers and other dtypes count as equal",
+        "density/dataset_statistics.py",
+        "return same_kind and stored.tobytes() == array.tobytes()",
+        "return stored.shape == array.shape and np.allclose(stored, array)",
+        (f"{_STORES}::test_values_differ_in_any_bit",),
+    ),
+    Mutation(
+        "statistics: consolidated metadata stay as they were", "density/dataset_statistics.py",
+        "if self._files.get(_CONSOLIDATED) is None:", "if True:",
+        (f"{_STORES}::test_consolidated_metadata_are_kept_up_to_date",),
+    ),
+    Mutation(
+        "statistics: of two processes the second fails", "density/dataset_statistics.py",
+        "continue  # Another process was first: look again.", "raise",
+        (f"{_STORES}::test_another_process_may_be_first",),
+    ),
+    Mutation(
+        "statistics: of two processes the second overwrites", "density/store_files.py",
+        "if (target / ARRAY).exists() and not replace:", "if False:",
+        (f"{_STORES}::test_another_process_may_be_first",),
+    ),
+    Mutation(
+        "URLs: a folder of this name", "base/files.py",
+        "return _URL.match(os.fspath(path)) is not None", "return False",
+        (f"{_STORES}::test_what_is_no_store_at_a_url_is_refused",),
+    ),
+    Mutation(
+        "URLs: a file of this name", "base/files.py",
+        "    if is_url(path):\n        raise ValueError(",
+        "    if False:\n        raise ValueError(",
+        (f"{_FILES}::test_a_url_is_no_path",),
+    ),
+    Mutation(
+        "links: replaced by the file", "base/files.py",
+        "if target.is_symlink():", "if False:",
+        (f"{_FILES}::test_a_link_stays_and_its_target_is_written",),
+    ),
+    # Precision.
+    Mutation(
+        "arrays: float64 in the default dtype", "base/validation.py",
+        "if not _has_dtype(value):", "if True:",
+        (f"{_PRECISION}::test_modules_round_no_float64_number",),
+    ),
+    Mutation(
+        "arrays: lists in the default dtype, whatever they meet", "base/validation.py",
+        "dtype=dtype or torch.get_default_dtype()", "dtype=torch.get_default_dtype()",
+        (f"{_PRECISION}::test_plain_numbers_are_of_the_dtype_that_they_meet",),
+    ),
+    Mutation(
+        "atomic reference: a sum in float32", "density/atomic_reference.py",
+        "terms = slope * coeffs.double() + bias",
+        "terms = (slope * coeffs.double() + bias).to(coeffs.dtype)",
+        (f"{_PRECISION}::test_a_sum_over_a_million_coefficients_is_that_of_float64",
+         "-k", "module"),
+    ),
+    Mutation(
+        "ONNX: numbers of operators in float32", "formats/onnx.py",
+        "        exact_numbers(module)\n", "        pass\n",
+        (f"{_ONNX}::test_comparison_in_a_collective_variable",),
+    ),
+    Mutation(
+        "ONNX: numbers of the exporter in float32", "formats/onnx.py",
+        "            require_exact_numbers(model, module)\n", "            pass\n",
+        (f"{_ONNX}::test_numbers_that_only_float32_could_hold_are_refused",),
+    ),
+    Mutation(
+        "ONNX: layer normalisation with numbers in float32", "formats/exact_numbers.py",
+        "    aten.native_layer_norm,\n", "",
+        (f"{_ONNX}::test_layer_norm_in_float64",),
+    ),
+    Mutation(
+        "ONNX: an error of the checker as it is", "formats/onnx.py",
+        "except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:",
+        "except ZeroDivisionError as error:",
+        (f"{_ONNX}::test_what_the_checker_refuses_is_one_line",),
+    ),
+    Mutation(
+        "ONNX: a version that old runtimes refuse", "formats/onnx.py",
+        "model.ir_version = IR_VERSION", "pass",
+        (f"{_ONNX}::test_a_file_of_opset_18_has_the_ir_version_that_came_with_it",),
+    ),
+    # What lies in memory.
+    Mutation(
+        "lazy views: inputs of a runtime without their sign", "base/arrays.py",
+        "return tensor.detach().resolve_conj().resolve_neg().contiguous()",
+        "return tensor.detach().contiguous()",
+        (f"{_LOADING}::test_lazy_views_are_read_as_what_they_are", "-k", "onnx"),
+    ),
+    Mutation(
+        "lazy views: frozen values without their sign", "jacobian/compiled_chain_rule.py",
+        "vectors = in_memory(values).numpy()", "vectors = values.numpy()",
+        (f"{_LOADING}::test_lazy_views_in_the_module", "-k", "numba"),
+    ),
+    Mutation(
+        "lazy views: results of a file without their sign", "graph/tracing.py",
+        "{aten._neg_view.default: torch.neg}", "{}",
+        (f"{_DIRECT}::test_results_lie_in_memory_as_they_are",),
+    ),
+    Mutation(
+        "lazy views: statistics that cannot be saved", "density/dataset_statistics.py",
+        "in_memory(data).cpu() if isinstance(data, Tensor) else data", "data",
+        (f"{_STORES}::test_tensors_are_saved_whatever_they_note_beside_their_memory",),
+    ),
+    Mutation(
+        "arrays: swapped bytes are refused", "base/arrays.py",
+        'array = value.astype(value.dtype.newbyteorder("="), copy=False)', "array = value",
+        (f"{_ARGUMENTS}::test_any_layout_of_an_array_can_be_given",),
+    ),
+    Mutation(
+        "arrays: backwards they are refused", "base/arrays.py",
+        "is_plain = array.flags.writeable and min(array.strides, default=0) >= 0",
+        "is_plain = True",
+        (f"{_ARGUMENTS}::test_any_layout_of_an_array_can_be_given",),
+    ),
+    Mutation(
+        "arrays: of atoms, backwards or with swapped bytes", "descriptors/descriptor.py",
+        "index = as_tensor(atoms)", "index = torch.as_tensor(atoms)",
+        (f"{_ARGUMENTS}::test_arrays_in_any_order_of_memory_are_arguments",),
+    ),
+    Mutation(
+        "arrays: of a restraint, backwards", "variables/bias.py",
+        "torch.from_numpy(array.copy())", "torch.tensor(array)",
+        (f"{_ARGUMENTS}::test_arrays_in_any_order_of_memory_are_arguments",),
+    ),
+    Mutation(
+        "arrays: of a set-up, with swapped bytes", "jacobian/smart_derivatives.py",
+        'vectors = as_tensor(arrays["blocks"])', 'vectors = torch.from_numpy(arrays["blocks"])',
+        (f"{_ARGUMENTS}::test_arrays_in_any_order_of_memory_are_arguments",),
+    ),
+    Mutation(
+        "results: no work on them, nor gradients", "formats/torchscript.py",
+        "with torch.no_grad(), without_autocast(device):",
+        "with torch.inference_mode(), without_autocast(device):",
+        (f"{_LOADING}::test_results_are_ordinary_tensors", *_TORCHSCRIPT_ALONE),
+    ),
+    Mutation(
+        "results: of compiled code, no work on them", "formats/aotinductor.py",
+        "with torch.no_grad(), without_autocast(device):",
+        "with torch.inference_mode(), without_autocast(device):",
+        (f"{_LOADING}::test_results_are_ordinary_tensors", "-k", "pt2"),
+    ),
+    # Files in any hands.
+    Mutation(
+        "indices: those below zero count from the end", "base/indexing.py",
+        "torch.where(index < 0, values.shape[0], index)", "index",
+        (f"{_DIRECT}::test_an_index_that_does_not_exist_is_an_error", "-k", "rescaling-.onnx"),
+    ),
+    Mutation(
+        "indices: molecules below zero count from the end", "density/energy_core.py",
+        "        batch = torch.where(batch < 0, n_molecules, batch)\n", "",
+        (f"{_DIRECT}::test_indices_of_a_functional_that_do_not_exist_are_errors", "-k", "onnx"),
+    ),
+    Mutation(
+        "sizes: TorchScript takes any", "graph/scriptable.py",
+        "    if specs:\n", "    if False:\n",
+        (f"{_DIRECT}::test_a_file_for_one_frame_does_not_take_the_first_of_many",
+         *_TORCHSCRIPT_ALONE),
+    ),
+    Mutation(
+        "sizes: ONNX Runtime takes any", "formats/onnx.py",
+        "axis.dim_value = size", 'axis.dim_param = f"any {size}"',
+        (f"{_DIRECT}::test_a_file_for_one_frame_does_not_take_the_first_of_many", "-k", "onnx"),
+    ),
+    Mutation(
+        "sizes: compiled code takes any", "formats/checked_sizes.py",
+        "if (!fits) { throw", "if (false) { throw",
+        (f"{_DIRECT}::test_another_number_of_frames_than_the_file_takes_is_an_error", "-k", "pt2"),
+    ),
+    Mutation(
+        "loading: what runs is read again", "artifacts/loading.py",
+        "return Artifact(target, content, found,",
+        "return Artifact(target, target.read_bytes(), found,",
+        (f"{_LOADING}::test_what_was_checked_is_what_runs", *_TORCHSCRIPT_ALONE),
+    ),
+    Mutation(
+        "verification: what runs is read again", "artifacts/verification.py",
+        "return compare(target, content, metadata,",
+        "return compare(target, target.read_bytes(), metadata,",
+        (f"{_LOADING}::test_what_was_checked_is_what_is_verified", *_TORCHSCRIPT_ALONE),
+    ),
+    Mutation(
+        "code: one library more with every load", "formats/aotinductor.py",
+        "if digest not in _LOADED:", "if True:",
+        (f"{_AOTINDUCTOR}::test_one_library_for_all_loads_of_a_file",),
+    ),
+    # Exports.
+    Mutation(
+        "tracing: numbers of values are taken for that of frames", "graph/tracing.py",
+        "if number not in fixed and all(", "if all(",
+        (f"{_RESTRAINTS}::test_numbers_of_values_and_atoms_are_no_special_case",),
+    ),
+    Mutation(
+        "networks: a compiled one is refused", "graph/evaluation.py",
+        'original = getattr(module, "_orig_mod", module)', "original = module",
+        (_NETWORKS, "-k", "compiled and None and not onnx"),
+    ),
+    Mutation(
+        "networks: an exported one is refused", "graph/evaluation.py",
+        "if isinstance(network, torch.export.ExportedProgram):", "if False:",
+        (_NETWORKS, "-k", "exported and None and not onnx"),
+    ),
+    Mutation(
+        "networks: one that converts is judged in float32", "graph/float64.py",
+        'if given.get("dtype") is torch.float32:', "if False:",
+        (_NETWORKS, "-k", "converting and not onnx"),
+    ),
+    Mutation(
+        "networks: attention in operators that ONNX does not have", "graph/attention.py",
+        "with _LOCK, sdpa_kernel(SDPBackend.MATH):", "with _LOCK:",
+        (_NETWORKS, "-k", "Transformer and onnx"),
+    ),
+    Mutation(
+        "set-up: a function in another dtype than that of positions", "jacobian/sparse_jacobian.py",
+        "expected = _backward(descriptors, positions, v).double()",
+        "expected = _backward(descriptors, positions, v)",
+        (f"{_SMART}::test_a_function_may_compute_in_another_dtype_than_that_of_the_positions",),
+    ),
+    Mutation(
+        "set-up: a proof sharper than the precision of positions", "jacobian/sparse_jacobian.py",
+        "for tensor in (descriptors, positions)", "for tensor in (descriptors,)",
+        (f"{_SMART}::test_a_function_may_compute_in_another_dtype_than_that_of_the_positions",),
+    ),
+    Mutation(
+        "exports: several at a time", "artifacts/exporting.py",
+        "with _ONE_AT_A_TIME, stopping_tidily(), ordinary_modes():",
+        "with stopping_tidily(), ordinary_modes():",
+        (f"{_AOTINDUCTOR}::test_one_export_at_a_time",),
+    ),
+    Mutation(
+        "exports: the environment stays as it was changed", "formats/aotinductor.py",
+        "for name, value in before.items():", "for name, value in ():",
+        (f"{_AOTINDUCTOR}::test_the_environment_comes_back",),
+    ),
+    Mutation(
+        "exports: files stay when the process is terminated", "base/termination.py",
+        "    signal.signal(signal.SIGTERM, _stop)\n", "",
+        (f"{_AOTINDUCTOR}::test_a_process_that_is_terminated_leaves_nothing",),
+    ),
+    # Empty and impossible inputs, and numbers that are none.
+    Mutation(
+        "no frames: a size that is not known is scattered", "jacobian/chain_rule.py",
+        "left = rows(values, ref_idx).reshape(x.shape[0], n_blocks, 3)",
+        "left = rows(values, ref_idx).reshape(x.shape[0], -1, 3)",
+        (f"{_SMART}::test_an_empty_batch",),
+    ),
+    Mutation(
+        "no frames: a size that is not known is gathered", "jacobian/chain_rule.py",
+        "right = right.reshape(batch * self.n_atoms, self.width, n_outputs)",
+        "right = right.reshape(batch * self.n_atoms, self.width, -1)",
+        (f"{_SMART}::test_an_empty_batch",),
+    ),
+    Mutation(
+        "no frames: no box to look at", "graph/derivatives.py",
+        ".expand(max(n_frames, 1), 3, 3)", ".expand(n_frames, 3, 3)",
+        (f"{_DESCRIPTORS}::test_no_frames",),
+    ),
+    Mutation(
+        "samples: molecules without coefficients", "artifacts/inputs.py",
+        "return _molecules(shape[0], style, generator)",
+        "return torch.from_numpy(generator.integers(low, high, shape))",
+        (f"{_VERIFICATION}::test_no_molecule_without_coefficients_is_drawn",),
+    ),
+    Mutation(
+        "probe: values that are no numbers", "artifacts/verification.py",
+        '        require_finite(f"{spec.name} of the probe", values)\n', "",
+        (f"{_VERIFICATION}::test_values_that_are_no_numbers_are_refused_in_one_line",),
+    ),
+    Mutation(
+        "probe: usual sizes that are no numbers", "artifacts/verification.py",
+        'require_finite(f"usual size of {spec.name}", torch.tensor(scale, dtype=torch.float64))',
+        "pass",
+        (_VERIFICATION, "-k", "usual_size"),
+    ),
+    Mutation(
+        "metadata: null for what is no number", "graph/metadata.py",
+        '        _require_finite("metadata", msgspec.to_builtins(self))\n', "",
+        (f"{_VERIFICATION}::test_no_number_is_written_that_json_does_not_have",),
+    ),
+    Mutation(
+        "report: an error that is no number is left out", "artifacts/verification.py",
+        "return float(torch.tensor(numbers, dtype=torch.float64).max())", "return max(numbers)",
+        (f"{_VERIFICATION}::test_the_largest_error_is_no_number_if_one_is_none",
+         *_TORCHSCRIPT_ALONE),
+    ),
+    Mutation(
+        "messages: none of an error that has none", "base/validation.py",
+        ".strip().splitlines() or [type(error).__name__]", ".strip().splitlines()",
+        (_MESSAGES, "-k", "network"),
+    ),
+    Mutation(
+        "messages: none of ONNX Runtime", "formats/onnx.py",
+        'reason = first_line(error).rpartition(" : ")[2]',
+        'reason = str(error).strip().splitlines()[0].rpartition(" : ")[2]',
+        (_MESSAGES, "-k", "session"),
+    ),
+    Mutation(
+        "messages: none of compiled code", "formats/aotinductor.py",
+        "{last_line(error)}", "{str(error).strip().splitlines()[-1]}",
+        (_MESSAGES, "-k", "compiled"),
+    ),
+    Mutation(
+        "messages: an empty line of the command line", "cli.py",
+        "text = str(text) or type(error).__name__", "text = str(text)",
+        ("tests/test_empty_messages.py::test_the_command_line_names_it_too",),
+    ),
 ]  # fmt: skip

@@ -409,3 +409,10 @@ class Noisy(nn.Module):
 def test_a_network_that_mixes_frames_or_is_random_is_refused(given, message):
     with pytest.raises(ValueError, match=f"^network: expected {message}, got"):
         ofcv.CollectiveVariable(all_pairs(N_ATOMS), given)
+
+
+def test_autocast_changes_no_number():
+    made, positions = cv(dtype=torch.float32), frames(3, N_ATOMS, torch.float32)
+    expected = made.values_and_derivatives(positions)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(map(torch.equal, made.values_and_derivatives(positions), expected))

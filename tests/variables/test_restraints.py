@@ -9,6 +9,7 @@ from ofcv_export.descriptors.boundaries import RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.descriptors.multiple import MultipleDescriptors
 from ofcv_export.descriptors.torsions import Torsions
+from tests.builders.systems import by_autograd, frames, plain_distances
 
 MODES = ("angle", "sin", "cos")
 TIMES = [1.0, 2.0, 5.0]
@@ -274,3 +275,22 @@ def float32_cv():
 def test_periods_that_are_none_are_refused(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+@pytest.mark.parametrize(("n_atoms", "n_values"), [(7, 5), (5, 7), (5, 5)])
+def test_numbers_of_values_and_atoms_are_no_special_case(n_atoms, n_values):
+    """Those that the tracer would take for the number of frames among them."""
+    torch.manual_seed(0)
+    distances = PairDistances(all_pairs(n_atoms), n_atoms)
+    network = torch.nn.Linear(distances.n_descriptors, n_values).double()
+    centre = torch.linspace(-1, 1, n_values).double()
+    bias = ofcv.HarmonicRestraint(ofcv.CollectiveVariable(distances, network), centre, 3.0)
+    graph = bias.export_graph().module
+    constants = torch.full((n_values,), 3.0).double()
+    for n_frames in (1, 4, 5, 7):
+        x = frames(n_frames, n_atoms)
+        expected = by_autograd(
+            lambda r: 1.5 * (network(plain_distances(r)) - centre).square().sum(1, keepdim=True), x
+        )
+        for found, judge in zip(graph(x, centre, constants), expected, strict=True):
+            torch.testing.assert_close(found, judge.detach(), rtol=1e-12, atol=1e-12)
