@@ -409,3 +409,14 @@ class Noisy(nn.Module):
 def test_a_network_that_mixes_frames_or_is_random_is_refused(given, message):
     with pytest.raises(ValueError, match=f"^network: expected {message}, got"):
         ofcv.CollectiveVariable(all_pairs(N_ATOMS), given)
+
+
+def test_derivatives_in_inference_mode_are_the_same():
+    positions, centre = frames(3, N_ATOMS), torch.tensor([0.3, 0.4]).double()
+    bias = ofcv.HarmonicRestraint(cv(), 0.0, 2.0)
+    expected = bias.values_and_derivatives(positions, centre=centre)
+    with torch.inference_mode():
+        made = ofcv.HarmonicRestraint(cv(), 0.0, 2.0)
+        found = made.values_and_derivatives(positions.clone(), centre=centre.clone())
+    for outputs in (found, made.values_and_derivatives(positions, centre=centre)):
+        assert all(map(torch.equal, outputs, expected))
