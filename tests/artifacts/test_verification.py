@@ -89,8 +89,8 @@ def test_a_runtime_that_gives_other_numbers_fails_the_probe(path, monkeypatch):
 
     load = type(format_of(path)).load
 
-    def broken(self, target, device):
-        run = load(self, target, device)
+    def broken(*arguments):
+        run = load(*arguments)
         return lambda inputs: tuple(output * 1.001 for output in run(inputs))
 
     monkeypatch.setattr(type(format_of(path)), "load", broken)
@@ -185,8 +185,8 @@ SATURATING = [
 
 
 def derivatives_times(factor, load):
-    def loaded(self, path, device):
-        run = load(self, path, device)
+    def loaded(*arguments):
+        run = load(*arguments)
 
         def broken(inputs):
             values, derivatives, *others = run(inputs)

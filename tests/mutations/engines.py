@@ -213,7 +213,7 @@ ENGINES: list[Mutation] = [
     Mutation(
         "verification: clusters of nm in any unit", "artifacts/geometry.py",
         'self.bond = _BOND * length_factor("nm", str(unit))', "self.bond = _BOND",
-        (_VERIFICATION, "-k", "saturates and A"),
+        (_VERIFICATION, "-k", "saturates and A-"),
     ),
     Mutation(
         "verification: not at the descriptors of the training", "artifacts/geometry.py",
@@ -348,7 +348,12 @@ ENGINES: list[Mutation] = [
     ),
     Mutation(
         "trajectories: the unit box of a PDB file is a box", "artifacts/trajectory.py",
-        " or np.array_equal(frame.cell.array, np.eye(3))", "",
+        " or is_unit_box(frame.cell.array)", "",
         (_TRAJECTORY, "-k", "unit_box"),
+    ),
+    Mutation(
+        "ASE: the unit box of a PDB file is a box", "engines/ase.py",
+        "if periodic.all() and is_unit_box(cell):", "if False:",
+        (_ASE, "-k", "wrong_box"),
     ),
 ]  # fmt: skip
