@@ -144,6 +144,10 @@ FURTHER_ERRORS = [
         "export {store} {tmp}/r.pt --n-outputs 2",
         "n_outputs: expected none for dataset statistics, got 2",
     ),
+    (
+        "export {store} {tmp}/r.pt --atoms 0,1",
+        "atoms: expected none for a dimension_wise_rescaling, got [0, 1]",
+    ),
     ("export {store} {tmp}/r.pt --chain-rule", "chain_rule: expected none for dataset statistics"),
     ("export {store} {tmp}/r.pt --dtype half", "dtype: expected float32 or float64, got 'half'"),
     ("fit {tmp}/a.zarr.zip {tmp}/s.zarr --basis {npy}", "basis: expected a JSON file such as"),

@@ -75,7 +75,11 @@ class Trajectory {
   /// The lattice vectors of a frame in the artifact's unit.
   ofcv::Lattice lattice(std::size_t frame) const {
     const std::string here = " in frame " + std::to_string(frame);
-    if (!frames_.lattices[frame]) throw ofcv::Error("box", "lattice vectors", "none" + here);
+    // 1 by 1 by 1 is what PDB files say of a system without a box.
+    constexpr ofcv::Lattice unit_box = {{{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}};
+    if (frames_.lattices[frame].value_or(unit_box) == unit_box) {
+      throw ofcv::Error("box", "lattice vectors", "none" + here);
+    }
     const std::string& pbc = frames_.pbc[frame];
     if (pbc.find_first_of("Ff0") != pbc.npos) {
       throw ofcv::Error("box", "a periodic system", "one with pbc=\"" + pbc + "\"" + here);

@@ -136,7 +136,8 @@ def test_trajectory_errors() -> None:
     unknown_unit = CASES / "refused" / "length_unit.pt"
     message = "length_unit: expected nm, A, angstrom, bohr, got pm"
     refused(message, cubic, model=unknown_unit)
-    refused("box: expected lattice vectors, got none in frame 1", cubic, "")
+    for none in ("", "1 0 0 0 1 0 0 0 1"):
+        refused("box: expected lattice vectors, got none in frame 1", cubic, none)
     message = 'box: expected a periodic system, got one with pbc="T F T" in frame 1'
     refused(message, f'{cubic}" pbc="T T T', f'{cubic}" pbc="T F T')
     message = "box: expected one box for all frames, got others from frame 2"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,11 +25,15 @@ from ofcv_export.artifacts.verification import (
 )
 from ofcv_export.base.atoms import atom_indices
 from ofcv_export.base.files import atomic_path, require_folder_of
-from ofcv_export.base.modes import ordinary_modes
+from ofcv_export.base.modes import ordinary_modes, without_inference_tensors
 from ofcv_export.base.options import require_options
 from ofcv_export.base.termination import stopping_tidily
 from ofcv_export.base.units import LENGTHS, require_length_unit
-from ofcv_export.base.validation import require_finite, require_positive
+from ofcv_export.base.validation import (
+    require_finite,
+    require_floating_dtype,
+    require_positive,
+)
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Format
@@ -150,11 +153,8 @@ def _export(
     require_exportable("module", module)
     if atoms is not None and isinstance(module, Variable):
         module = module.with_atoms(atoms)
-    if isinstance(module, nn.Module) and any(
-        tensor.is_inference() for _, tensor in _named_tensors(module)
-    ):
-        # Made in inference mode, so that nothing could be differentiated; a copy can.
-        module = copy.deepcopy(module)
+    if isinstance(module, nn.Module):
+        module = without_inference_tensors(module)
     if contract is None:
         require_options(module.export_graph, options, type(module).__name__)
         graph = module.export_graph(**options)
@@ -170,6 +170,9 @@ def _export(
     if batch == 1 and file_format.name != "onnx":
         # ONNX Runtime has its own ways with the general form.
         graph = graph.for_one_frame(compiled=file_format.name == "aotinductor")
+    for spec in (*graph.inputs, *graph.outputs):
+        if not spec.is_integer:
+            require_floating_dtype(spec.name, spec.torch_dtype)
     for name, tensor in _named_tensors(graph.exact):
         if tensor.is_floating_point():
             require_finite(name, tensor)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ofcv_export.base.elements import require_elements
 from ofcv_export.base.files import require_file
 from ofcv_export.base.units import length_factor
-from ofcv_export.descriptors.box_check import BoxCheck
+from ofcv_export.descriptors.box_check import BoxCheck, is_unit_box
 from ofcv_export.graph.details import variable_of
 from ofcv_export.graph.metadata import Metadata, variable_details
 
@@ -105,7 +105,7 @@ def from_ase(
 
 def _require_periodic(frame: Any, number: int) -> None:
     """Raise ValueError unless a frame has three lattice vectors and is periodic along all."""
-    if frame.cell.rank < 3 or np.array_equal(frame.cell.array, np.eye(3)):
+    if frame.cell.rank < 3 or is_unit_box(frame.cell.array):
         raise ValueError(f"box: expected lattice vectors, got none in frame {number}")
     if not frame.pbc.all():
         flags = " ".join("T" if flag else "F" for flag in frame.pbc)

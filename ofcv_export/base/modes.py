@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from ofcv_export.base.fixed_order import fixed_order
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @contextmanager
 def full_precision(device: torch.device | str, atomics: bool = False) -> Iterator[None]:
     """Compute in the precision of the numbers, and on CUDA in a fixed order.
 
-    Autocast, which would round the operands of products to half precision, is off meanwhile.
+    Autocast, which would round the operands of products to half precision, is off meanwhile, and so
+    is inference mode, in which nothing can be differentiated.
 
     Parameters
     ----------
@@ -24,7 +29,9 @@ def full_precision(device: torch.device | str, atomics: bool = False) -> Iterato
     atomics : bool
         See `ofcv_export.base.fixed_order`.
     """
-    with without_autocast(device), fixed_order(device, atomics):
+    inference = torch.is_inference_mode_enabled()
+    ordinary = torch.inference_mode(False) if inference else nullcontext()
+    with ordinary, without_autocast(device), fixed_order(device, atomics):
         yield
 
 
@@ -47,3 +54,12 @@ def ordinary_modes() -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             stack.enter_context(without_autocast(kind))
         yield
+
+
+def without_inference_tensors(module: Module) -> Module:
+    """Return a module, a copy of it where it was made in inference mode.
+
+    Nothing can be differentiated through tensors that were made in it; through a copy it can.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module) if any(entry.is_inference() for entry in tensors) else module

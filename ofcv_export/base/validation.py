@@ -62,10 +62,13 @@ def require_shape(name: str, tensor: Tensor, shape: Sequence[int | str]) -> None
 
 def require_floating(name: str, tensor: Tensor) -> None:
     """Raise TypeError unless `tensor` is float32 or float64."""
-    if tensor.dtype not in FLOATING:
-        raise TypeError(
-            f"{name}: expected dtype float32 or float64, got {dtype_name(tensor.dtype)}"
-        )
+    require_floating_dtype(name, tensor.dtype)
+
+
+def require_floating_dtype(name: str, dtype: torch.dtype) -> None:
+    """Raise TypeError unless `dtype` is float32 or float64."""
+    if dtype not in FLOATING:
+        raise TypeError(f"{name}: expected dtype float32 or float64, got {dtype_name(dtype)}")
 
 
 def require_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> None:

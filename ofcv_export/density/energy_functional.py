@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ofcv_export.base.modes import full_precision
+from ofcv_export.base.modes import full_precision, without_inference_tensors
 from ofcv_export.base.validation import (
     dtype_name,
     first_line,
@@ -195,7 +195,8 @@ class EnergyFunctional(EnergyCore):
             require_integers(name, index, coeffs.shape)
             require_in_range(name, index, 0, high)
         with full_precision(coeffs.device):
-            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs, basis_function_ind, batch)
+            function = EnergyAndGradient(without_inference_tensors(self))
+            outputs: tuple[Tensor, ...] = function(coeffs, basis_function_ind, batch)
         return outputs
 
     def for_molecule(
@@ -388,7 +389,8 @@ class MoleculeFunctional(MoleculeEnergyCore):
         require_floats("coeffs", coeffs, self.basis_function_ind.shape, self.dtype)
         require_finite("coeffs", coeffs)
         with full_precision(coeffs.device):
-            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)
+            function = EnergyAndGradient(without_inference_tensors(self))
+            outputs: tuple[Tensor, ...] = function(coeffs)
         return outputs
 
     def export_graph(self) -> ExportGraph:

@@ -2,7 +2,11 @@
 
 # No postponed annotations: torch.jit.script wants those of `forward` to be types.
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ofcv_export.descriptors.lattice import is_along_axes
@@ -41,6 +45,11 @@ class BoxCheck(nn.Module):
         if self.orthorhombic and not is_along_axes(box):
             return f"box: expected lattice vectors along x, y and z, got {vectors_text(box)}"
         return ""
+
+
+def is_unit_box(box: NDArray[Any]) -> bool:
+    """Return whether a box (3, 3) in Angstrom is what PDB files say of a system without one."""
+    return np.array_equal(box, np.eye(3))
 
 
 def vectors_text(box: Tensor) -> str:

@@ -12,6 +12,7 @@ from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
+from ofcv_export.descriptors.box_check import is_unit_box
 from ofcv_export.engines.engine_bias import EngineBias
 from ofcv_export.engines.image_lattice import image_lattice
 
@@ -79,7 +80,7 @@ class BiasedCalculator(Calculator):
             parameters=parameters,
             device=device,
         )
-        _require_lattice(np.array(atoms.cell)[self._pbc])
+        _require_lattice(np.array(atoms.cell), self._pbc)
 
     @property
     def bias_parameters(self) -> dict[str, NDArray[Any]]:
@@ -138,8 +139,14 @@ class BiasedCalculator(Calculator):
             raise ValueError(f"pbc: expected {self._pbc.tolist()}, got {atoms.pbc.tolist()}")
 
 
-def _require_lattice(vectors: NDArray[np.float64]) -> None:
-    """Raise ValueError unless the lattice vectors of the periodic directions are independent."""
+def _require_lattice(cell: NDArray[np.float64], periodic: NDArray[np.bool_]) -> None:
+    """Raise ValueError unless the lattice vectors of the periodic directions are those of a box."""
+    vectors = cell[periodic]
+    if periodic.all() and is_unit_box(cell):
+        raise ValueError(
+            "box: expected lattice vectors, got none: 1 by 1 by 1 Angstrom, as PDB files say; "
+            "atoms.pbc = False takes positions as they are"
+        )
     if np.linalg.matrix_rank(vectors) < len(vectors):
         raise ValueError(f"box: expected independent periodic vectors, got {vectors.tolist()}")
 

@@ -313,8 +313,9 @@ class EngineBias:
                 raise ValueError(complaint)
         reduced = reduced_lattice(vectors)
         shortest_squared = float(reduced.square().sum(1).min())
-        self._last_box = _Box(box.copy(), vectors.numpy(), reduced, shortest_squared)
-        return self._last_box
+        # Not read again: another thread may have put its own there by then.
+        known = self._last_box = _Box(box.copy(), vectors.numpy(), reduced, shortest_squared)
+        return known
 
     def _whole(self, places: NDArray[np.float64], box: _Box) -> NDArray[np.float64]:
         """Return positions in which each atom is the image nearest to the one before it."""

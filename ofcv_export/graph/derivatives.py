@@ -61,7 +61,8 @@ class ValuesAndDerivatives(nn.Module):
         for leaf in leaves:
             leaf.requires_grad_()
         with torch.enable_grad():
-            values = _apply(self.function, leaves, parameters)
+            # Likewise.
+            values = _apply(self.function, leaves, [entry.clone() for entry in parameters])
             gradients = [
                 torch.autograd.grad(
                     values[:, k].sum(), leaves, retain_graph=True, materialize_grads=True
@@ -93,7 +94,8 @@ class EnergyAndGradient(nn.Module):
         """
         leaf = coeffs.detach().clone().requires_grad_()
         with torch.enable_grad():
-            energy = self.function(leaf, *indices)
+            # Copies are ordinary tensors, also of what was made in inference mode.
+            energy = self.function(leaf, *(index.clone() for index in indices))
             (gradient,) = torch.autograd.grad(energy.sum(), leaf, materialize_grads=True)
         return energy.detach(), gradient
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ofcv_export.base.arrays import as_tensor
 from ofcv_export.base.files import atomic_path, read_npz, require_suffix
 from ofcv_export.base.frame_check import require_own_frames
-from ofcv_export.base.modes import full_precision
+from ofcv_export.base.modes import full_precision, ordinary_modes, without_inference_tensors
 from ofcv_export.base.validation import (
     require_finite,
     require_floating,
@@ -133,6 +133,7 @@ class SmartDerivatives(nn.Module):
         self.register_buffer("values", torch.empty(0, 0), persistent=False)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
+    @ordinary_modes()
     def setup(
         self,
         dataset: Any,
@@ -194,6 +195,8 @@ class SmartDerivatives(nn.Module):
         varies = _variational(dataset, len(positions), separate_boundary_dataset)
         frames = positions[varies].to(self.setup_device)
         function = recognise(descriptor_function) or descriptor_function
+        if isinstance(function, nn.Module):
+            function = without_inference_tensors(function)
         if not isinstance(function, Descriptor):
             require_own_frames("descriptor_function", function, frames)
         if pattern is None:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from ofcv_export.base.atoms import atom_indices
 from ofcv_export.base.elements import atomic_numbers
 from ofcv_export.base.frame_check import require_own_frames
+from ofcv_export.base.modes import ordinary_modes
 from ofcv_export.base.units import require_length_unit
 from ofcv_export.base.validation import (
-    FLOATING,
     dtype_name,
     first_line,
+    require_floating_dtype,
     require_positive_number,
     require_shape,
     require_tensor,
@@ -123,8 +124,7 @@ class CollectiveVariable(Variable):
             names = ", ".join(sorted(map(dtype_name, dtypes)))
             raise TypeError(f"network: expected one floating dtype, got {names}")
         dtype = dtypes.pop() if dtypes else self.precision.dtype
-        if dtype not in FLOATING:
-            raise TypeError(f"network: expected dtype float32 or float64, got {dtype_name(dtype)}")
+        require_floating_dtype("network", dtype)
         return dtype
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
@@ -153,6 +153,7 @@ class CollectiveVariable(Variable):
             return None
         return Normalisation(self.descriptors, *self.trained_on)
 
+    @ordinary_modes()
     def _count_outputs(self) -> int:
         """Return the number of values, from a call with an example."""
         specs = frame_specs(dtype_name(self.dtype), self.descriptors.n_atoms, self.periodic)

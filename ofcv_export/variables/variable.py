@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ofcv_export.base.atoms import atom_indices
-from ofcv_export.base.modes import full_precision
+from ofcv_export.base.modes import full_precision, without_inference_tensors
 from ofcv_export.base.validation import (
     dtype_name,
     require_dtype,
@@ -215,7 +215,7 @@ class Variable(nn.Module):
         return partial(for_one_frame, function, compiled), form
 
     def _by_autograd(self) -> ValuesAndDerivatives:
-        return ValuesAndDerivatives(self, self.n_outputs, self.periodic)
+        return ValuesAndDerivatives(without_inference_tensors(self), self.n_outputs, self.periodic)
 
     def _parameter_dtype(self, name: str) -> torch.dtype:
         """Return float64 for a time, which grows while differences of it count."""

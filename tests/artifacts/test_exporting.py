@@ -433,6 +433,21 @@ def test_half_precision_is_refused_in_words(dtype):
         ofcv.CollectiveVariable(PairDistances(torch.tensor([[0, 1]]), 2), network)
 
 
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (small_setup, "output_wrt_descriptors"),
+        (lambda: rescaling()[0], "coeffs"),
+        (lambda: modules(torch.float32)["molecule"][0], "coeffs"),
+        (lambda: ofcv.Bias(a_distance()), "network"),
+    ],
+)
+def test_what_was_turned_into_half_precision_is_refused_in_words(tmp_path, make, name):
+    with pytest.raises(TypeError, match=f"^{name}: expected dtype float32 or float64, got float16"):
+        ofcv.export(make().half(), tmp_path / "a.pt")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_float64_is_float64_throughout(tmp_path, suffix):
     """From NumPy arrays and tensors, while the default dtype is float32."""

@@ -20,6 +20,7 @@ from ofcv_export.contracts.gromacs import is_trial
 from ofcv_export.contracts.potential import MakeWhole
 from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
+from ofcv_export.descriptors.multiple import MultipleDescriptors
 from tests.builders.systems import by_autograd, frames, plain_distances
 
 BIASED = ("gromacs-nnpot", "openmm-torch")
@@ -124,6 +125,21 @@ def test_a_file_makes_a_cut_molecule_whole(folder):
     torch.testing.assert_close(energy.double(), 25 * (value - 0.2)[0, 0] ** 2, rtol=1e-4, atol=0)
     expected = -50 * (value - 0.2)[0, 0] * slopes[0, 0]
     torch.testing.assert_close(forces[[2, 0, 1]].double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_molecule_is_whole_where_only_a_part_takes_the_box(tmp_path):
+    parts = [PairDistances(all_pairs(3), 3, RuntimeBox()), PairDistances(torch.tensor([[0, 2]]), 3)]
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    bias = ofcv.Bias(ofcv.CollectiveVariable(MultipleDescriptors(parts), network, [0, 1, 2]))
+    ofcv.export(bias, tmp_path / "bias.pt", contract="openmm-torch", n_particles=4)
+    pairs = torch.cat([all_pairs(3), torch.tensor([[0, 2]])])
+    whole, box = 0.2 * frames(1, 4), BOX.double()
+    energy, slopes = by_autograd(lambda r: network(plain_distances(r, pairs)), whole)
+    images = torch.tensor([[0.0, 0, 0], [1, -2, 0], [-1, 0, 3], [0, 0, 0]]).double()
+    found, forces = torch.jit.load(tmp_path / "bias.pt")(whole[0] + images @ box, box)
+    torch.testing.assert_close(found, energy.squeeze(), rtol=1e-10, atol=0)
+    torch.testing.assert_close(forces, -slopes[0, 0], rtol=1e-9, atol=1e-12)
 
 
 def test_openmm_forces_reach_the_chosen_particles_alone(folder):

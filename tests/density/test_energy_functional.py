@@ -116,6 +116,17 @@ def test_written_out_gradient_is_that_of_autograd(functional, batch):
     assert not any(tensor.requires_grad for tensor in found)
 
 
+def test_gradients_in_inference_mode_are_the_same(functional, batch):
+    expected = functional.energy_and_gradient(*batch)
+    alone = functional.for_molecule([8], BASIS).energy_and_gradient(batch[0][-11:])
+    with torch.inference_mode():
+        made = functional_of()
+        found = made.energy_and_gradient(batch[0].clone(), *made.molecule_indices(MOLECULES, BASIS))
+        found_alone = made.for_molecule([8], BASIS).energy_and_gradient(batch[0][-11:].clone())
+    for outputs, judges in ((found, expected), (found_alone, alone)):
+        assert all(map(torch.equal, outputs, judges))
+
+
 def test_mixed_batch_equals_its_molecules(functional, batch):
     coeffs, index, molecule = batch
     energy, gradient = functional.energy_and_gradient(*batch)

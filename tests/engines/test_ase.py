@@ -314,6 +314,10 @@ def test_a_wrong_box_is_caught(exported, restraint):
     for checked in (path, restraint):
         with pytest.raises(ValueError, match="box: expected independent periodic vectors"):
             BiasedCalculator(checked, molecule(cell=[9.0, 10.0, 0.0]))
+        with pytest.raises(
+            ValueError, match="box: expected lattice vectors, got none: 1 by 1 by 1"
+        ):
+            BiasedCalculator(checked, molecule(cell=[1.0, 1.0, 1.0]))
 
 
 def test_a_fixed_box_must_be_the_cell_and_has_no_stress(exported):

@@ -303,6 +303,28 @@ def test_calls_from_several_threads_have_their_own_box_and_parameters(exported):
         assert all(pool.map(call, range(400)))
 
 
+def test_another_call_in_the_middle_of_one_changes_nothing(exported, monkeypatch):
+    """As another thread's, where LibTorch has released the interpreter's lock."""
+    bias = engine(exported(box=RuntimeBox("orthorhombic")), periodic=True)
+    calls = [(np.eye(3) * 1.5, {"centre": 0.1}), (np.eye(3) * 1.9, {"centre": 0.9})]
+    expected = [bias.evaluate(positions(), *call) for call in calls]
+    run, between = bias._artifact.run, []
+
+    def interrupted(inputs):
+        outputs = run(inputs)
+        monkeypatch.setattr(bias._artifact, "run", run)
+        between.append(bias.evaluate(positions(), *calls[1]))
+        return outputs
+
+    monkeypatch.setattr(bias._artifact, "run", interrupted)
+    for found, alone in zip(
+        [bias.evaluate(positions(), *calls[0]), *between], expected, strict=True
+    ):
+        assert found.energy == alone.energy
+        assert np.array_equal(found.forces, alone.forces)
+        assert np.array_equal(found.strain_derivative, alone.strain_derivative)
+
+
 @pytest.mark.parametrize("copied", [lambda bias: pickle.loads(pickle.dumps(bias)), copy.deepcopy])
 def test_a_copy_is_the_same_bias(exported, copied, tmp_path, monkeypatch):
     monkeypatch.chdir(exported().parent)

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -419,6 +420,47 @@ def test_a_serialised_force_is_that_of_its_file_alone(tmp_path, restraint, monke
     (tmp_path / "bias.pt").unlink()
     with pytest.raises(Exception, match="path: expected an existing file, got"):
         energy(start(openmm.XmlSerializer.deserialize(text))[0])
+
+
+@pytest.fixture
+def _threads_that_take_turns():
+    """Let the interpreter change threads as often as it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_threads_that_take_turns")
+def test_contexts_of_one_system_have_their_own_box_and_parameters(tmp_path):
+    """Also when each is in a thread of its own, against the nearest image by hand."""
+    path, n_calls = tmp_path / "bias.pt", 300
+    cv = distance(box=RuntimeBox("orthorhombic"))
+    ofcv.export(ofcv.HarmonicRestraint(cv, CENTRE, FORCE_CONSTANT), path)
+    system = make_system(BOXES["orthorhombic"])
+    force = openmm_force(path, system)
+    force.setForceGroup(BIAS_GROUP)
+    system.addForce(force)
+    positions = make_positions()
+    positions[0] += [1.2, -1.0, 0.9]
+    contexts, expected = [], []
+    for number in range(4):
+        context, _ = start(system, positions=positions)
+        lengths = np.array([1.1, 1.2, 1.3]) + 0.07 * number
+        context.setPeriodicBoxVectors(*np.diag(lengths))
+        context.setParameter("centre", CENTRE + 0.1 * number)
+        contexts.append(context)
+        vector = positions[PAIR[1]] - positions[PAIR[0]]
+        r = np.linalg.norm(vector - lengths * np.round(vector / lengths))
+        expected.append(FORCE_CONSTANT / 2 * (r - CENTRE - 0.1 * number) ** 2)
+    assert len({round(value, 6) for value in expected}) == len(contexts)
+
+    def energies(context):
+        return [energy(context) for _ in range(n_calls)]
+
+    with ThreadPoolExecutor(len(contexts)) as pool:
+        for found, alone in zip(pool.map(energies, contexts), expected, strict=True):
+            assert found == pytest.approx([alone] * n_calls, rel=1e-9)
 
 
 def test_diverging_dynamics_are_told_with_their_step(restraint):

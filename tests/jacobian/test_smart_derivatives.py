@@ -617,3 +617,17 @@ def test_autocast_changes_no_number():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(smart(x, index), expected)
         assert torch.equal(SmartDerivatives().setup(data, function, **options)["data"], described)
+
+
+@pytest.mark.parametrize("make", [lambda: all_pairs(4), lambda: plain_distances])
+def test_a_setup_in_inference_mode_is_the_same(make):
+    positions = frames(7, 4)
+    expected, _ = frozen(make(), positions)
+    with torch.inference_mode():
+        found, dataset = frozen(make(), positions.clone())
+        x = torch.ones(7, 6, dtype=torch.float64)
+        assert torch.equal(found(x), expected(x))
+    assert torch.equal(found.values, expected.values)
+    x = dataset["data"].requires_grad_()
+    (gradient,) = torch.autograd.grad(found(x).square().sum(), x)
+    assert gradient.abs().max() > 0

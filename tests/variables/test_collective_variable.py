@@ -416,3 +416,14 @@ def test_autocast_changes_no_number():
     expected = made.values_and_derivatives(positions)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert all(map(torch.equal, made.values_and_derivatives(positions), expected))
+
+
+def test_derivatives_in_inference_mode_are_the_same():
+    positions, centre = frames(3, N_ATOMS), torch.tensor([0.3, 0.4]).double()
+    bias = ofcv.HarmonicRestraint(cv(), 0.0, 2.0)
+    expected = bias.values_and_derivatives(positions, centre=centre)
+    with torch.inference_mode():
+        made = ofcv.HarmonicRestraint(cv(), 0.0, 2.0)
+        found = made.values_and_derivatives(positions.clone(), centre=centre.clone())
+    for outputs in (found, made.values_and_derivatives(positions, centre=centre)):
+        assert all(map(torch.equal, outputs, expected))

@@ -248,8 +248,10 @@ def test_late_times_keep_their_digits_in_float32(tmp_path, suffix):
 
 
 def test_a_conversion_leaves_times_alone():
-    bias = ofcv.MovingRestraint(cv(n_outputs=1), [1e8, 1e8 + 8], [0.0, 1.0], [30.0, 50.0]).float()
-    centre, force_constant = bias.at(torch.tensor([1e8 + 2], dtype=torch.float64))
+    bias = ofcv.MovingRestraint(
+        cv(n_outputs=1), [1e8 + 1, 1e8 + 9], [0.0, 1.0], [30.0, 50.0]
+    ).float()
+    centre, force_constant = bias.at(torch.tensor([1e8 + 3], dtype=torch.float64))
     assert (centre.item(), force_constant.item()) == (0.25, 35.0)
 
 
