@@ -90,7 +90,8 @@ class Potential(nn.Module):
         parameters : list of torch.Tensor
             Run-time parameters of the bias, in its order.
         """
-        place = positions.detach().index_select(0, self.atoms)
+        # Differences in float64, before anything is rounded.
+        place = positions.detach().index_select(0, self.atoms).to(torch.float64)
         if self.anywhere:
             place = place - place[:1]
         place = place.to(self.precision) * self.length

@@ -91,6 +91,17 @@ def _log1p(x: Tensor) -> Tensor:
     return torch.where(is_small, x, torch.log(sum_) * x / torch.where(is_small, one, sum_ - 1))
 
 
+# Of activations; exporters know only the forward passes.
+BACKWARD = (
+    aten.gelu_backward,
+    aten.glu_backward,
+    aten.hardsigmoid_backward,
+    aten.hardswish_backward,
+    aten.log_sigmoid_backward,
+    aten.mish_backward,
+    aten.silu_backward,
+    aten.softshrink_backward,
+)
 EQUIVALENTS: dict[Any, Callable[..., Tensor]] = {
     aten.mv.default: _mv,
     aten.dot.default: _dot,

@@ -25,6 +25,7 @@ from torch._decomp import get_decompositions
 from ofcv_export.base.arrays import in_memory
 from ofcv_export.base.validation import first_line
 from ofcv_export.formats.equivalents import (
+    BACKWARD,
     EQUIVALENTS,
     FLOAT64_EQUIVALENTS,
     subtract_from_products,
@@ -173,7 +174,7 @@ def _onnxruntime() -> Any:
 
 def _for_runtime(graph: ExportGraph) -> fx.GraphModule:
     """Return the graph in operators that every ONNX Runtime computes right."""
-    table = dict(EQUIVALENTS)
+    table = dict(EQUIVALENTS) | get_decompositions(BACKWARD)
     if is_float64(graph):
         table |= get_decompositions(WRITTEN_OUT) | FLOAT64_EQUIVALENTS
     # Without operators that change their inputs, for which there are no equivalents.

@@ -92,6 +92,7 @@ class CollectiveVariable(Variable):
         self.descriptors = descriptors
         self.network = evaluation_copy(network)
         # A network without parameters has the default dtype of now, until the variable is cast.
+        self.precision: Tensor
         self.register_buffer("precision", torch.empty(0), persistent=False)
         require_length_unit(length_unit)
         self.length_unit = length_unit

@@ -254,8 +254,8 @@ class TracedSlope(nn.Module):
         cv = slope.cv
         specs = frame_specs(dtype_name(cv.dtype), cv.descriptors.n_atoms, cv.periodic)
 
-        def squared(positions: Tensor, box: Tensor | None = None) -> Tensor:
-            return slope.squared(positions, box, _functional_gradient)
+        def squared(positions: Tensor, *box: Tensor) -> Tensor:
+            return slope.squared(positions, box[0] if box else None, _functional_gradient)
 
         graph = scriptable(traced(squared, specs, "network"))
         self.with_box = graph if cv.periodic else None

@@ -257,7 +257,7 @@ ENGINES: list[Mutation] = [
     ),
     Mutation(
         "ONNX: messages with terminal escapes", "base/validation.py",
-        'text = _COLOUR.sub("", str(error))', "text = str(error)",
+        'return _COLOUR.sub("", str(error))', "return str(error)",
         ("tests/formats/test_onnx.py", "-k", "colours"),
     ),
     Mutation(

@@ -24,6 +24,11 @@ _AOTINDUCTOR = "tests/formats/test_aotinductor.py"
 _DIRECT = "tests/formats/test_direct_calls.py"
 _TORCHSCRIPT_ALONE = ("-k", "not pt2 and not onnx")
 
+_FUNCTION = (
+    "            function = EnergyAndGradient(without_inference_tensors(self))\n"
+    "            outputs: tuple[Tensor, ...] = function"
+)
+
 NUMBERS: list[Mutation] = [
     # Modules and their parts.
     Mutation(
@@ -55,16 +60,14 @@ NUMBERS: list[Mutation] = [
     ),
     Mutation(
         "autocast: a functional in half precision", "density/energy_functional.py",
-        "with full_precision(coeffs.device):\n"
-        "            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs, ",
-        "if True:\n            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs, ",
+        f"with full_precision(coeffs.device):\n{_FUNCTION}(coeffs, ",
+        f"if True:\n{_FUNCTION}(coeffs, ",
         (f"{_FUNCTIONAL}::test_autocast_changes_no_number",),
     ),
     Mutation(
         "autocast: a functional of one molecule in half precision", "density/energy_functional.py",
-        "with full_precision(coeffs.device):\n"
-        "            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)",
-        "if True:\n            outputs: tuple[Tensor, ...] = EnergyAndGradient(self)(coeffs)",
+        f"with full_precision(coeffs.device):\n{_FUNCTION}(coeffs)",
+        f"if True:\n{_FUNCTION}(coeffs)",
         (f"{_FUNCTIONAL}::test_autocast_changes_no_number",),
     ),
     Mutation(
