@@ -318,7 +318,7 @@ def test_nothing_is_compiled_for_a_device_that_is_not_there(tmp_path):
 def test_the_runner_for_cuda_gives_what_that_for_the_cpu_gives(path):
     if path.suffix != ".pt2":
         pytest.skip("only for packages")
-    content = checked_records(path, "a package")
+    content = checked_records(path, path.read_bytes(), "a package")
     inputs = inputs_of(ofcv.read_metadata(path), size=3)
     (found,) = aotinductor._load_package(content, "cpu").run(inputs)
     assert torch.equal(found, ofcv.load(path)(*inputs))
