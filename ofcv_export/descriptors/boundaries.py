@@ -6,12 +6,19 @@ differentiation; derivatives with respect to the box (the virial) follow from
 ``displacement = vector - n @ box``.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ofcv_export.base.validation import require_finite, require_floats, require_shape
+from ofcv_export.base.validation import (
+    require_finite,
+    require_floats,
+    require_shape,
+    to_float_tensor,
+)
 from ofcv_export.descriptors.described import Described
 from ofcv_export.descriptors.lattice import (
     LatticeReduction,
@@ -87,7 +94,7 @@ class OrthorhombicBox(Boundaries):
 
     Parameters
     ----------
-    lengths : torch.Tensor, optional
+    lengths : torch.Tensor or array_like, optional
         Edge lengths, shape (3,). None for open boundaries in real coordinates.
     periodic : bool
         Whether the nearest image counts.
@@ -104,13 +111,18 @@ class OrthorhombicBox(Boundaries):
     facts = ("lengths", "periodic", "scaled")
     lengths: Tensor
 
-    def __init__(self, lengths: Tensor | None, periodic: bool, scaled: bool = False) -> None:
+    def __init__(
+        self,
+        lengths: Tensor | Sequence[float] | NDArray[Any] | None,
+        periodic: bool,
+        scaled: bool = False,
+    ) -> None:
         super().__init__(takes_box=False, periodic=periodic, scaled=scaled)
         if lengths is None:
             if periodic or scaled:
                 raise ValueError("box: expected three edge lengths, got none")
             lengths = torch.ones(3)
-        lengths = lengths.to(torch.float64)
+        lengths = _numbers(lengths)
         require_shape("box", lengths, (3,))
         require_finite("box", lengths)
         if bool((lengths <= 0).any()):
@@ -147,7 +159,7 @@ class TriclinicBox(Boundaries):
 
     Parameters
     ----------
-    vectors : torch.Tensor
+    vectors : torch.Tensor or array_like
         Lattice vectors as rows, shape (3, 3), reduced or not.
     periodic : bool
         Whether the nearest image counts.
@@ -165,10 +177,15 @@ class TriclinicBox(Boundaries):
     vectors: Tensor
     reduced: Tensor
 
-    def __init__(self, vectors: Tensor, periodic: bool = True, scaled: bool = False) -> None:
+    def __init__(
+        self,
+        vectors: Tensor | Sequence[Sequence[float]] | NDArray[Any],
+        periodic: bool = True,
+        scaled: bool = False,
+    ) -> None:
         super().__init__(takes_box=False, periodic=periodic, scaled=scaled)
+        vectors = _numbers(vectors).detach().cpu()
         require_box(vectors)
-        vectors = vectors.detach().to(device="cpu", dtype=torch.float64)
         self.register_buffer("vectors", vectors, persistent=False)
         self.register_buffer("reduced", reduced_lattice(vectors), persistent=False)
         self.nearest_image = NearestImage()
@@ -258,6 +275,12 @@ class RuntimeBox(Boundaries):
 def open_boundaries() -> OrthorhombicBox:
     """Return boundaries without a box."""
     return OrthorhombicBox(None, periodic=False)
+
+
+def _numbers(box: Any) -> Tensor:
+    """Return a box in float64, whatever holds its numbers."""
+    numbers = box if isinstance(box, Tensor) else to_float_tensor("box", box, torch.float64)
+    return numbers.to(torch.float64)
 
 
 def require_box(box: Tensor, orthorhombic: bool = False) -> None:

@@ -276,3 +276,17 @@ def test_rounding_errors_off_the_axes_are_none(off):
         require_box(
             box.index_put((torch.tensor(2), torch.tensor(1)), torch.tensor(1e-4).double()), True
         )
+
+
+@pytest.mark.parametrize("convert", [torch.Tensor.tolist, torch.Tensor.numpy, lambda x: x])
+def test_boxes_may_be_given_as_lists_arrays_or_tensors(convert):
+    lengths = torch.tensor([0.1, 2.3, 1.7], dtype=F64)
+    assert torch.equal(OrthorhombicBox(convert(lengths), periodic=True).lengths, lengths)
+    vectors = torch.diag(lengths)
+    assert torch.equal(TriclinicBox(convert(vectors)).vectors, vectors)
+
+
+@pytest.mark.parametrize("box", ["3 nm", [1.0, "2", 3.0], None])
+def test_what_is_no_box_is_refused_in_words(box):
+    with pytest.raises((TypeError, ValueError), match="^box: expected "):
+        OrthorhombicBox(box, periodic=True)
