@@ -22,7 +22,7 @@ from rich.text import Text
 
 import ofcv_export as ofcv
 from ofcv_export.artifacts.trajectory import read_frames
-from ofcv_export.artifacts.verification import VerificationReport
+from ofcv_export.artifacts.verification import VerificationReport, largest
 from ofcv_export.base.files import (
     atomic_path,
     read_npy,
@@ -375,7 +375,7 @@ def _frame_by_frame(
     """Yield the inputs of one call with all frames, or of one a frame for a file of one frame."""
     framed = [spec.name for spec in specs if spec.name in _WITH_FRAMES and spec.shape[0] == 1]
     lengths = {len(given[name]) for name in framed if name in given and given[name].ndim > 0}
-    if len(lengths) != 1:
+    if len(lengths) != 1 or lengths == {0}:
         yield given
         return
     for frame in range(lengths.pop()):
@@ -459,13 +459,13 @@ def _print_report(report: VerificationReport) -> None:
             for entry in report.comparisons
             if (entry.output, entry.device) == (output, device)
         ]
-        worst = max(entry.max_rel_error for entry in entries)
+        worst = largest([entry.max_rel_error for entry in entries])
         rows.append(
             [
                 output,
                 device,
                 str(len(entries)),
-                f"{max(entry.max_abs_error for entry in entries):.1e}",
+                f"{largest([entry.max_abs_error for entry in entries]):.1e}",
                 f"{worst:.1e}",
                 f"{report.tolerance:.0e}",
                 "passed" if worst <= report.tolerance else "FAILED",

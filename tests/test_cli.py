@@ -276,3 +276,14 @@ def test_runs_as_a_module():
         [sys.executable, "-m", "ofcv_export", "--help"], capture_output=True, text=True, check=True
     )
     assert "inspect" in result.stdout
+
+
+def test_no_frames_at_all_are_told(setup_file, tmp_path):
+    call("export", setup_file, tmp_path / "one.pt", "--batch", 1)
+    np.save(tmp_path / "x.npy", np.zeros((0, 10), np.float32))
+    np.save(tmp_path / "i.npy", np.zeros(0, np.int64))
+    result = call(
+        "run", tmp_path / "one.pt", "-i", f"output_wrt_descriptors={tmp_path / 'x.npy'}",
+        "-i", f"ref_idx={tmp_path / 'i.npy'}", code=1,
+    )  # fmt: skip
+    assert "output_wrt_descriptors: expected shape (1, 10), got (0, 10)" in result.output

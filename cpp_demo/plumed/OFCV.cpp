@@ -20,12 +20,11 @@
 #endif
 
 #include <array>
+#include <charconv>
 #include <cmath>
-#include <iomanip>
 #include <numbers>
 #include <optional>
 #include <span>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -58,9 +57,9 @@ ofcv::Parameters parse_parameters(const std::string& text) {
 /// Half a period as text. PLUMED compares it with the limits of grids, where users write pi.
 std::string domain_end(double period) {
   if (std::abs(period / (2 * std::numbers::pi) - 1) < 1e-9) return "pi";
-  std::ostringstream text;
-  text << std::setprecision(17) << period / 2;
-  return text.str();
+  std::array<char, 32> text{};
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), period / 2);
+  return {text.data(), end.ptr};
 }
 
 /// Throws unless `atoms` are those of the artifact, in its order.

@@ -20,13 +20,12 @@ from ofcv_export.artifacts.verification import (
     VerificationReport,
     checked_frames,
     compare,
+    graph_of,
     record_probe,
-    require_exportable,
 )
 from ofcv_export.base.atoms import atom_indices
 from ofcv_export.base.files import atomic_path, require_folder_of
-from ofcv_export.base.modes import ordinary_modes, without_inference_tensors
-from ofcv_export.base.options import require_options
+from ofcv_export.base.modes import ordinary_modes
 from ofcv_export.base.termination import stopping_tidily
 from ofcv_export.base.units import LENGTHS, require_length_unit
 from ofcv_export.base.validation import (
@@ -34,7 +33,6 @@ from ofcv_export.base.validation import (
     require_floating_dtype,
     require_positive,
 )
-from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Format
 from ofcv_export.formats.machine import devices
@@ -47,7 +45,6 @@ from ofcv_export.graph.metadata import (
     version_of,
     weights_digest,
 )
-from ofcv_export.variables.variable import Variable
 
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -150,18 +147,9 @@ def _export(
     """Export a module, see `export`."""
     file_format = format_of(path)
     require_folder_of("path", path)
-    require_exportable("module", module)
-    if atoms is not None and isinstance(module, Variable):
-        module = module.with_atoms(atoms)
-    if isinstance(module, nn.Module):
-        module = without_inference_tensors(module)
-    if contract is None:
-        require_options(module.export_graph, options, type(module).__name__)
-        graph = module.export_graph(**options)
-    else:
-        if file_format.name != "torchscript":
-            raise ValueError(f"path: expected the suffix .pt for a contract, got {str(path)!r}")
-        graph = contract_graph(contract, module, **options)
+    if contract is not None and file_format.name != "torchscript":
+        raise ValueError(f"path: expected the suffix .pt for a contract, got {str(path)!r}")
+    graph = graph_of("module", module, atoms, contract, options)
     if batch is not None:
         graph = _with_batch(graph, batch)
     if device != "cpu":
@@ -253,6 +241,8 @@ def _with_batch(graph: ExportGraph, batch: int) -> ExportGraph:
 
 def _atoms(atoms: Sequence[int] | None, graph: ExportGraph) -> list[int] | None:
     """Return the atoms' indices, checked against the graph's number of atoms."""
+    if graph.atoms is not None and atoms is not None and list(atoms) != list(graph.atoms):
+        raise ValueError(f"atoms: expected {graph.atoms} as in the module, got {list(atoms)}")
     if atoms is None or graph.atoms is not None:
         return graph.atoms
     n_atoms = getattr(graph.details, "n_atoms", None)
@@ -274,7 +264,7 @@ def _units(
     if length_unit is not None:
         require_length_unit(length_unit)
         own = graph.length_unit
-        if own is not None and LENGTHS[own] != LENGTHS[length_unit]:
+        if own is not None and LENGTHS.get(own) != LENGTHS[length_unit]:
             raise ValueError(f"length_unit: expected {own} as in the module, got {length_unit}")
     length = graph.length_unit or length_unit
     given = dict(output_units or {})
@@ -285,17 +275,21 @@ def _units(
         )
     units = given | graph.output_units
     for name, unit in given.items():
-        expected = _expected_unit(name, unit, length, units)
+        expected = _expected_unit(name, unit, length, units, graph.output_units)
         if unit != expected:
             raise ValueError(f"output_units: expected {expected} for {name}, got {unit}")
     return {"length_unit": length, "output_units": units}
 
 
-def _expected_unit(name: str, unit: str, length: str | None, units: Mapping[str, str]) -> str:
+def _expected_unit(
+    name: str, unit: str, length: str | None, units: Mapping[str, str], known: Mapping[str, str]
+) -> str:
     """Return the unit that an output has by what else is known, the one that is given if none is.
 
     A unit of derivatives ends in that of lengths.
     """
+    if name in known:
+        return known[name]
     if name.endswith("derivatives") and "values" in units:
         return f"{units['values']}/{length}" if length else units[name]
     quantity, slash, per = unit.rpartition("/")

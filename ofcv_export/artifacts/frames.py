@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ofcv_export.artifacts.trajectory import from_ase, read
+from ofcv_export.artifacts.trajectory import FrameCheck, from_ase, read
 from ofcv_export.base.files import read_npy, require_file
 from ofcv_export.base.units import length_factor
 from ofcv_export.base.validation import require_finite, require_shape
@@ -85,17 +85,18 @@ def _is_ase(frame: object) -> bool:
 def _from_mdanalysis(universe: Any, metadata: Metadata) -> tuple[Any, Any]:
     """Return positions and boxes of all frames of a Universe, which are in Angstrom."""
     unit, atoms = length_factor(metadata.length_unit, "A"), _atoms(metadata)
-    if len(universe.atoms) <= max(atoms):
-        raise ValueError(
-            f"frames: expected at least {max(atoms) + 1} atoms, got {len(universe.atoms)}"
-        )
+    require_frame = FrameCheck(metadata, atoms)
+    elements = getattr(universe.atoms, "elements", None)
     positions, boxes = [], []
-    for step in universe.trajectory:
+    for number, step in enumerate(universe.trajectory):
+        lattice = step.triclinic_dimensions
+        if lattice is not None:
+            lattice = np.array(lattice, dtype=np.float64)
+        symbols = None if elements is None else [str(element) for element in elements]
+        require_frame(number, len(universe.atoms), symbols, lattice)
         positions.append(np.array(step.positions[atoms], dtype=np.float64) / unit)
         if metadata.periodic:
-            if step.triclinic_dimensions is None:
-                raise ValueError("frames: expected lattice vectors, got none")
-            boxes.append(np.array(step.triclinic_dimensions, dtype=np.float64) / unit)
+            boxes.append(lattice / unit)
     return np.stack(positions), np.stack(boxes) if boxes else None
 
 

@@ -72,46 +72,82 @@ def from_ase(
     """
     # ASE keeps positions in Angstrom.
     unit = length_factor(metadata.length_unit, "A")
-    variable = variable_of(metadata.details)
-    assert variable is not None
-    if variable.box.fractions:
-        raise ValueError(
-            "model: expected an artifact that takes positions, "
-            "got one that takes fractions of a box"
-        )
-    takes_box = metadata.periodic or bool(variable.box.fixed)
-    checks = [BoxCheck(False, torch.tensor(box, dtype=torch.float64)) for box in variable.box.fixed]
-    # A contract may take a group of more atoms than have known elements.
-    own = list(atoms) == list(metadata.atoms or atoms)
+    require_frame = FrameCheck(metadata, atoms)
     for number, frame in enumerate(frames):
-        if len(frame) <= max(atoms):
-            raise ValueError(
-                f"positions: expected at least {max(atoms) + 1} atoms, "
-                f"got {len(frame)} in frame {number}"
-            )
         # An atom of number 0 is one that the file says nothing of.
         known = frame.get_chemical_symbols() if frame.numbers.any() else None
-        require_elements(atoms, metadata.elements if own else None, known)
-        if takes_box:
-            _require_periodic(frame, number)
-            for check in checks:
-                complaint = check(torch.from_numpy(frame.cell.array / unit))
-                if complaint:
-                    raise ValueError(complaint)
+        lattice = frame.cell.array if frame.cell.rank == 3 else None
+        require_frame(number, len(frame), known, lattice)
+        if require_frame.takes_box and not frame.pbc.all():
+            flags = " ".join("T" if flag else "F" for flag in frame.pbc)
+            raise ValueError(
+                f'box: expected a periodic system, got one with pbc="{flags}" in frame {number}'
+            )
     positions = np.stack([frame.positions[atoms] for frame in frames]) / unit
     boxes = np.stack([frame.cell.array for frame in frames]) / unit if metadata.periodic else None
     return positions, boxes
 
 
-def _require_periodic(frame: Any, number: int) -> None:
-    """Raise ValueError unless a frame has three lattice vectors and is periodic along all."""
-    if frame.cell.rank < 3 or is_unit_box(frame.cell.array):
-        raise ValueError(f"box: expected lattice vectors, got none in frame {number}")
-    if not frame.pbc.all():
-        flags = " ".join("T" if flag else "F" for flag in frame.pbc)
-        raise ValueError(
-            f'box: expected a periodic system, got one with pbc="{flags}" in frame {number}'
-        )
+class FrameCheck:
+    """Checks frames of a whole system in Angstrom as engines check theirs.
+
+    Parameters
+    ----------
+    metadata : Metadata
+        Metadata of the artifact.
+    atoms : sequence of int
+        Rows of the frames that are its atoms.
+
+    Attributes
+    ----------
+    takes_box : bool
+        Whether a frame needs a box.
+
+    Raises
+    ------
+    ValueError
+        If the artifact takes fractions of a box.
+    """
+
+    def __init__(self, metadata: Metadata, atoms: Sequence[int]) -> None:
+        variable = variable_of(metadata.details)
+        assert variable is not None
+        if variable.box.fractions:
+            raise ValueError(
+                "model: expected an artifact that takes positions, "
+                "got one that takes fractions of a box"
+            )
+        self.takes_box = metadata.periodic or bool(variable.box.fixed)
+        self._fixed = [
+            BoxCheck(False, torch.tensor(box, dtype=torch.float64)) for box in variable.box.fixed
+        ]
+        self._n_atoms = max(atoms) + 1
+        # Of a contract's group of atoms only those of the bias have elements.
+        self._own, self._elements = list(metadata.atoms or atoms), metadata.elements
+        self._unit = length_factor(metadata.length_unit, "A")
+
+    def __call__(
+        self,
+        number: int,
+        n_atoms: int,
+        elements: Sequence[str] | None,
+        lattice: NDArray[Any] | None,
+    ) -> None:
+        """Raise ValueError unless a frame is one of a system that the artifact was made for."""
+        if n_atoms < self._n_atoms:
+            raise ValueError(
+                f"positions: expected at least {self._n_atoms} atoms, "
+                f"got {n_atoms} in frame {number}"
+            )
+        require_elements(self._own, self._elements, elements)
+        if not self.takes_box:
+            return
+        if lattice is None or is_unit_box(lattice):
+            raise ValueError(f"box: expected lattice vectors, got none in frame {number}")
+        for check in self._fixed:
+            complaint = check(torch.from_numpy(lattice / self._unit))
+            if complaint:
+                raise ValueError(f"{complaint} in frame {number}")
 
 
 def read(path: str | PathLike[str], name: str = "positions") -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -26,7 +26,8 @@ from ofcv_export.artifacts.replays import (
     run,
 )
 from ofcv_export.base.files import require_file
-from ofcv_export.base.modes import ordinary_modes
+from ofcv_export.base.modes import ordinary_modes, without_inference_tensors
+from ofcv_export.base.options import require_options
 from ofcv_export.base.validation import require_finite
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
@@ -37,6 +38,7 @@ from ofcv_export.graph.export_graph import Exportable, ExportGraph
 from ofcv_export.graph.metadata import Metadata, Probe, ProbeOutput
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec, symbols
+from ofcv_export.variables.variable import Variable
 
 # Accepted difference relative to the largest value of a row.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -105,12 +107,12 @@ class VerificationReport:
     @property
     def max_abs_error(self) -> float:
         """Largest difference from float64 over all replays."""
-        return _largest([entry.max_abs_error for entry in self.comparisons])
+        return largest([entry.max_abs_error for entry in self.comparisons])
 
     @property
     def max_rel_error(self) -> float:
         """Largest relative difference from float64 over all replays."""
-        return _largest([entry.max_rel_error for entry in self.comparisons])
+        return largest([entry.max_rel_error for entry in self.comparisons])
 
     @property
     def passed(self) -> bool:
@@ -257,15 +259,30 @@ def require_exportable(name: str, module: object) -> None:
     )
 
 
+def graph_of(
+    name: str,
+    module: Exportable,
+    atoms: Sequence[int] | None,
+    contract: str | None,
+    options: Mapping[str, Any],
+) -> ExportGraph:
+    """Return the graph of a module for atoms of an engine; `name` is what an error calls it."""
+    require_exportable(name, module)
+    if atoms is not None and isinstance(module, Variable):
+        module = module.with_atoms(atoms)
+    if isinstance(module, torch.nn.Module):
+        module = without_inference_tensors(module)
+    if contract is not None:
+        return contract_graph(contract, module, **options)
+    require_options(module.export_graph, options, type(module).__name__)
+    return module.export_graph(**options)
+
+
 def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
-    """Return the reference's graph, with the options and fixed sizes of an artifact."""
-    require_exportable("reference", reference)
-    details, options = metadata.details, metadata.options
-    graph = (
-        contract_graph(details.contract, reference, **options)
-        if isinstance(details, ContractDetails)
-        else reference.export_graph(**options)
-    )
+    """Return the reference's graph, with the atoms, options and fixed sizes of an artifact."""
+    details = metadata.details
+    contract = details.contract if isinstance(details, ContractDetails) else None
+    graph = graph_of("reference", reference, metadata.atoms, contract, metadata.options)
     for symbol in symbols(graph.inputs):
         for ours, theirs in zip(graph.inputs, metadata.inputs, strict=False):
             if symbol in ours.shape and len(ours.shape) == len(theirs.shape):
@@ -423,7 +440,7 @@ class _Rounding:
         return min(max(tolerance, lost), _LARGEST_TOLERANCE * tolerance)
 
 
-def _largest(numbers: list[float]) -> float:
+def largest(numbers: list[float]) -> float:
     """Return the largest number; NaN if one is NaN, wherever it stands."""
     return float(torch.tensor(numbers, dtype=torch.float64).max())
 

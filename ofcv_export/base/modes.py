@@ -30,8 +30,16 @@ def full_precision(device: torch.device | str, atomics: bool = False) -> Iterato
         See `ofcv_export.base.fixed_order`.
     """
     inference = torch.is_inference_mode_enabled()
-    ordinary = torch.inference_mode(False) if inference else nullcontext()
+    ordinary = without_inference_mode() if inference else nullcontext()
     with ordinary, without_autocast(device), fixed_order(device, atomics):
+        yield
+
+
+@contextmanager
+def without_inference_mode() -> Iterator[None]:
+    """Leave inference mode; gradients stay as they are, off in it and under ``torch.no_grad``."""
+    before = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(before):
         yield
 
 
@@ -49,7 +57,7 @@ def ordinary_modes() -> Iterator[None]:
     They are the caller's again at the end.
     """
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(without_inference_mode())
         stack.enter_context(torch.autograd.set_detect_anomaly(False))
         for kind in ("cpu", "cuda"):
             stack.enter_context(without_autocast(kind))

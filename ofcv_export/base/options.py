@@ -26,13 +26,15 @@ def require_options(function: Callable[..., Any], options: Mapping[str, Any], of
         ...
     TypeError: revers: expected an option of sorted (key, reverse), got one that it does not have
     """
+    parameters = inspect.signature(function).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     known = {
         name: parameter
-        for name, parameter in inspect.signature(function).parameters.items()
+        for name, parameter in parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY or parameter.default is not parameter.empty
     }
     for name in options:
-        if name not in known:
+        if name not in known and not takes_any:
             raise TypeError(
                 f"{name}: expected an option of {of} ({', '.join(known) or 'none'}), "
                 "got one that it does not have"

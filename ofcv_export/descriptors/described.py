@@ -27,9 +27,9 @@ class Described(nn.Module):
         """Return the JSON-able description that an artifact's metadata carries.
 
         None where the module or a part, such as a switching function of the user's own, has no
-        description.
+        description. A subclass, which may compute what it likes, has none but its own.
         """
-        if self.type_name is None:
+        if vars(type(self)).get("type_name") is None:
             return None
         description: dict[str, Any] = {"type": self.type_name}
         for fact in self.facts:

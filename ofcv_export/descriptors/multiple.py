@@ -53,6 +53,8 @@ class MultipleDescriptors(Descriptor):
 
     def specification(self) -> dict[str, Any] | None:
         """Return the JSON-able description, see `Descriptor.specification`."""
+        if type(self) is not MultipleDescriptors:
+            return None
         parts = [descriptor.specification() for descriptor in self.descriptors]  # type: ignore[operator]
         if any(part is None for part in parts):
             return None
@@ -60,6 +62,8 @@ class MultipleDescriptors(Descriptor):
 
     def periods(self) -> list[float | None]:
         """Return the periods of all descriptors, see `Descriptor.periods`."""
+        if type(self) is not MultipleDescriptors:
+            return super().periods()
         return [period for part in self.descriptors for period in part.periods()]  # type: ignore[operator]
 
     def pattern(self) -> SparsityPattern:

@@ -39,6 +39,8 @@ class Torsions(AngleTuples):
 
     def periods(self) -> list[float | None]:
         """Return 2 pi for angles; sines and cosines have no period of their own."""
+        if type(self) is not Torsions:
+            return super().periods()
         of_mode = [2 * math.pi if mode == "angle" else None for mode in self.modes.specification()]
         return of_mode * (self.n_descriptors // len(of_mode))
 

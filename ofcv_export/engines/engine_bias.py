@@ -61,6 +61,9 @@ class NotFiniteError(ValueError):
 class EngineBias:
     """An exported bias in the units and on the atoms of an engine.
 
+    A pickle, or a copy, holds the arguments and the present parameters, and the file's digest
+    instead of the file, which is read again.
+
     Parameters
     ----------
     path : path-like
@@ -83,9 +86,6 @@ class EngineBias:
         to PyTorch. ONNX Runtime always uses one.
     digest : str, optional
         SHA-256 that the file must have; by default any.
-
-    A pickle, or a copy, holds these arguments and the present parameters, and the file's digest
-    instead of the file, which is read again.
 
     Attributes
     ----------
@@ -178,7 +178,7 @@ class EngineBias:
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         """Return how to load the file again, which is all that a pickle holds."""
-        return partial(EngineBias, parameters=self.parameters, **self._arguments), ()
+        return partial(type(self), parameters=self.parameters, **self._arguments), ()
 
     def require_periodic(self, periodic: bool) -> None:
         """Raise ValueError unless the system has what the artifact wants of boxes.

@@ -147,10 +147,10 @@ def plumed_domain(period: float) -> str:
     Examples
     --------
     >>> plumed_domain(360.0), plumed_domain(2 * math.pi)
-    ('-180.0,180.0', '-pi,pi')
+    ('-180,180', '-pi,pi')
     """
     # PLUMED compares the text of grids' limits with it, and users write pi.
-    end = "pi" if math.isclose(period, 2 * math.pi) else repr(period / 2)
+    end = "pi" if math.isclose(period, 2 * math.pi) else repr(period / 2).removesuffix(".0")
     return f"-{end},{end}"
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from ofcv_export.base.validation import shape_text
 from ofcv_export.graph.tensor_spec import TensorSpec, symbols
 
@@ -53,10 +55,19 @@ def checked_sizes(specs: Sequence[TensorSpec]) -> Iterator[None]:
     ----------
     specs : sequence of TensorSpec
         The inputs of the code that is compiled meanwhile.
+
+    Raises
+    ------
+    RuntimeError
+        If this version of PyTorch writes code without the checks.
     """
     from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
 
+    written = False
+
     def write(writer: Any) -> None:
+        nonlocal written
+        written = True
         writer.prefix.splice_aot(_code(specs))
 
     before = CppWrapperCpu.generate_input_output_runtime_checks
@@ -65,6 +76,11 @@ def checked_sizes(specs: Sequence[TensorSpec]) -> Iterator[None]:
         yield
     finally:
         CppWrapperCpu.generate_input_output_runtime_checks = before  # type: ignore[method-assign]
+    if not written:
+        raise RuntimeError(
+            "torch: expected a version whose AOTInductor writes checks of inputs, "
+            f"got {torch.__version__}"
+        )
 
 
 def _code(specs: Sequence[TensorSpec]) -> str:
@@ -78,7 +94,8 @@ def _code(specs: Sequence[TensorSpec]) -> str:
     ]
     for number, spec in enumerate(specs):
         sizes = [-1 - free.index(size) if isinstance(size, str) else size for size in spec.shape]
-        message = f"{spec.name}: expected {spec.dtype} of shape {shape_text(spec.shape)} in order"
+        shape = shape_text(spec.shape)
+        message = f"{spec.name}: expected {spec.dtype} of shape {shape}, contiguous"
         lines += [
             f"    const int64_t sizes_{number}[] = {{{', '.join(map(str, sizes)) or '0'}}};",
             f"    require_input(input_handles[{number}], aoti_torch_dtype_{spec.dtype}(), "

@@ -62,11 +62,7 @@ WRITTEN_OUT = (
 _FEW_BITS = 12
 _CASTS = ("Cast", "CastLike")
 _SCALED_SECOND = (aten.add, aten.sub)
-_FILLED = {
-    aten.full.default: aten.mul.Tensor,
-    aten.full_like.default: aten.mul.Tensor,
-    aten.new_full.default: aten.mul.Tensor,
-}
+_FILLED = (aten.full.default, aten.full_like.default, aten.new_full.default)
 
 
 def exact_numbers(graph_module: fx.GraphModule) -> None:
@@ -226,8 +222,7 @@ def _evaluate(graph_module: fx.GraphModule, node: fx.Node) -> None:
 
 def _fill(graph_module: fx.GraphModule, node: fx.Node) -> None:
     """Write a tensor filled with a number as one filled with 1, times the number."""
-    name = next(name for name in _arguments(node) if name == "fill_value")
-    place = list(_arguments(node)).index(name)
+    place = list(_arguments(node)).index("fill_value")
     value = node.args[place]
     node.args = (*node.args[:place], 1.0, *node.args[place + 1 :])
     number = add_constant(graph_module, node, torch.tensor(value, dtype=torch.float64))

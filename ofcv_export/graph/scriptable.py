@@ -22,7 +22,7 @@ def require_sizes(tensor: Tensor, sizes: list[int], message: str) -> Tensor:
         for given, size in zip(tensor.shape, sizes):  # noqa: B905 (TorchScript)
             fits = fits and (size < 0 or given == size)
     if not fits:
-        raise ValueError(message)
+        raise ValueError(f"{message}, got {tensor.shape}")
     return tensor
 
 

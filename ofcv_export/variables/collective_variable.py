@@ -3,7 +3,7 @@
 # No postponed annotations: torch.jit.script wants those of `forward` to be types.
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -174,10 +174,10 @@ class CollectiveVariable(Variable):
 
 
 def _periods(
-    periods: float | Sequence[float | None], known: Sequence[float | None]
+    periods: float | Iterable[float | None], known: Sequence[float | None]
 ) -> list[float | None]:
     """Return the period of each value, checked against those that are known."""
-    given = list(periods) if isinstance(periods, Sequence) else [periods] * len(known)
+    given = list(periods) if isinstance(periods, Iterable) else [periods] * len(known)
     if len(given) != len(known):
         raise ValueError(f"periods: expected one for each of {len(known)} values, got {given}")
     for period, own in zip(given, known, strict=True):

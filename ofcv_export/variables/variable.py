@@ -105,7 +105,7 @@ class Variable(nn.Module):
         return None
 
     def with_atoms(self, atoms: Sequence[int]) -> Self:
-        """Return the same variable of other atoms of the engine, zero-based indices, checked."""
+        """Return the variable of other atoms of the engine, zero-based; it shares the weights."""
         other = copy.copy(self)
         other.atoms = atom_indices("atoms", atoms, self.descriptors.n_atoms)
         return other

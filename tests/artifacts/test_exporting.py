@@ -512,3 +512,24 @@ def test_frozen_float64_is_float64_throughout(tmp_path, suffix, kernel):
     ):
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, expected, rtol=1e-14, atol=2e-14)
+
+
+class Foreign(torch.nn.Module):
+    """Exportable, by options of its own, though no variable."""
+
+    def export_graph(self, **options):
+        assert options == {"colour": "red"}
+        return ofcv.CollectiveVariable(all_pairs(3), torch.nn.Linear(3, 1)).export_graph()
+
+
+def test_any_module_with_a_graph_may_have_any_options(tmp_path):
+    assert ofcv.export(Foreign(), tmp_path / "a.pt", colour="red").passed
+    with pytest.raises(ValueError, match=r"^atoms: expected \[0, 1, 2\] as in the module, got"):
+        ofcv.export(Foreign(), tmp_path / "b.pt", atoms=[9, 3, 5], colour="red")
+
+
+def test_periods_may_be_an_array():
+    made = ofcv.CollectiveVariable(
+        all_pairs(3), torch.nn.Linear(3, 2), periods=np.array([3.0, 360.0])
+    )
+    assert made.periods == [3.0, 360.0]

@@ -9,7 +9,7 @@ from torch import nn
 
 import ofcv_export as ofcv
 from ofcv_export.artifacts.frames import to_frames
-from ofcv_export.descriptors.boundaries import RuntimeBox
+from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.formats.torchscript import TorchScript
 from tests.builders.systems import frames, normal
@@ -145,3 +145,38 @@ def test_an_export_is_verified_at_the_users_frames(tmp_path, monkeypatch):
     monkeypatch.setattr(TorchScript, "load", broken)
     assert ofcv.verify(tmp_path / "cv.pt", made).passed
     assert not ofcv.verify(tmp_path / "cv.pt", made, frames=given).passed
+
+
+@pytest.mark.parametrize(
+    "options", [{"contract": "gromacs-nnpot"}, {"contract": "openmm-torch", "n_particles": 3}]
+)
+def test_frames_of_other_elements_are_refused_for_contracts_too(tmp_path, options):
+    network, elements = nn.Linear(3, 1).double(), ["N", "C", "O"]
+    made = ofcv.CollectiveVariable(
+        PairDistances(all_pairs(3), 3), network, atoms=[2, 0, 1], elements=elements
+    )
+    wrong = ase.Atoms("CHN", positions=np.eye(3))
+    with pytest.raises(ValueError, match="atoms: expected O as atom 1 .zero-based., got H"):
+        ofcv.export(ofcv.Bias(made), tmp_path / "bias.pt", frames=wrong, **options)
+    assert not list(tmp_path.iterdir())
+
+
+class Atoms(list):
+    """Atoms of a Universe, with their elements."""
+
+    elements = ("H", "N")
+
+
+def test_a_universe_is_checked_as_a_trajectory_is(tmp_path):
+    pair = torch.tensor([[0, 1]])
+    made = ofcv.CollectiveVariable(
+        PairDistances(pair, 2), nn.Identity(), atoms=[1, 0], elements=["O", "H"]
+    )
+    universe = Universe()
+    universe.atoms = Atoms([0, 1])
+    with pytest.raises(ValueError, match="atoms: expected O as atom 1 .zero-based., got N"):
+        to_frames(universe, ofcv.export(made, tmp_path / "cv.pt").metadata)
+    box = OrthorhombicBox([1.0, 1.0, 1.0], periodic=True)
+    boxed = ofcv.CollectiveVariable(PairDistances(pair, 2, box), nn.Identity())
+    with pytest.raises(ValueError, match="^box: expected .* in frame 0$"):
+        to_frames(Universe(), ofcv.export(boxed, tmp_path / "boxed.pt").metadata)

@@ -336,3 +336,12 @@ def test_colvars_example(tmp_path, capsys):
     n_pairs = ofcv.read_metadata(tmp_path / "network.pt").inputs[0].shape[1]
     assert printed.count("componentCoeff 0.1") == n_pairs
     assert printed.count("{") == printed.count("}")
+
+
+@pytest.mark.parametrize(
+    ("contract", "options"), [("gromacs-nnpot", {}), ("openmm-torch", {"n_particles": 12})]
+)
+def test_a_file_for_other_atoms_is_verified_against_the_module(tmp_path, contract, options):
+    ofcv.export(restraint(), tmp_path / "bias.pt", contract=contract, atoms=[9, 3, 5], **options)
+    assert ofcv.verify(tmp_path / "bias.pt", reference=restraint()).passed
+    assert ofcv.read_metadata(tmp_path / "bias.pt").atoms == [9, 3, 5]

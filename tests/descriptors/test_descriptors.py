@@ -570,3 +570,31 @@ def test_no_frames(name, box):
     if given is None:
         values, blocks = descriptor.jacobian(positions)
         assert (len(values), len(blocks)) == (0, 0)
+
+
+class Lifted(PairDistances):
+    """Distances, and with each the height of an atom: not the same anywhere."""
+
+    def forward(self, positions, box=None):
+        return super().forward(positions, box) + positions[:, :1, 2]
+
+
+class Degrees(Torsions):
+    def forward(self, positions, box=None):
+        return torch.rad2deg(super().forward(positions, box))
+
+
+class Halved(MultipleDescriptors):
+    def forward(self, positions, box=None):
+        return super().forward(positions, box) / 2
+
+
+def test_a_subclass_is_not_described_as_its_base():
+    for made in (
+        Lifted(PAIRS, N_ATOMS),
+        Degrees(CHAINS, N_ATOMS),
+        Halved([Torsions(CHAINS, N_ATOMS)]),
+        MultipleDescriptors([Lifted(PAIRS, N_ATOMS), PairDistances(PAIRS, N_ATOMS)]),
+    ):
+        assert made.specification() is None
+        assert made.periods() == [None] * made.n_descriptors

@@ -631,3 +631,16 @@ def test_a_setup_in_inference_mode_is_the_same(make):
     x = dataset["data"].requires_grad_()
     (gradient,) = torch.autograd.grad(found(x).square().sum(), x)
     assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_descriptors_of_a_setup_hang_on_no_graph(apart):
+    """Neither that of positions nor that of a function's own parameters."""
+    weight = torch.nn.Parameter(torch.ones(6, dtype=torch.float64))
+    dataset = {"data": frames(7, 4), "labels": torch.tensor([0, 1, 2, 2, 0, 2, 2])}
+    smart = SmartDerivatives()
+    out = smart.setup(
+        dataset, lambda x: plain_distances(x) * weight, 4, separate_boundary_dataset=apart
+    )
+    assert not out["data"].requires_grad
+    assert not smart.values.requires_grad
