@@ -76,10 +76,12 @@ def from_mlcolvar(
     Raises
     ------
     TypeError
-        If `model` is neither a model nor a path, or `descriptors` are none.
+        If `model` is neither a model nor a path, `descriptors` are none, or `model_class` is no
+        class of a model.
     ValueError
         For a model whose evaluation is not known, one without descriptors, a preprocessing that
-        cannot be captured, and a file that is not a checkpoint or needs unpickling.
+        cannot be captured, a file that is not a checkpoint or needs unpickling, and a `model_class`
+        that is missing, unknown, or given beside a model.
     FileNotFoundError
         If there is no such checkpoint.
     ImportError

@@ -64,8 +64,8 @@ class CollectiveVariable(Variable):
         If the descriptors are not a `Descriptor`, the network is no module or has no single
         floating dtype, or atoms or periods are no numbers.
     ValueError
-        If atoms, descriptors, network and periods do not fit together, or the unit or an element is
-        not known.
+        If atoms, descriptors, network and periods do not fit together, the network mixes frames or
+        is random, or the unit or an element is not known.
 
     Examples
     --------

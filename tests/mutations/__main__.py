@@ -33,6 +33,7 @@ from tests.mutations.numbers import NUMBERS
 MUTATIONS = [*CORE, *NUMBERS, *ENGINES]
 
 _ROOT = Path(__file__).parents[2]
+SOURCE = _ROOT / "ofcv_export"
 _COPIED = ("ofcv_export", "tests", "export_scripts", "benchmarks")
 # Of pytest: all tests passed, and some failed.
 _PASSED, _FAILED = 0, 1

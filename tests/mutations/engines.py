@@ -81,13 +81,13 @@ ENGINES: list[Mutation] = [
         (_CONTRACTS, "-k", "only_a_part"),
     ),
     Mutation(
-        "export: atoms change the metadata alone", "artifacts/exporting.py",
+        "export: atoms change the metadata alone", "artifacts/verification.py",
         "module = module.with_atoms(atoms)", "pass",
         (_EXPORTING, "-k", "other_atoms"),
     ),
     Mutation(
         "export: a length unit changes the metadata alone", "artifacts/exporting.py",
-        "if own is not None and LENGTHS[own] != LENGTHS[length_unit]:", "if False:",
+        "if own is not None and LENGTHS.get(own) != LENGTHS[length_unit]:", "if False:",
         (_EXPORTING, "-k", "contradict"),
     ),
     Mutation(
@@ -125,17 +125,17 @@ ENGINES: list[Mutation] = [
     ),
     Mutation(
         "trajectories: any boundaries", "artifacts/trajectory.py",
-        "if not frame.pbc.all():", "if False:",
+        "if require_frame.takes_box and not frame.pbc.all():", "if False:",
         (_TRAJECTORY, "-k", "as_by_engines"),
     ),
     Mutation(
         "trajectories: any elements", "artifacts/trajectory.py",
-        "        require_elements(atoms, metadata.elements if own else None, known)\n", "",
+        "        require_elements(self._own, self._elements, elements)\n", "",
         (_TRAJECTORY, "-k", "as_by_engines"),
     ),
     Mutation(
         "trajectories: any box in place of a fixed one", "artifacts/trajectory.py",
-        "for box in variable.box.fixed]", "for box in ()]",
+        "for check in self._fixed:", "for check in ():",
         (_TRAJECTORY, "-k", "as_by_engines"),
     ),
     Mutation(
@@ -272,8 +272,8 @@ ENGINES: list[Mutation] = [
     ),
     Mutation(
         "pickling: an engine's bias without its present parameters", "engines/engine_bias.py",
-        "partial(EngineBias, parameters=self.parameters, **self._arguments)",
-        "partial(EngineBias, **self._arguments)",
+        "partial(type(self), parameters=self.parameters, **self._arguments)",
+        "partial(type(self), **self._arguments)",
         (_ENGINE, _ASE, "-k", "same_bias or pickled_calculator"),
     ),
     Mutation(
@@ -284,7 +284,7 @@ ENGINES: list[Mutation] = [
     ),
     Mutation(
         "export: in the caller's inference mode", "base/modes.py",
-        "        stack.enter_context(torch.inference_mode(False))\n", "",
+        "        stack.enter_context(without_inference_mode())\n", "",
         (_EXPORTING, "-k", "modes and pt"),
     ),
     Mutation(
@@ -294,7 +294,7 @@ ENGINES: list[Mutation] = [
     ),
     Mutation(
         "inference mode: nothing is differentiated", "base/modes.py",
-        "torch.inference_mode(False) if inference else nullcontext()", "nullcontext()",
+        "without_inference_mode() if inference else nullcontext()", "nullcontext()",
         (_CV, "-k", "inference"),
     ),
     Mutation(
@@ -326,7 +326,7 @@ ENGINES: list[Mutation] = [
     ),
     Mutation(
         "command line: a file of one frame takes no others", "cli.py",
-        "    if len(lengths) != 1:\n", "    if True:\n",
+        "    if len(lengths) != 1 or lengths == {0}:\n", "    if True:\n",
         ("tests/test_cli.py", "-k", "one_frame_runs"),
     ),
     Mutation(
@@ -352,12 +352,41 @@ ENGINES: list[Mutation] = [
     ),
     Mutation(
         "trajectories: the unit box of a PDB file is a box", "artifacts/trajectory.py",
-        " or is_unit_box(frame.cell.array)", "",
+        " or is_unit_box(lattice)", "",
         (_TRAJECTORY, "-k", "unit_box"),
     ),
     Mutation(
         "ASE: the unit box of a PDB file is a box", "engines/ase.py",
         "if periodic.all() and is_unit_box(cell):", "if False:",
         (_ASE, "-k", "wrong_box"),
+    ),
+    Mutation(
+        "inference mode: left with gradients on", "base/modes.py",
+        "with torch.inference_mode(False), torch.set_grad_enabled(before):",
+        "with torch.inference_mode(False):",
+        (_SMART, "-k", "hang_on_no_graph"),
+    ),
+    Mutation(
+        "descriptions: a subclass has that of its base", "descriptors/described.py",
+        'vars(type(self)).get("type_name") is None', "self.type_name is None",
+        ("tests/descriptors/test_descriptors.py::test_a_subclass_is_not_described_as_its_base",),
+    ),
+    Mutation(
+        "verification: a file for other atoms is not that of its module",
+        "artifacts/verification.py",
+        'graph_of("reference", reference, metadata.atoms, contract', 'graph_of("reference", reference, None, contract',
+        ("tests/contracts/test_contracts.py", "-k", "other_atoms"),
+    ),
+    Mutation(
+        "trajectories: elements of a contract's atoms are not looked at", "artifacts/trajectory.py",
+        "self._own, self._elements = list(metadata.atoms or atoms), metadata.elements",
+        "self._own, self._elements = list(atoms), None",
+        ("tests/artifacts/test_frames.py", "-k", "elements"),
+    ),
+    Mutation(
+        "atoms: those given to what has its own are left out", "artifacts/exporting.py",
+        "if graph.atoms is not None and atoms is not None and list(atoms) != list(graph.atoms):",
+        "if False:",
+        (_EXPORTING, "-k", "any_module"),
     ),
 ]  # fmt: skip
