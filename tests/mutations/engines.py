@@ -374,7 +374,8 @@ ENGINES: list[Mutation] = [
     Mutation(
         "verification: a file for other atoms is not that of its module",
         "artifacts/verification.py",
-        'graph_of("reference", reference, metadata.atoms, contract', 'graph_of("reference", reference, None, contract',
+        'graph_of("reference", reference, metadata.atoms,',
+        'graph_of("reference", reference, None,',
         ("tests/contracts/test_contracts.py", "-k", "other_atoms"),
     ),
     Mutation(
