@@ -152,7 +152,7 @@ def test_the_periods_of_values_are_told(tmp_path):
     two = ofcv.CollectiveVariable(torsion, nn.Linear(1, 2), ATOMS, periods=[None, 90.0])
     for cv, expected in (
         (one, ["cv_periodic_0: COMBINE ARG=cv.node-0 PERIODIC=-pi,pi"]),
-        (two, ["cv_periodic_1: COMBINE ARG=cv.node-1 PERIODIC=-45.0,45.0"]),
+        (two, ["cv_periodic_1: COMBINE ARG=cv.node-1 PERIODIC=-45,45"]),
     ):
         ofcv.export(cv, tmp_path / "cv.pt", contract="plumed-pytorch")
         lines = pytorch_model_input(tmp_path / "cv.pt").splitlines()
