@@ -291,7 +291,7 @@ CORE = "ofcv_export.density.rescaling_core"
         (moving, restraints, "_between", {}),
         (moving, ofcv.MovingRestraint, "at", {}),
         (kolmogorov("positions"), ofcv.KolmogorovBias, "energy", {}),
-        (kolmogorov("positions"), kolmogorov_bias, "_gradient", {}),
+        (kolmogorov("positions"), kolmogorov_bias.PositionSlope, "squared", {}),
         (kolmogorov("descriptors"), kolmogorov_bias, "_squared_slope", {}),
         (rescaling, CORE, "scale_coeffs", {}),
         (rescaling, CORE, "scale_gradient", {"gradient": True}),
