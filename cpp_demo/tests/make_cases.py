@@ -76,9 +76,9 @@ def write_refused(path: Path, folder: Path) -> None:
     """Write packages with the metadata of another machine's, and with code that is none."""
     folder.mkdir()
     package = FORMATS[".pt2"]
-    records = checked_records(path, "a package")
+    records = checked_records(path, path.read_bytes(), "a package")
     code = {name: data for name, data in records.items() if name.startswith("data/")}
-    metadata = package.read_metadata(path)
+    metadata = package.metadata(path.read_bytes(), path)
     for name, changes in OTHER_MACHINES.items():
         changed = msgspec.structs.replace(metadata, **changes)
         package.write(code, changed, folder / f"{name}.pt2")

@@ -296,3 +296,9 @@ def test_numbers_of_values_and_atoms_are_no_special_case(n_atoms, n_values):
         )
         for found, judge in zip(graph(x, centre, constants), expected, strict=True):
             torch.testing.assert_close(found, judge.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_an_angle_in_float32_may_be_either_end_of_its_period(tmp_path):
+    """Verification draws it where it jumps, and rounding decides which end comes out."""
+    angle = ofcv.CollectiveVariable(Torsions(torch.tensor([[0, 1, 2, 3]]), 4), torch.nn.Identity())
+    assert ofcv.export(angle, tmp_path / "angle.pt").passed
