@@ -87,12 +87,12 @@ def _from_mdanalysis(universe: Any, metadata: Metadata) -> tuple[Any, Any]:
     unit, atoms = length_factor(metadata.length_unit, "A"), _atoms(metadata)
     require_frame = FrameCheck(metadata, atoms)
     elements = getattr(universe.atoms, "elements", None)
+    symbols = None if elements is None else [str(element) for element in elements]
     positions, boxes = [], []
     for number, step in enumerate(universe.trajectory):
         lattice = step.triclinic_dimensions
         if lattice is not None:
             lattice = np.array(lattice, dtype=np.float64)
-        symbols = None if elements is None else [str(element) for element in elements]
         require_frame(number, len(universe.atoms), symbols, lattice)
         positions.append(np.array(step.positions[atoms], dtype=np.float64) / unit)
         if metadata.periodic:

@@ -282,10 +282,7 @@ def test_autocast_changes_no_number(path, smart):
             assert torch.is_autocast_enabled("cpu")
 
 
-def test_what_was_checked_is_what_runs(path, tmp_path, monkeypatch):
-    """A file replaced while it is loaded gives metadata and code of one file or of the other."""
-    other = tmp_path / f"other{path.suffix}"
-    whole = path.read_bytes()
+def replace_files_once_read(monkeypatch):
     before = Path.read_bytes
 
     def replaced_after_it_was_read(self):
@@ -294,6 +291,13 @@ def test_what_was_checked_is_what_runs(path, tmp_path, monkeypatch):
         return content
 
     monkeypatch.setattr(Path, "read_bytes", replaced_after_it_was_read)
+
+
+def test_what_was_checked_is_what_runs(path, tmp_path, monkeypatch):
+    """A file replaced while it is loaded gives metadata and code of one file or of the other."""
+    other = tmp_path / f"other{path.suffix}"
+    whole = path.read_bytes()
+    replace_files_once_read(monkeypatch)
     artifact = ofcv.load(path)
     monkeypatch.undo()
     assert path.read_bytes() == b"replaced"
@@ -305,14 +309,7 @@ def test_what_was_checked_is_what_runs(path, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("reference", [None, small_setup])
 def test_what_was_checked_is_what_is_verified(path, monkeypatch, reference):
-    before = Path.read_bytes
-
-    def replaced_after_it_was_read(self):
-        content = before(self)
-        self.write_bytes(b"replaced")
-        return content
-
-    monkeypatch.setattr(Path, "read_bytes", replaced_after_it_was_read)
+    replace_files_once_read(monkeypatch)
     assert ofcv.verify(path, reference and reference()).passed
 
 
