@@ -1,17 +1,21 @@
-"""What one MD step and one training batch cost on a CUDA device.
+"""What MD steps, training batches and rescalings cost on a CUDA device.
 
-``python -m benchmarks.cuda [--device cuda:0]``. Three tables: a step of a single frame as one call
-after the other and as one CUDA graph, training batches against a copy of as many bytes, and sums in
-a fixed order against atomics. Times are medians, taken with CUDA events around runs of calls whose
-inputs are on the device. Small batches fit into its cache and may be read faster than its memory.
+``python -m benchmarks.cuda [--device cuda:0] [--json figures.json]``. Tables: a step of a single
+frame as one call after the other and as one CUDA graph; training batches by torch's operators and
+by Triton's kernels against the bytes that they must move; sums in a fixed order against atomics;
+the rescaling of 10^8 coefficients. Times are medians, taken with CUDA events around runs of calls
+whose inputs are on the device; "waited for" is the time on the host of one step that is waited for.
+Small batches fit into the device's cache and may be read faster than its memory.
 
 Without a device it says so and measures nothing. ``--device cpu`` is a dry run of the same code:
-small batches, few repetitions, time.perf_counter, no CUDA graph. It shows that the program works;
-its times mean nothing.
+small batches, few repetitions, time.perf_counter, no CUDA graph, no Triton. It shows that the
+program works; its times mean nothing.
 """
 
 from __future__ import annotations
 
+import gc
+import json
 import shutil
 import statistics
 import subprocess
@@ -21,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -31,14 +35,21 @@ from torch import Tensor
 
 import ofcv_export as ofcv
 from benchmarks.md_step.steps import SYSTEMS, System, value_only
-from benchmarks.training_batch import ATOMS, BATCHES, distances, frozen
+from benchmarks.rescaling import N_BASIS, plain, rescaling
+from benchmarks.training_batch import distances, frozen
 from ofcv_export.artifacts.cuda_graph import CapturedRunner
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.formats.format import Runner
 from ofcv_export.graph.tensor_spec import TensorSpec
 
 STEP_GOAL = 15.0
-BANDWIDTH_GOAL = 0.7
+BANDWIDTH_GOAL, RESCALING_GOAL = 0.7, 0.8
+ATOMS = (10, 30, 100)
+BATCHES = (64, 256, 1024, 4096, 16384, 65536)
+ORDER_BATCH = 4096
+N_COEFFICIENTS = 10**8
+# Batches of frames whose values take less than this are measured.
+LARGEST_BATCH = 2**33
 # Bytes copied to measure the bandwidth: more than any cache holds.
 BYTES_COPIED = 2**30
 console = Console(width=110)
@@ -72,6 +83,17 @@ class Clock:
         """Return the median of `times`."""
         return statistics.median(self.times(call))
 
+    def waited(self, call: Callable[[], object]) -> float:
+        """Return the median time of a call that the host waits for, in seconds."""
+        times = []
+        for _ in range(self.n_rounds * self.n_calls):
+            start = time.perf_counter()
+            call()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
     def _round(self, call: Callable[[], object]) -> float:
         if self.device.type != "cuda":
             start = time.perf_counter()
@@ -87,10 +109,16 @@ class Clock:
         return before.elapsed_time(after) / 1000
 
 
+Figures = list[dict[str, Any]]
+
+
 def main(
     device: Annotated[str, typer.Option(help="cuda, cuda:<index>, or cpu for a dry run.")] = "cuda",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for all figures, as JSON.")
+    ] = None,
 ) -> None:
-    """Print three tables."""
+    """Print the tables."""
     where = torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
         console.print("No CUDA device: nothing was measured.")
@@ -99,12 +127,24 @@ def main(
         torch.cuda.set_device(where)
     console.print(described(where))
     is_dry = where.type != "cuda"
-    clock = Clock(where, 3, 2) if is_dry else Clock(where, 100, 20)
-    with tempfile.TemporaryDirectory() as folder:
-        print_steps(clock, Path(folder))
-    batches = BATCHES[:1] if is_dry else BATCHES
-    print_batches(clock, ATOMS[:2] if is_dry else ATOMS, batches)
-    print_orders(clock, batches[-1])
+    clock = Clock(where, 3, 2) if is_dry else Clock(where, 30, 20)
+    figures: Figures = []
+    speed = bandwidth(clock)
+    figures.append({"table": "bandwidth", "bytes_per_second": speed})
+    tables: list[Callable[[], Figures]] = [
+        lambda: print_batches(
+            clock, ATOMS[:2] if is_dry else ATOMS, BATCHES[:1] if is_dry else BATCHES, speed
+        ),
+        lambda: print_steps(clock),
+        lambda: print_orders(clock, BATCHES[0] if is_dry else ORDER_BATCH),
+        lambda: print_rescaling(clock, 10**4 if is_dry else N_COEFFICIENTS, speed),
+    ]
+    for table in tables:
+        figures += table()
+        if json_file is not None:
+            # After each table, so that a run that ends early leaves those it made.
+            document = {"device": described(where), "date": time.strftime("%Y-%m-%d")}
+            json_file.write_text(json.dumps(document | {"figures": figures}, indent=1) + "\n")
 
 
 def described(device: torch.device) -> str:
@@ -128,27 +168,48 @@ def driver() -> str:
     return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
-def print_steps(clock: Clock, folder: Path) -> None:
+def print_steps(clock: Clock) -> Figures:
     """Print the table of single frames."""
     table = Table(
-        "system", "way", "median, µs", "10 % to 90 %", "autograd / this",
+        "system", "way", "kernels", "median, µs", "10 % to 90 %", "waited for, µs",
+        "autograd / this",
         title="One step: value and position derivatives of one frame, float32",
     )  # fmt: skip
+    figures: Figures = []
     for system in SYSTEMS:
-        runs = ways(system, clock.device, folder)
+        with tempfile.TemporaryDirectory() as folder:
+            runs = ways(system, clock.device, Path(folder))
         autograd = 0.0
         for name, run in runs.items():
             times = [1e6 * each for each in clock.times(run)]
             median = statistics.median(times)
             autograd = autograd or median
             low, high = times[len(times) // 10], times[len(times) * 9 // 10]
+            waited = 1e6 * clock.waited(run)
+            kernels = n_kernels(run, clock.device)
             table.add_row(
-                system.name, name, f"{median:.1f}", f"{low:.1f} to {high:.1f}",
-                f"{autograd / median:.1f}",
+                system.name, name, str(kernels), f"{median:.1f}", f"{low:.1f} to {high:.1f}",
+                f"{waited:.1f}", f"{autograd / median:.1f}",
             )  # fmt: skip
+            figures.append({
+                "table": "step", "system": system.name, "way": name, "kernels": kernels,
+                "us": median, "low_us": low, "high_us": high, "waited_us": waited,
+            })  # fmt: skip
         table.add_section()
     console.print(table)
     console.print(f"Goal: {STEP_GOAL:.0f} µs at 50 atoms. Graph: recorded as one CUDA graph.")
+    return figures
+
+
+def n_kernels(run: Callable[[], object], device: torch.device) -> int:
+    """Return the kernels and copies of a call, 0 on the CPU."""
+    if device.type != "cuda":
+        return 0
+    kind = torch.profiler.ProfilerActivity.CUDA
+    with torch.profiler.profile(activities=[kind]) as profile:
+        run()
+        torch.cuda.synchronize()
+    return sum(event.device_type.name == "CUDA" for event in profile.events())
 
 
 def ways(system: System, device: torch.device, folder: Path) -> dict[str, Callable[[], object]]:
@@ -168,7 +229,15 @@ def ways(system: System, device: torch.device, folder: Path) -> dict[str, Callab
         if device.type == "cuda":
             captured = ofcv.load(path, str(device), cuda_graph=True)
             runners[f"ours, {suffix}, graph"] = captured.run
+            runners[f"ours, {suffix}, graph, inputs in place"] = in_place(captured, inputs)
     return {name: lambda run=run: run(inputs) for name, run in runners.items()}
+
+
+def in_place(captured: ofcv.Artifact, inputs: Sequence[Tensor]) -> Runner:
+    """Return a runner whose inputs are in the memory of the graph already."""
+    for recorded, tensor in zip(captured.recorded_inputs, inputs, strict=True):
+        recorded.copy_(tensor)
+    return lambda _: captured.run(captured.recorded_inputs)
 
 
 def by_autograd(cv: ofcv.CollectiveVariable, device: torch.device) -> Runner:
@@ -183,25 +252,51 @@ def by_autograd(cv: ofcv.CollectiveVariable, device: torch.device) -> Runner:
     return run
 
 
-def print_batches(clock: Clock, atoms: Sequence[int], batches: Sequence[int]) -> None:
+def print_batches(
+    clock: Clock, atoms: Sequence[int], batches: Sequence[int], speed: float
+) -> Figures:
     """Print the table of training batches of all pair distances."""
-    speed = bandwidth(clock)
     table = Table(
-        "atoms", "batch", "copy, µs", "forward, µs", "both, µs", "forward / copy", "both / copy",
+        "atoms", "batch", "kernel", "forward, µs", "both, µs",
         "forward, % of bandwidth", "both, % of bandwidth",
         title="SmartDerivatives, all pair distances, float32",
     )  # fmt: skip
+    figures: Figures = []
+    kernels = ("triton", "torch") if clock.device.type == "cuda" else ("torch",)
     for n_atoms in atoms:
-        smart = frozen(distances(n_atoms), 2 * max(batches)).to(clock.device)
-        for batch in batches:
-            table.add_row(str(n_atoms), str(batch), *batch_row(clock, smart, batch, speed))
+        descriptors = distances(n_atoms)
+        for kernel in kernels:
+            per_frame = 12 * descriptors.n_descriptors * (1 if kernel == "triton" else 2)
+            possible = [batch for batch in batches if batch * per_frame < LARGEST_BATCH]
+            smart = on_device(descriptors, 2 * max(possible), clock.device, kernel)
+            for batch in possible:
+                row = batch_row(clock, smart, batch, speed)
+                figures.append({"table": "batch", "atoms": n_atoms, "kernel": kernel} | row)
+                table.add_row(
+                    str(n_atoms), str(batch), kernel,
+                    *(f"{row[key]:.0f}" for key in ("forward_us", "both_us")),
+                    *(f"{100 * row[key]:.0f}" for key in ("forward_share", "both_share")),
+                )  # fmt: skip
+            del smart
+            gc.collect()
+        table.add_section()
     console.print(table)
     console.print(
-        f"Copy: as many bytes as the batch's frozen values take. Bandwidth: {speed / 1e9:.0f} GB/s "
-        "for a copy larger than any cache, read and written. Both: forward and "
-        "backward. A share counts each tensor that a pass must read or write once. "
-        f"Goal: {BANDWIDTH_GOAL:.0%} for batch {max(BATCHES)}."
+        f"Bandwidth: {speed / 1e9:.0f} GB/s for a copy larger than any cache, read and written. "
+        "Both: forward and backward. A share counts each stored value, input and result that a "
+        f"pass must read or write once. Goal: {BANDWIDTH_GOAL:.0%} at batch 4096."
     )
+    return figures
+
+
+def on_device(
+    descriptors: PairDistances, n_frames: int, device: torch.device, kernel: str
+) -> ofcv.SmartDerivatives:
+    """Return a frozen set-up of some frames, repeated on the device to the number wanted."""
+    n_distinct = min(n_frames, 64)
+    smart = frozen(descriptors, n_distinct, kernel).to(device)
+    smart.values = smart.values.repeat(-(-n_frames // n_distinct), 1)[:n_frames]
+    return smart
 
 
 def bandwidth(clock: Clock) -> float:
@@ -212,22 +307,22 @@ def bandwidth(clock: Clock) -> float:
     return 2 * source.nbytes / clock.median(lambda: target.copy_(source))
 
 
-def batch_row(clock: Clock, smart: ofcv.SmartDerivatives, batch: int, speed: float) -> list[str]:
-    """Return the cells of one batch."""
+def batch_row(
+    clock: Clock, smart: ofcv.SmartDerivatives, batch: int, speed: float
+) -> dict[str, float]:
+    """Return the figures of one batch."""
     x, gradient, frames = batch_inputs(smart, batch)
     leaf = x.clone().requires_grad_()
-    values = smart.values[:batch]
-    copy = torch.empty_like(values)
-    copied = clock.median(lambda: copy.copy_(values))
     forward = clock.median(lambda: smart(x, next(frames)))
     both = clock.median(lambda: torch.autograd.grad(smart(leaf, next(frames)), leaf, gradient))
-    n_bytes = values.nbytes + x.nbytes + gradient.nbytes
-    shares = n_bytes / forward / speed, 2 * n_bytes / both / speed
-    return [
-        *(f"{1e6 * each:.0f}" for each in (copied, forward, both)),
-        *(f"{each / copied:.1f}" for each in (forward, both)),
-        *(f"{100 * each:.0f}" for each in shares),
-    ]
+    n_bytes = smart.values[:batch].nbytes + x.nbytes + gradient.nbytes
+    return {
+        "batch": batch,
+        "forward_us": 1e6 * forward,
+        "both_us": 1e6 * both,
+        "forward_share": n_bytes / forward / speed,
+        "both_share": 2 * n_bytes / both / speed,
+    }
 
 
 def batch_inputs(smart: ofcv.SmartDerivatives, batch: int) -> tuple[Tensor, Tensor, cycle[Tensor]]:
@@ -240,8 +335,8 @@ def batch_inputs(smart: ofcv.SmartDerivatives, batch: int) -> tuple[Tensor, Tens
     return x, gradient, cycle(torch.randint(n_frames, (8, batch), device=device).unbind())
 
 
-def print_orders(clock: Clock, batch: int) -> None:
-    """Print the price of a fixed order."""
+def print_orders(clock: Clock, batch: int) -> Figures:
+    """Print the price of a fixed order with torch's operators."""
     table = Table(
         "descriptors", "chain rule", "pass", "fixed order, µs", "atomics, µs", "ratio",
         "same bits", "with atomics",
@@ -253,8 +348,9 @@ def print_orders(clock: Clock, batch: int) -> None:
         "all pairs of 30 atoms": distances(30),
         "19 atoms around one": PairDistances(star, 20),
     }
+    figures: Figures = []
     for name, descriptors in systems.items():
-        smart = frozen(descriptors, 2 * batch).to(clock.device)
+        smart = on_device(descriptors, 2 * batch, clock.device, "torch")
         for which, call in passes(smart, batch).items():
             times, same = {}, {}
             for atomics in (False, True):
@@ -266,7 +362,13 @@ def print_orders(clock: Clock, batch: int) -> None:
                 f"{times[True]:.0f}", f"{times[False] / times[True]:.2f}",
                 *("yes" if same[atomics] else "no" for atomics in (False, True)),
             )  # fmt: skip
+            figures.append({
+                "table": "order", "descriptors": name, "pass": which, "batch": batch,
+                "fixed_us": times[False], "atomics_us": times[True],
+                "fixed_same_bits": same[False], "atomics_same_bits": same[True],
+            })  # fmt: skip
     console.print(table)
+    return figures
 
 
 def passes(smart: ofcv.SmartDerivatives, batch: int) -> dict[str, Callable[[], Tensor]]:
@@ -277,6 +379,39 @@ def passes(smart: ofcv.SmartDerivatives, batch: int) -> dict[str, Callable[[], T
         "forward": lambda: smart(x, rows),
         "both": lambda: torch.autograd.grad(smart(leaf, rows), leaf, gradient)[0],
     }
+
+
+def print_rescaling(clock: Clock, n: int, speed: float) -> Figures:
+    """Print the table of the rescaling of many coefficients."""
+    table = Table(
+        "way", "median, ms", "% of bandwidth", title=f"Rescaling of {n:.0e} coefficients, float32"
+    )
+    device = clock.device
+    module = rescaling().to(device)
+    coeffs = torch.randn(n, device=device)
+    index = torch.randint(N_BASIS, (n,), device=device)
+    runs: dict[str, Callable[[], object]] = {
+        "PyTorch expression": lambda: plain(module, [coeffs, index])
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in (".pt", ".pt2"):
+            path = Path(folder) / f"rescaling{suffix}"
+            compiled = {"device": "cuda"} if suffix == ".pt2" and device.type == "cuda" else {}
+            ofcv.export(rescaling(), path, **compiled)
+            run = ofcv.load(path, str(device)).run
+            runs[f"ours, {suffix}"] = lambda run=run: run([coeffs, index])
+    # The coefficients are read and written, the indices read.
+    n_bytes = 2 * coeffs.nbytes + index.nbytes
+    figures: Figures = []
+    few = Clock(device, clock.n_rounds, 2)
+    for name, run in runs.items():
+        median = few.median(run)
+        share = n_bytes / median / speed
+        table.add_row(name, f"{1e3 * median:.3f}", f"{100 * share:.0f}")
+        figures.append({"table": "rescaling", "way": name, "ms": 1e3 * median, "share": share})
+    console.print(table)
+    console.print(f"Goal: {RESCALING_GOAL:.0%} of the bandwidth.")
+    return figures
 
 
 if __name__ == "__main__":

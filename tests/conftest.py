@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ import torch
 from ofcv_export import SmartDerivatives, export
 from ofcv_export.formats import FORMATS
 from tests.builders.systems import small_setup
+
+if not torch.cuda.is_available():
+    # Triton looks when it is imported, by us or by Inductor: without a device it interprets.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def seed() -> None:

@@ -25,6 +25,7 @@ from ofcv_export.formats.archive import checked_records
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.jacobian.chain_rule import take
 from tests.builders.systems import all_pairs, by_autograd, frames, plain_distances
+from tests.formats.test_onnxruntime_versions import KINDS
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA: no device")
 REPETITIONS = 20
@@ -39,8 +40,8 @@ def star_cv():
     return ofcv.CollectiveVariable(PairDistances(STAR, 200), network)
 
 
-def frozen(descriptors, n_frames=50):
-    smart = ofcv.SmartDerivatives()
+def frozen(descriptors, n_frames=50, kernel="auto"):
+    smart = ofcv.SmartDerivatives(kernel=kernel)
     n_atoms = descriptors.n_atoms
     smart.setup({"data": frames(n_frames, n_atoms, torch.float32)}, descriptors, n_atoms)
     return smart
@@ -218,6 +219,14 @@ def test_a_recording_gives_the_numbers_of_every_call(stand_in):
         assert torch.equal(given, positions)
 
 
+def test_what_is_written_into_a_recording_needs_no_copy(stand_in):
+    runner, index = recorded_sum(), torch.tensor([5])
+    runner([torch.ones(1, 4, 3), index])
+    runner.inputs[0].fill_(3)
+    (out,) = runner(runner.inputs)
+    assert out.item() == 41
+
+
 def test_the_next_call_overwrites_the_outputs_of_a_recording(stand_in):
     runner, index = recorded_sum(), torch.tensor([5])
     (first,) = runner([torch.ones(1, 4, 3), index])
@@ -261,7 +270,7 @@ def test_the_benchmark_without_a_device_says_so(monkeypatch, capsys):
 def test_the_benchmark_runs_dry(capsys):
     clock = benchmark.Clock(torch.device("cpu"), n_rounds=2, n_calls=1)
     assert "Dry run" in benchmark.described(clock.device)
-    benchmark.print_batches(clock, [3], [2])
+    benchmark.print_batches(clock, [3], [2], speed=1e9)
     benchmark.print_orders(clock, batch=2)
     printed = capsys.readouterr().out
     assert "SmartDerivatives, all pair distances" in printed
@@ -328,9 +337,10 @@ def test_the_runner_for_cuda_gives_what_that_for_the_cpu_gives(path):
 
 
 @needs_cuda
+@pytest.mark.parametrize("kernel", ["torch", "triton"])
 @pytest.mark.parametrize("name", list(SYSTEMS))
-def test_smart_derivatives_give_the_same_bits_twice(name):
-    smart = frozen(SYSTEMS[name]).to("cuda")
+def test_smart_derivatives_give_the_same_bits_twice(name, kernel):
+    smart = frozen(SYSTEMS[name], kernel=kernel).to("cuda")
     torch.manual_seed(0)
     index = torch.randint(50, (256,), device="cuda")
     x = torch.randn(256, SYSTEMS[name].n_descriptors, device="cuda")
@@ -347,7 +357,7 @@ def test_smart_derivatives_give_the_same_bits_twice(name):
 @needs_cuda
 @pytest.mark.parametrize("name", list(SYSTEMS))
 def test_atomics_give_the_same_numbers(name):
-    smart = frozen(SYSTEMS[name]).to("cuda")
+    smart = frozen(SYSTEMS[name], kernel="torch").to("cuda")
     x = torch.randn(50, SYSTEMS[name].n_descriptors, device="cuda")
     gradient = torch.randn(50, SYSTEMS[name].n_atoms, 3, device="cuda")
     index = torch.arange(50, device="cuda")
@@ -397,7 +407,25 @@ def test_gathered_onnx_files_give_the_same_bits_twice(tmp_path):
     same_bits_and_numbers(tmp_path / "a.onnx", module, options)
 
 
-def same_bits_and_numbers(path, module, options):
+TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-11}
+
+
+@needs_cuda
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+@pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_files_of_every_kind_are_right(tmp_path, record_property, kind, dtype, suffix):
+    make, options = KINDS[kind]
+    torch.manual_seed(0)
+    compiled = {"device": "cuda"} if suffix == ".pt2" else {}
+    report = same_bits_and_numbers(
+        tmp_path / f"a{suffix}", make().to(dtype), {**options, **compiled}, TOLERANCES[dtype]
+    )
+    # Kept in the results of a run on a device.
+    record_property("max_rel_error", report.max_rel_error)
+
+
+def same_bits_and_numbers(path, module, options, tolerance=TOLERANCES[torch.float32]):
     report = ofcv.export(module, path, **options)
     assert "cuda" in {entry.device for entry in report.comparisons}
     artifact = ofcv.load(path, device="cuda")
@@ -405,12 +433,16 @@ def same_bits_and_numbers(path, module, options):
     first = artifact.run(inputs)
     for _ in range(REPETITIONS):
         assert all(map(torch.equal, first, artifact.run(inputs)))
-    graph = module.export_graph(**{k: v for k, v in options.items() if k != "device"})
+    judged = {k: v for k, v in options.items() if k not in ("device", "batch")}
+    graph = module.export_graph(**judged)
     with torch.no_grad():
         expected = graph.in_float64()(*(t.double() if t.is_floating_point() else t for t in inputs))
     expected = expected if isinstance(expected, tuple) else (expected,)
     for found, exact in zip(first, expected, strict=True):
-        torch.testing.assert_close(found.cpu().double(), exact, rtol=1e-4, atol=1e-4)
+        scale = max(float(exact.abs().max()), 1.0)
+        error = (found.cpu().double() - exact).abs().max() / scale
+        assert float(error) <= tolerance
+    return report
 
 
 @needs_cuda
@@ -435,6 +467,20 @@ def test_a_cuda_graph_gives_what_the_calls_give(tmp_path, suffix, pairs):
     # Later calls have left the results of earlier ones as they were.
     values = torch.cat([values for values, _ in results]).flatten()
     assert len(values.unique()) == 5
+
+
+@needs_cuda
+def test_a_frame_that_does_not_exist_is_refused():
+    x, index = torch.ones(2, 45, device="cuda"), torch.tensor([0, 50], device="cuda")
+    with pytest.raises(IndexError, match="ref_idx: expected entries in .0, 50., got 50"):
+        frozen(SYSTEMS["few pairs"], kernel="torch").cuda()(x, index)
+    smart = frozen(SYSTEMS["few pairs"], kernel="triton").cuda()
+    out = smart(x, index)
+    torch.cuda.synchronize()
+    assert torch.isfinite(out[0]).all()
+    assert torch.isnan(out[1]).all()
+    with pytest.raises(IndexError, match="got others in an earlier call"):
+        smart(x, index)
 
 
 @needs_cuda

@@ -58,6 +58,11 @@ class CapturedRunner:
     device : str
         ``cuda`` or ``cuda:<index>``.
 
+    Attributes
+    ----------
+    inputs : tuple of torch.Tensor
+        The recorded inputs. What is written there needs not be copied there.
+
     Raises
     ------
     ValueError
@@ -66,13 +71,13 @@ class CapturedRunner:
 
     def __init__(self, run: Runner, specs: Sequence[TensorSpec], device: str) -> None:
         self._names = [spec.name for spec in specs]
-        self._inputs = [tensor.to(device) for tensor in probe(specs, {})]
+        self.inputs = tuple(tensor.to(device) for tensor in probe(specs, {}))
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device):
             self._warm_up(run)
             try:
                 with torch.cuda.graph(self._graph):
-                    self._outputs = run(self._inputs)
+                    self._outputs = run(self.inputs)
             except RuntimeError as error:
                 raise ValueError(
                     "cuda_graph: expected operations that a CUDA graph can record, "
@@ -85,7 +90,7 @@ class CapturedRunner:
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP_CALLS):
-                run(self._inputs)
+                run(self.inputs)
         current.wait_stream(side)
 
     def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -96,12 +101,13 @@ class CapturedRunner:
         ValueError
             If an input has another shape than the recorded one.
         """
-        for name, recorded, tensor in zip(self._names, self._inputs, inputs, strict=True):
+        for name, recorded, tensor in zip(self._names, self.inputs, inputs, strict=True):
             if tensor.shape != recorded.shape:
                 raise ValueError(
                     f"{name}: expected shape {tuple(recorded.shape)} as in the CUDA graph, "
                     f"got {tuple(tensor.shape)}"
                 )
-            recorded.copy_(tensor)
+            if tensor is not recorded:
+                recorded.copy_(tensor)
         self._graph.replay()
         return self._outputs

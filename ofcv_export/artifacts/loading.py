@@ -37,6 +37,9 @@ class Artifact:
         Where it runs.
     cuda_graph : bool
         Whether it runs as one CUDA graph.
+    recorded_inputs : tuple of torch.Tensor
+        Memory of the CUDA graph's inputs, on the device; without a graph none. An engine that
+        writes there and hands these very tensors to `run` saves the copy.
     """
 
     def __init__(
@@ -59,8 +62,10 @@ class Artifact:
         may_use_atomics = atomics and metadata.format == "torchscript"
         if torch.device(device).type == "cuda" and not may_use_atomics:
             self._run = _in_fixed_order(self._run, device)
+        self.recorded_inputs: tuple[Tensor, ...] = ()
         if cuda_graph:
-            self._run = CapturedRunner(self._run, metadata.inputs, device)
+            captured = CapturedRunner(self._run, metadata.inputs, device)
+            self._run, self.recorded_inputs = captured, captured.inputs
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor, ...]:
         """Return the output, or a tuple of the outputs in the metadata's order.

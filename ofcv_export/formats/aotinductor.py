@@ -155,17 +155,39 @@ def _inductor() -> Iterator[Path]:
         _require_compiler()
         settings: dict[str, Any] = {
             "cpp.threads": 1,
-            # No more of the CPU than the instruction set that the metadata name.
-            "cpp.march": "",
             "compile_threads": 1,
             # They are kept outside the folder.
             "aot_inductor.precompile_headers": False,
-            "aot_inductor.enable_line_tables": False,
             "aot_inductor.embed_kernel_binary": torch.cuda.is_available(),
         }
-        with config.patch(settings), warnings.catch_warnings():
+        if hasattr(config.aot_inductor, "enable_line_tables"):
+            settings["aot_inductor.enable_line_tables"] = False
+        with config.patch(settings), _named_instructions(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield Path(folder)
+
+
+@contextmanager
+def _named_instructions() -> Iterator[None]:
+    """Use no more of the CPU than the instruction set that the metadata name."""
+    from torch._inductor import config, cpp_builder
+
+    if hasattr(config.cpp, "march"):
+        with config.patch({"cpp.march": ""}):
+            yield
+        return
+    # PyTorch before 2.13 has no such setting.
+    before = cpp_builder._get_optimization_cflags
+
+    def flags(*args: Any, **kwargs: Any) -> tuple[list[str], list[str]]:
+        for_compiler, for_linker = before(*args, **kwargs)
+        return [flag for flag in for_compiler if flag != "march=native"], for_linker
+
+    cpp_builder._get_optimization_cflags = flags
+    try:
+        yield
+    finally:
+        cpp_builder._get_optimization_cflags = before
 
 
 def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
@@ -308,7 +330,9 @@ def _load_package(content: dict[str, bytes], device: str) -> Any:
     index = torch.device(device).index
     with _temporary_folder() as folder:
         path = Path(folder) / "model.pt2"
-        path.write_bytes(_package(content))
+        # PyTorch before 2.13 finds the other files by the name of a source, which it does not read.
+        source = {_CODE + _LIBRARY.removesuffix(".so") + ".cpp": b""}
+        path.write_bytes(_package(content | source))
         one_at_a_time, n_runners = True, 1
         return torch._C._aoti.AOTIModelPackageLoader(
             str(path), "model", one_at_a_time, n_runners, -1 if index is None else index

@@ -252,16 +252,18 @@ def suitable_chain_rule(pattern: SparsityPattern, kernel: str, antisymmetric: bo
     ----------
     pattern : SparsityPattern
         Structure of the Jacobian.
-    kernel : {"torch", "numba"}
+    kernel : {"torch", "numba", "triton"}
         What computes it.
     antisymmetric : bool
-        Whether the pattern's blocks are pairs of opposite ones, of which numba's loops take one.
+        Whether the pattern's blocks are pairs of opposite ones, of which compiled kernels take one.
     """
+    # Imported here because numba and Triton are optional.
     if kernel == "numba":
-        # Imported here because numba is optional.
-        from ofcv_export.jacobian.compiled_chain_rule import BlockKernel, PairKernel
-
-        return PairKernel(pattern) if antisymmetric else BlockKernel(pattern)
+        from ofcv_export.jacobian import compiled_chain_rule as compiled
+    elif kernel == "triton":
+        from ofcv_export.jacobian import triton_chain_rule as compiled  # type: ignore[no-redef]
+    if kernel != "torch":
+        return compiled.PairKernel(pattern) if antisymmetric else compiled.BlockKernel(pattern)
     if GatherChainRule.padding(pattern) <= _LARGEST_PADDING:
         return GatherChainRule(pattern)
     return ScatterChainRule(pattern)

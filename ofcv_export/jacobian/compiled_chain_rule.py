@@ -29,6 +29,7 @@ from ofcv_export.base.arrays import in_memory
 from ofcv_export.base.validation import require_in_range
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
+from ofcv_export.jacobian.opposite_pairs import StoredPairs, pair_runs
 
 # Values that keep a thread busy for longer than it takes to start it, about 0.2 ms.
 _NUMBERS_PER_THREAD = 2_000_000
@@ -253,12 +254,11 @@ class _Kernel(FrameChainRule):
             list(pool.map(share, range(n_threads)))
 
 
-class PairKernel(_Kernel):
+class PairKernel(StoredPairs, _Kernel):
     """One vector for each pair of opposite blocks; values (batch, 3, n_descriptors), flattened.
 
-    The loops go over runs: stretches of descriptors with one first atom and consecutive second
-    ones. All pairs of n atoms, in the usual order, are n - 1 runs. A pattern without such an order
-    has runs of one pair each, which take longer.
+    The loops go over runs of pairs. A pattern without such an order has runs of one pair each,
+    which take longer.
 
     Parameters
     ----------
@@ -266,38 +266,19 @@ class PairKernel(_Kernel):
         Structure of the Jacobian, two blocks for each descriptor in turn.
     """
 
-    flipped: Tensor
-    stores_pairs = True
     loops = (_pair_product, _pair_projection)
 
     def __init__(self, pattern: SparsityPattern) -> None:
         super().__init__(pattern, (3, pattern.n_descriptors))
-        atoms = pattern.atom_index.numpy().reshape(-1, 2)
-        # Of the two ways round the one with fewer, so longer, runs.
-        ways = [np.sort(atoms, axis=1), np.sort(atoms, axis=1)[:, ::-1]]
-        starts = [_run_starts(*way.T) for way in ways]
-        best = int(len(starts[1]) < len(starts[0]))
-        start, (first, second) = starts[best], ways[best].T
+        runs = pair_runs(pattern)
+        start = runs.start.numpy()
         # Unsigned indices spare the compiled code the test for Python's negative ones.
         self.indices = (
-            np.append(start, len(first)).astype(np.uint64),
-            first[start].astype(np.uint64),
-            second[start].astype(np.uint64),
+            np.append(start, pattern.n_descriptors).astype(np.uint64),
+            runs.first.numpy()[start].astype(np.uint64),
+            runs.second.numpy()[start].astype(np.uint64),
         )
-        flipped = torch.from_numpy(first != atoms[:, 0])
-        self.register_buffer("flipped", flipped, persistent=False)
-
-    def arrange(self, vectors: Tensor) -> Tensor:
-        """Return the values (batch, 3 * n_descriptors) of vectors (batch, n_descriptors, 3)."""
-        return self._turned(vectors).transpose(1, 2).flatten(1)
-
-    def vectors(self, values: Tensor) -> Tensor:
-        """Return the vectors (batch, n_descriptors, 3) of values (batch, 3 * n_descriptors)."""
-        return self._turned(values.unflatten(1, (3, -1)).transpose(1, 2))
-
-    def _turned(self, pairs: Tensor) -> Tensor:
-        """Return vectors (batch, n, 3), those turned round that lie the other way round here."""
-        return torch.where(self.flipped.unsqueeze(1), -pairs, pairs)
+        self.register_buffer("flipped", runs.flipped, persistent=False)
 
 
 class BlockKernel(_Kernel):
@@ -315,9 +296,3 @@ class BlockKernel(_Kernel):
         super().__init__(pattern, (pattern.n_blocks, 3))
         indices = (pattern.descriptor_index, pattern.atom_index)
         self.indices = tuple(index.numpy().astype(np.uint64) for index in indices)
-
-
-def _run_starts(first: Array, second: Array) -> Array:
-    """Return where stretches of one first atom and consecutive second atoms start."""
-    goes_on = (np.diff(first) == 0) & (np.diff(second) == 1)
-    return np.flatnonzero(np.append(True, ~goes_on))

@@ -38,6 +38,7 @@ from ofcv_export.jacobian.chain_rule import (
     exportable_chain_rule,
     suitable_chain_rule,
 )
+from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
 from ofcv_export.jacobian.judges import SummedBlocks
 from ofcv_export.jacobian.opposite_pairs import blocks_of_pairs, pairs_of_blocks
 from ofcv_export.jacobian.pattern_search import find_pattern
@@ -57,7 +58,9 @@ _SAVED = ("descriptor_index", "atom_index", "sizes", "blocks", "descriptors")
 # Version of saved set-ups: 2 holds one vector for each pair of opposite blocks.
 _FULL, _PAIRS = 1, 2
 
-KERNELS = ("auto", "torch", "numba")
+KERNELS = ("auto", "torch", "numba", "triton")
+# Devices of the packages that compile kernels.
+_DEVICES = {"numba": "cpu", "triton": "cuda"}
 
 
 class SmartDerivatives(nn.Module):
@@ -74,11 +77,12 @@ class SmartDerivatives(nn.Module):
         Device on which `setup` evaluates descriptors and derivatives.
     force_all_atoms : bool
         Whether atoms that no descriptor depends on are allowed; their derivatives are zero.
-    kernel : {"auto", "torch", "numba"}
-        What computes the chain rule: torch's operators, on any device, or loops compiled with
-        numba (the extra ``fast``), on the CPU only and several times faster there. The first call
-        in a process compiles them, or reads what an earlier process compiled. By default numba's
-        on the CPU where it is installed, torch's elsewhere.
+    kernel : {"auto", "torch", "numba", "triton"}
+        What computes the chain rule: torch's operators, on any device; loops compiled with numba
+        (the extra ``fast``), on the CPU only and several times faster there; or kernels compiled
+        with Triton, on CUDA only and several times faster there. The first call in a process
+        compiles them, or reads what an earlier process compiled. By default numba's on the CPU and
+        Triton's on CUDA where they are installed, torch's elsewhere.
     atomics : bool
         Whether sums on CUDA, forward and backward, may use atomics: the last digits then differ
         from call to call. By default they have a fixed order, see `ofcv_export.base.fixed_order`.
@@ -99,8 +103,8 @@ class SmartDerivatives(nn.Module):
     values : torch.Tensor
         Derivatives of every frame in the order that the chain rule wants, shape
         (n_frames, n_values). A buffer that moves with the module and stays out of its state dict.
-        With numba's loops one vector per pair is stored of descriptors that are `antisymmetric`
-        (distances and functions of them), half the memory.
+        With compiled kernels one vector per pair is stored of descriptors that are
+        `antisymmetric` (distances and functions of them), half the memory.
 
     Examples
     --------
@@ -190,7 +194,8 @@ class SmartDerivatives(nn.Module):
             For positions or descriptors that are not float32 or float64, or no tensors.
         """
         require_tensor("data", dataset["data"])
-        self._require_device("data", dataset["data"])
+        if self.kernel == "numba":
+            self._require_device("data", dataset["data"])
         positions = _positions(dataset["data"], n_atoms)
         varies = _variational(dataset, len(positions), separate_boundary_dataset)
         frames = positions[varies].to(self.setup_device)
@@ -274,19 +279,21 @@ class SmartDerivatives(nn.Module):
     def _require_inputs(self, pattern: SparsityPattern, x: Tensor, ref_idx: Tensor) -> None:
         sizes = ("batch", pattern.n_descriptors) + ("n_outputs",) * (x.dim() == 3)
         values = self.values
-        if self.kernel == "numba":
+        if self.kernel in _DEVICES:
             require_floating("values", values)
         self._require_device("values", values)
         require_floats("x", x, sizes, values.dtype, values.device)
         require_integers("ref_idx", ref_idx, (len(x),), values.device)
-        if not values.is_cpu:
-            # On the CPU the lookup itself refuses a frame that does not exist, at no cost.
+        if not (values.is_cpu or isinstance(self.chain_rule, FrameChainRule)):
+            # Elsewhere the lookup itself refuses a frame that does not exist, at no cost.
             require_in_range("ref_idx", ref_idx, 0, len(values))
 
     def _require_device(self, name: str, tensor: Tensor) -> None:
-        if self.kernel == "numba" and not tensor.is_cpu:
+        wanted = _DEVICES.get(self.kernel)
+        if wanted is not None and tensor.device.type != wanted:
             raise ValueError(
-                f'{name}: expected a tensor on cpu for kernel="numba", got one on {tensor.device}'
+                f'{name}: expected a tensor on {wanted} for kernel="{self.kernel}", '
+                f"got one on {tensor.device}"
             )
 
     def move_to_cpu(self) -> None:
@@ -387,7 +394,7 @@ class SmartDerivatives(nn.Module):
         ----------
         path : path-like
             The ``.npz`` file.
-        kernel : {"auto", "torch", "numba"}
+        kernel : {"auto", "torch", "numba", "triton"}
             What computes the chain rule, whatever it was when the file was written.
 
         Raises
@@ -421,7 +428,7 @@ class SmartDerivatives(nn.Module):
         """Choose the chain rule for derivatives in block order, and arrange them for it."""
         assert self.pattern is not None
         kernel = self._kernel_on(blocks.device)
-        pairs = pairs_of_blocks(blocks, self.pattern) if kernel == "numba" else None
+        pairs = None if kernel == "torch" else pairs_of_blocks(blocks, self.pattern)
         rule = suitable_chain_rule(self.pattern, kernel, pairs is not None)
         self.chain_rule = rule.to(blocks.device)
         vectors = pairs if rule.stores_pairs and pairs is not None else blocks
@@ -441,7 +448,8 @@ class SmartDerivatives(nn.Module):
         """Return what computes the chain rule on a device."""
         if self.kernel != "auto":
             return self.kernel
-        return "numba" if device.type == "cpu" and find_spec("numba") else "torch"
+        suitable = next((name for name, kind in _DEVICES.items() if kind == device.type), "torch")
+        return suitable if find_spec(suitable) else "torch"
 
     def _require_setup(self) -> tuple[ChainRule, SparsityPattern]:
         if self.chain_rule is None or self.pattern is None:
@@ -453,10 +461,10 @@ def _require_kernel(kernel: str) -> None:
     if kernel not in KERNELS:
         expected = ", ".join(f'"{name}"' for name in KERNELS)
         raise ValueError(f"kernel: expected one of {expected}, got {kernel!r}")
-    if kernel == "numba" and find_spec("numba") is None:
+    if kernel in _DEVICES and find_spec(kernel) is None:
+        extra = " (pip install 'ofcv-export[fast]')" if kernel == "numba" else ""
         raise ImportError(
-            'kernel: expected the package numba for kernel="numba" '
-            "(pip install 'ofcv-export[fast]'), got none"
+            f'kernel: expected the package {kernel} for kernel="{kernel}"{extra}, got none'
         )
 
 

@@ -1,0 +1,417 @@
+"""The chain rule on frozen frames as kernels compiled with Triton, for CUDA.
+
+One kernel makes a pass: a frame's stored values are read once from where they lie, and nothing of
+their size is written. With u[p] the vector of a pair whose two derivatives are opposite, and v[b]
+that of a block of any pattern:
+
+    d(out)/d(pos)[a] = sum over p with second[p] = a of x[p] u[p]
+                     - sum over p with first[p] = a of x[p] u[p]
+    d(out)/d(pos)[a] = sum over b with atom[b] = a of x[descriptor[b]] v[b]
+
+One program makes all sums of an atom, so that they are always in the same order: the same input
+gives the same bits. A frame that does not exist gives NaN, since asking for its number first would
+wait for the device; the next call of the rule raises an IndexError.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
+from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
+from ofcv_export.jacobian.opposite_pairs import StoredPairs, pair_runs
+
+# Numbers that a program looks at in one go.
+_TILE = 2048
+# Pairs of a program of the projection, and rows that it makes with the same pairs.
+_PAIRS, _ROWS = 512, 4
+# Most atoms whose sums a program keeps in registers.
+_MOST_ATOMS = 512
+# Runs of pairs get a row each, as wide as the atoms, if they fill more than this share of the rows.
+_FILLED = 0.2
+
+# Takes x or a gradient, values, frames, where to note a missing frame, and the result.
+_Launch = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _frame_of(row, frames, n_outputs, n_frames, missing):
+    """Return the frame of a row, 0 and a note in `missing` where there is none, and whether."""
+    frame = tl.load(frames + row // n_outputs).to(tl.int64)
+    exists = (frame >= 0) & (frame < n_frames)
+    tl.store(missing, 1, mask=exists == 0)
+    return tl.where(exists, frame, 0), exists
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _store_sums(out, row, n_atoms, atom, mask, exists, sx, sy, sz):
+    """Write the sums by atom, shape (..., n_atoms, 3)."""
+    place = out + (row * n_atoms + atom) * 3
+    nan = float("nan")
+    tl.store(place, tl.where(exists, sx, nan), mask=mask)
+    tl.store(place + 1, tl.where(exists, sy, nan), mask=mask)
+    tl.store(place + 2, tl.where(exists, sz, nan), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _run_product(
+    x, values, frames, first, base, low, high, missing, out, n_frames, n_outputs,
+    n_pairs, n_runs: tl.constexpr, n_atoms, RUNS: tl.constexpr, ATOMS: tl.constexpr,
+):  # fmt: skip
+    """Sum x[p] u[p] by atom over runs of pairs: first atom by row, second atom by column."""
+    row = tl.program_id(0).to(tl.int64)
+    frame, exists = _frame_of(row, frames, n_outputs, n_frames, missing)
+    u = values + frame * 3 * n_pairs
+    factor = x + row * n_pairs
+    atom = tl.arange(0, ATOMS)[None, :]
+    ax = tl.zeros([RUNS, ATOMS], values.dtype.element_ty)
+    ay = tl.zeros([RUNS, ATOMS], values.dtype.element_ty)
+    az = tl.zeros([RUNS, ATOMS], values.dtype.element_ty)
+    for start in range(0, n_runs, RUNS):
+        run = start + tl.arange(0, RUNS)
+        known = run < n_runs
+        own = tl.load(first + run, mask=known, other=-1)[:, None]
+        pair = tl.load(base + run, mask=known, other=0)[:, None] + atom
+        lowest = tl.load(low + run, mask=known, other=0)[:, None]
+        highest = tl.load(high + run, mask=known, other=0)[:, None]
+        mask = (atom >= lowest) & (atom < highest)
+        f = tl.load(factor + pair, mask=mask, other=0)
+        fx = f * tl.load(u + pair, mask=mask, other=0)
+        fy = f * tl.load(u + n_pairs + pair, mask=mask, other=0)
+        fz = f * tl.load(u + 2 * n_pairs + pair, mask=mask, other=0)
+        # No atom is its own partner: in its own column there is room for minus the run's sum.
+        is_own = atom == own
+        ax += tl.where(is_own, -tl.sum(fx, 1)[:, None], fx)
+        ay += tl.where(is_own, -tl.sum(fy, 1)[:, None], fy)
+        az += tl.where(is_own, -tl.sum(fz, 1)[:, None], fz)
+    atoms = tl.arange(0, ATOMS)
+    _store_sums(
+        out, row, n_atoms, atoms, atoms < n_atoms, exists,
+        tl.sum(ax, 0), tl.sum(ay, 0), tl.sum(az, 0),
+    )  # fmt: skip
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _product(
+    x, values, frames, start, vector, descriptor, missing, out, n_frames, n_outputs,
+    n_vectors, n_descriptors, n_atoms, width: tl.constexpr, n_tiles,
+    ATOMS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Sum x[descriptor] times a vector by atom over its entries, which lie together."""
+    row = (tl.program_id(0) // n_tiles).to(tl.int64)
+    frame, exists = _frame_of(row, frames, n_outputs, n_frames, missing)
+    v = values + frame * 3 * n_vectors
+    factor = x + row * n_descriptors
+    atom = tl.program_id(0) % n_tiles * ATOMS + tl.arange(0, ATOMS)
+    known = atom < n_atoms
+    begin = tl.load(start + atom, mask=known, other=0)
+    end = tl.load(start + atom + 1, mask=known, other=0)
+    ax = tl.zeros([ATOMS, WIDTH], values.dtype.element_ty)
+    ay = tl.zeros([ATOMS, WIDTH], values.dtype.element_ty)
+    az = tl.zeros([ATOMS, WIDTH], values.dtype.element_ty)
+    for offset in range(0, width, WIDTH):
+        entry = begin[:, None] + offset + tl.arange(0, WIDTH)[None, :]
+        mask = entry < end[:, None]
+        number = tl.load(vector + entry, mask=mask, other=0)
+        f = tl.load(factor + tl.load(descriptor + entry, mask=mask, other=0), mask=mask, other=0)
+        # Vectors are counted from 1; a negative number is that of minus the vector.
+        f = tl.where(number < 0, -f, f)
+        place = v + tl.abs(number) - 1
+        ax += f * tl.load(place, mask=mask, other=0)
+        ay += f * tl.load(place + n_vectors, mask=mask, other=0)
+        az += f * tl.load(place + 2 * n_vectors, mask=mask, other=0)
+    _store_sums(
+        out, row, n_atoms, atom, known, exists, tl.sum(ax, 1), tl.sum(ay, 1), tl.sum(az, 1)
+    )
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _pair_projection(
+    gradient, values, frames, first, second, missing, out, n_rows, n_frames, n_outputs,
+    n_pairs, n_atoms, n_tiles, PAIRS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Take u[p] . (g[second[p]] - g[first[p]])."""
+    pair = tl.program_id(0) % n_tiles * PAIRS + tl.arange(0, PAIRS)
+    mask = pair < n_pairs
+    from_atom = 3 * tl.load(first + pair, mask=mask, other=0)
+    to_atom = 3 * tl.load(second + pair, mask=mask, other=0)
+    for each in tl.static_range(ROWS):
+        row = (tl.program_id(0) // n_tiles).to(tl.int64) * ROWS + each
+        if row < n_rows:
+            frame, exists = _frame_of(row, frames, n_outputs, n_frames, missing)
+            u = values + frame * 3 * n_pairs + pair
+            g = gradient + row * 3 * n_atoms
+            gx = tl.load(g + to_atom) - tl.load(g + from_atom)
+            gy = tl.load(g + to_atom + 1) - tl.load(g + from_atom + 1)
+            gz = tl.load(g + to_atom + 2) - tl.load(g + from_atom + 2)
+            dot = gx * tl.load(u, mask=mask, other=0)
+            dot += gy * tl.load(u + n_pairs, mask=mask, other=0)
+            dot += gz * tl.load(u + 2 * n_pairs, mask=mask, other=0)
+            dot = tl.where(exists, dot, float("nan"))
+            tl.store(out + row * n_pairs + pair, dot, mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _projection(
+    gradient, values, frames, start, vector, atom, missing, out, n_frames, n_outputs,
+    n_vectors, n_descriptors, n_atoms, width: tl.constexpr, n_tiles,
+    DESCRIPTORS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Sum v . g[atom] by descriptor over its entries, which lie together."""
+    row = (tl.program_id(0) // n_tiles).to(tl.int64)
+    frame, exists = _frame_of(row, frames, n_outputs, n_frames, missing)
+    v = values + frame * 3 * n_vectors
+    g = gradient + row * 3 * n_atoms
+    descriptor = tl.program_id(0) % n_tiles * DESCRIPTORS + tl.arange(0, DESCRIPTORS)
+    known = descriptor < n_descriptors
+    begin = tl.load(start + descriptor, mask=known, other=0)
+    end = tl.load(start + descriptor + 1, mask=known, other=0)
+    total = tl.zeros([DESCRIPTORS, WIDTH], values.dtype.element_ty)
+    for offset in range(0, width, WIDTH):
+        entry = begin[:, None] + offset + tl.arange(0, WIDTH)[None, :]
+        mask = entry < end[:, None]
+        place = v + tl.load(vector + entry, mask=mask, other=0)
+        pull = g + 3 * tl.load(atom + entry, mask=mask, other=0)
+        total += tl.load(place, mask=mask, other=0) * tl.load(pull)
+        total += tl.load(place + n_vectors, mask=mask, other=0) * tl.load(pull + 1)
+        total += tl.load(place + 2 * n_vectors, mask=mask, other=0) * tl.load(pull + 2)
+    dot = tl.where(exists, tl.sum(total, 1), float("nan"))
+    tl.store(out + row * n_descriptors + descriptor, dot, mask=known)
+
+
+class _Kernel(FrameChainRule):
+    """A chain rule of two kernels; the values of a frame are vectors (3, n_vectors), flattened.
+
+    Parameters
+    ----------
+    pattern : SparsityPattern
+        Structure of the Jacobian.
+    n_vectors : int
+        Vectors stored per frame.
+    """
+
+    def __init__(self, pattern: SparsityPattern, n_vectors: int) -> None:
+        super().__init__(pattern)
+        self.n_atoms = pattern.n_atoms
+        self.n_descriptors = pattern.n_descriptors
+        self.n_vectors = n_vectors
+        self.n_values = 3 * n_vectors
+        self._missing: Tensor | None = None
+
+    def product(self, x: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
+        """Return the sums by atom, see `FrameChainRule.product`."""
+        out = x.new_empty(len(x), x.shape[1], self.n_atoms, 3)
+        self._launch(self._product, x, values, ref_idx, out)
+        return out
+
+    def projection(self, gradient: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
+        """Return the transposed product, see `FrameChainRule.projection`."""
+        out = gradient.new_empty(len(gradient), gradient.shape[1], self.n_descriptors)
+        self._launch(self._projection, gradient, values, ref_idx, out)
+        return out
+
+    def _launch(
+        self, kernel: _Launch, factor: Tensor, values: Tensor, ref_idx: Tensor, out: Tensor
+    ) -> None:
+        """Run a kernel on the device of the values, unless there is nothing to do."""
+        missing = self._require_earlier_frames(values)
+        if out.numel() == 0:
+            return
+        with torch.cuda.device(values.device) if values.is_cuda else nullcontext():
+            kernel(factor.contiguous(), values.contiguous(), ref_idx.contiguous(), missing, out)
+
+    def _require_earlier_frames(self, values: Tensor) -> Tensor:
+        """Return where a kernel notes that a frame does not exist.
+
+        Raises
+        ------
+        IndexError
+            If an earlier call has noted one.
+        """
+        if self._missing is None:
+            # Memory of the host that the device writes to: it can be read without waiting.
+            self._missing = torch.zeros(1, dtype=torch.int32, pin_memory=values.is_cuda)
+        if self._missing.item():
+            self._missing.zero_()
+            raise IndexError(
+                f"ref_idx: expected entries in [0, {len(values)}), got others in an earlier call, "
+                "whose results are NaN there"
+            )
+        return self._missing
+
+    def _keep(self, **numbers: Tensor) -> None:
+        """Keep indices, which no kernel wants longer than 32 bits, on the device of the rule."""
+        for name, tensor in numbers.items():
+            self.register_buffer(name, tensor.to(torch.int32), persistent=False)
+
+    @abstractmethod
+    def _product(self, x: Tensor, values: Tensor, frames: Tensor, missing: Tensor, out: Tensor) -> None:
+        """Write the sums by atom to `out`."""
+
+    @abstractmethod
+    def _projection(self, gradient: Tensor, values: Tensor, frames: Tensor, missing: Tensor, out: Tensor) -> None:
+        """Write the transposed product to `out`."""
+
+    def _by_atom(
+        self, x: Tensor, values: Tensor, frames: Tensor, missing: Tensor, out: Tensor
+    ) -> None:
+        """Sum over the entries `start`, `vector` and `descriptor` of each atom."""
+        width = _power(self.width, 64)
+        atoms = _power(self.n_atoms, _TILE // width)
+        n_tiles = triton.cdiv(self.n_atoms, atoms)
+        _product[(n_tiles * out.shape[0] * out.shape[1],)](
+            x, values, frames, self.start, self.vector, self.descriptor, missing, out, len(values),
+            out.shape[1], self.n_vectors, self.n_descriptors, self.n_atoms, self.width, n_tiles,
+            ATOMS=atoms, WIDTH=width, num_warps=_warps(atoms * width),
+        )  # fmt: skip
+
+
+class PairKernel(StoredPairs, _Kernel):
+    """One vector for each pair of opposite blocks; values (batch, 3, n_descriptors), flattened.
+
+    Parameters
+    ----------
+    pattern : SparsityPattern
+        Structure of the Jacobian, two blocks for each descriptor in turn.
+    """
+
+    start: Tensor
+    vector: Tensor
+    descriptor: Tensor
+
+    def __init__(self, pattern: SparsityPattern) -> None:
+        n_pairs = pattern.n_descriptors
+        super().__init__(pattern, n_pairs)
+        runs = pair_runs(pattern)
+        self.register_buffer("flipped", runs.flipped, persistent=False)
+        self._keep(first=runs.first, second=runs.second)
+        tile = _power(self.n_atoms, _MOST_ATOMS) * len(runs.start)
+        self.has_long_runs = self.n_atoms <= _MOST_ATOMS and n_pairs >= _FILLED * tile
+        if self.has_long_runs:
+            ends = torch.cat([runs.start[1:], torch.tensor([n_pairs])])
+            low = runs.second[runs.start]
+            self._keep(
+                run_first=runs.first[runs.start],
+                run_base=runs.start - low,
+                run_low=low,
+                run_high=low + ends - runs.start,
+            )
+            return
+        pair = torch.arange(n_pairs)
+        entries = Entries.by(torch.cat([runs.first, runs.second]), self.n_atoms)
+        self.width = entries.width
+        self._keep(
+            start=entries.start,
+            vector=torch.cat([-1 - pair, 1 + pair])[entries.order],
+            descriptor=pair.repeat(2)[entries.order],
+        )
+
+    def _product(
+        self, x: Tensor, values: Tensor, frames: Tensor, missing: Tensor, out: Tensor
+    ) -> None:
+        if not self.has_long_runs:
+            self._by_atom(x, values, frames, missing, out)
+            return
+        atoms = triton.next_power_of_2(self.n_atoms)
+        n_runs = len(self.run_first)
+        runs = _power(n_runs, _TILE // atoms)
+        _run_product[(out.shape[0] * out.shape[1],)](
+            x, values, frames, self.run_first, self.run_base, self.run_low, self.run_high, missing,
+            out, len(values), out.shape[1], self.n_descriptors, n_runs, self.n_atoms,
+            RUNS=runs, ATOMS=atoms, num_warps=_warps(runs * atoms),
+        )  # fmt: skip
+
+    def _projection(
+        self, gradient: Tensor, values: Tensor, frames: Tensor, missing: Tensor, out: Tensor
+    ) -> None:
+        n_rows = out.shape[0] * out.shape[1]
+        pairs = _power(self.n_descriptors, _PAIRS)
+        n_tiles = triton.cdiv(self.n_descriptors, pairs)
+        _pair_projection[(n_tiles * triton.cdiv(n_rows, _ROWS),)](
+            gradient, values, frames, self.first, self.second, missing, out, n_rows, len(values),
+            out.shape[1], self.n_descriptors, self.n_atoms, n_tiles,
+            PAIRS=pairs, ROWS=_ROWS, num_warps=_warps(pairs * _ROWS),
+        )  # fmt: skip
+
+
+class BlockKernel(_Kernel):
+    """One vector for each block of any pattern, by atom; values (batch, 3, n_blocks), flattened.
+
+    Parameters
+    ----------
+    pattern : SparsityPattern
+        Structure of the Jacobian.
+    """
+
+    def __init__(self, pattern: SparsityPattern) -> None:
+        super().__init__(pattern, pattern.n_blocks)
+        by_atom = Entries.by(pattern.atom_index, pattern.n_atoms)
+        place = torch.argsort(by_atom.order)
+        by_descriptor = Entries.by(pattern.descriptor_index, pattern.n_descriptors)
+        self.width, self.widest = by_atom.width, by_descriptor.width
+        self.register_buffer("order", by_atom.order, persistent=False)
+        self.register_buffer("place", place, persistent=False)
+        self._keep(
+            start=by_atom.start,
+            vector=torch.arange(1, pattern.n_blocks + 1),
+            descriptor=pattern.descriptor_index[by_atom.order],
+            start_of_descriptor=by_descriptor.start,
+            vector_of_descriptor=place[by_descriptor.order],
+            atom=pattern.atom_index[by_descriptor.order],
+        )
+
+    def arrange(self, vectors: Tensor) -> Tensor:
+        """Return the values (batch, 3 * n_blocks) of blocks (batch, n_blocks, 3)."""
+        return vectors[:, self.order].transpose(1, 2).flatten(1)
+
+    def vectors(self, values: Tensor) -> Tensor:
+        """Return the blocks (batch, n_blocks, 3) of values (batch, 3 * n_blocks)."""
+        return values.unflatten(1, (3, -1)).transpose(1, 2)[:, self.place]
+
+    _product = _Kernel._by_atom
+
+    def _projection(
+        self, gradient: Tensor, values: Tensor, frames: Tensor, missing: Tensor, out: Tensor
+    ) -> None:
+        width = _power(self.widest, 64)
+        descriptors = _power(self.n_descriptors, _TILE // width)
+        n_tiles = triton.cdiv(self.n_descriptors, descriptors)
+        _projection[(n_tiles * out.shape[0] * out.shape[1],)](
+            gradient, values, frames, self.start_of_descriptor, self.vector_of_descriptor,
+            self.atom, missing, out, len(values), out.shape[1], self.n_vectors, self.n_descriptors,
+            self.n_atoms, self.widest, n_tiles,
+            DESCRIPTORS=descriptors, WIDTH=width, num_warps=_warps(descriptors * width),
+        )  # fmt: skip
+
+
+class Entries(NamedTuple):
+    """Entries in the order of what they belong to, and where those of each begin."""
+
+    order: Tensor
+    start: Tensor
+    width: int
+
+    @classmethod
+    def by(cls, owner: Tensor, n_owners: int) -> Entries:
+        """Sort entries by their owners."""
+        counts = torch.bincount(owner, minlength=n_owners)
+        start = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        return cls(torch.argsort(owner, stable=True), start, int(counts.max()))
+
+
+def _power(size: int, most: int) -> int:
+    """Return the power of 2 that holds a size, `most` (one itself) at most."""
+    return max(min(int(triton.next_power_of_2(size)), most), 1)
+
+
+def _warps(tile: int) -> int:
+    """Return the warps that share a tile, 16 numbers for each of their threads."""
+    return max(min(tile // 512, 8), 1)
