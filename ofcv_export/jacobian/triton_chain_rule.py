@@ -128,9 +128,7 @@ def _product(
         ax += f * tl.load(place, mask=mask, other=0)
         ay += f * tl.load(place + n_vectors, mask=mask, other=0)
         az += f * tl.load(place + 2 * n_vectors, mask=mask, other=0)
-    _store_sums(
-        out, row, n_atoms, atom, known, exists, tl.sum(ax, 1), tl.sum(ay, 1), tl.sum(az, 1)
-    )
+    _store_sums(out, row, n_atoms, atom, known, exists, tl.sum(ax, 1), tl.sum(ay, 1), tl.sum(az, 1))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -253,11 +251,15 @@ class _Kernel(FrameChainRule):
             self.register_buffer(name, tensor.to(torch.int32), persistent=False)
 
     @abstractmethod
-    def _product(self, x: Tensor, values: Tensor, frames: Tensor, missing: Tensor, out: Tensor) -> None:
+    def _product(
+        self, x: Tensor, values: Tensor, frames: Tensor, missing: Tensor, out: Tensor
+    ) -> None:
         """Write the sums by atom to `out`."""
 
     @abstractmethod
-    def _projection(self, gradient: Tensor, values: Tensor, frames: Tensor, missing: Tensor, out: Tensor) -> None:
+    def _projection(
+        self, gradient: Tensor, values: Tensor, frames: Tensor, missing: Tensor, out: Tensor
+    ) -> None:
         """Write the transposed product to `out`."""
 
     def _by_atom(

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders.chain_rules import (
-    TOLERANCE,
     any_patterns,
     both_dtypes,
     pair_patterns,
@@ -28,10 +27,10 @@ from ofcv_export import SmartDerivatives, SparsityPattern
 from ofcv_export.descriptors.multiple import MultipleDescriptors
 from ofcv_export.descriptors.torsions import Torsions
 from ofcv_export.jacobian import compiled_chain_rule
-from ofcv_export.jacobian.chain_rule import ScatterChainRule
 from ofcv_export.jacobian.compiled_chain_rule import BlockKernel, PairKernel
 from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
 from ofcv_export.jacobian.opposite_pairs import blocks_of_pairs
+
 
 def frozen(function, positions, kernel, **keywords):
     smart = SmartDerivatives(kernel=kernel, **keywords)

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("triton", reason="Triton is not installed")
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 from ofcv_export import SparsityPattern
 from ofcv_export.jacobian.opposite_pairs import blocks_of_pairs
@@ -23,6 +22,7 @@ from tests.builders.chain_rules import (
 )
 from tests.builders.systems import all_pairs, normal
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 N_FRAMES = 5
 rows = st.lists(st.integers(0, N_FRAMES - 1), min_size=1, max_size=6)
 
