@@ -332,6 +332,22 @@ CORE = [
         (_VERIFICATION, "-k", "not pt2"),
     ),
     Mutation(
+        "verification: values have no images", "artifacts/verification.py",
+        "found = (_nearest_image(first, expected[0], graph.details), *others)",
+        "found = (first, *others)",
+        (_VERIFICATION, "-k", "period_apart"),
+    ),
+    Mutation(
+        "verification: values of the probe have no images", "artifacts/verification.py",
+        "            if spec == metadata.outputs[0]:\n", "            if False:\n",
+        (_VERIFICATION, "-k", "period_apart"),
+    ),
+    Mutation(
+        "verification: values have the period of the first", "artifacts/verification.py",
+        "periods[places % len(periods)]", "periods[0]",
+        (_VERIFICATION, "-k", "period_apart"),
+    ),
+    Mutation(
         "digest: of the names alone", "formats/archive.py",
         "            sha.update(records[name])\n", "",
         (_LOADING, "-k", "made_again"),
