@@ -216,6 +216,25 @@ def test_what_saturates_at_most_distances_is_accepted_when_right_and_refused_whe
         ofcv.export(cv, tmp_path / "broken.pt")
 
 
+class Ramp(nn.Module):
+    """0 below a distance and 1 above, steep on the ten thousandth part of a nanometre between."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(1e4, dtype=torch.float64))
+
+    def forward(self, descriptors):
+        return (self.slope * (descriptors - 0.25)).clamp(0.0, 1.0)
+
+
+def test_a_slope_is_found_where_it_is(tmp_path, monkeypatch):
+    cv = ofcv.CollectiveVariable(PairDistances(torch.tensor([[0, 1]]), 2), Ramp())
+    assert ofcv.export(cv, tmp_path / "cv.pt").passed
+    monkeypatch.setattr(TorchScript, "load", derivatives_times(1.002, TorchScript.load))
+    with pytest.raises(ofcv.VerificationError, match="module: expected a file within"):
+        ofcv.export(cv, tmp_path / "broken.pt")
+
+
 def moved_by(shift, load):
     def loaded(self, *of_file):
         run = load(self, *of_file)

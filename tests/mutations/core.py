@@ -348,6 +348,16 @@ CORE = [
         (_VERIFICATION, "-k", "period_apart"),
     ),
     Mutation(
+        "verification: nothing is tried where values change", "artifacts/geometry.py",
+        "kinds = [*SIZES, TRANSITION]", "kinds = [*SIZES]",
+        (f"{_VERIFICATION}::test_a_slope_is_found_where_it_is",),
+    ),
+    Mutation(
+        "verification: far from where values change", "artifacts/geometry.py",
+        "_BISECTIONS = 26", "_BISECTIONS = 3",
+        (f"{_VERIFICATION}::test_a_slope_is_found_where_it_is",),
+    ),
+    Mutation(
         "digest: of the names alone", "formats/archive.py",
         "            sha.update(records[name])\n", "",
         (_LOADING, "-k", "made_again"),

@@ -86,6 +86,11 @@ NUMBERS: list[Mutation] = [
         "with _ONE_AT_A_TIME, stopping_tidily():",
         (f"{_EXPORTING}::test_exported_in_modes_that_a_caller_switched_on", *_TORCHSCRIPT_ALONE),
     ),
+    Mutation(
+        "anomaly detection: what it looks for is traced, too", "base/modes.py",
+        "        stack.enter_context(torch.autograd.set_detect_anomaly(False))\n", "",
+        (f"{_EXPORTING}::test_exported_in_modes_that_a_caller_switched_on", *_TORCHSCRIPT_ALONE),
+    ),
     # Stores and bases.
     Mutation(
         "statistics: a lost chunk counts as zeros", "density/zarr_arrays.py",
