@@ -233,7 +233,9 @@ class EngineBias:
         Parameters
         ----------
         positions : numpy.ndarray
-            Positions of the artifact's atoms, in its order, shape (n_atoms, 3).
+            Positions of the artifact's atoms, in its order, shape (n_atoms, 3). A molecule far from
+            the origin loses no digits in float32, except behind a module that has no description:
+            only it knows whether it may be moved.
         box : numpy.ndarray, optional
             Lattice vectors as rows, shape (3, 3). Where descriptors take vectors between atoms as
             they are, each atom is put at its image nearest to the atom before it when a box is
