@@ -241,7 +241,7 @@ NUMBERS: list[Mutation] = [
     ),
     Mutation(
         "arrays: of atoms, backwards or with swapped bytes", "descriptors/descriptor.py",
-        "index = as_tensor(atoms)", "index = torch.as_tensor(atoms)",
+        "index = as_tensor(name, atoms)", "index = torch.as_tensor(atoms)",
         (f"{_ARGUMENTS}::test_arrays_in_any_order_of_memory_are_arguments",),
     ),
     Mutation(
@@ -250,8 +250,13 @@ NUMBERS: list[Mutation] = [
         (f"{_ARGUMENTS}::test_arrays_in_any_order_of_memory_are_arguments",),
     ),
     Mutation(
+        "arrays: PyTorch says what holds no numbers", "base/arrays.py",
+        'raise TypeError(f"{name}: expected an array of numbers, got {got}") from error', "raise",
+        (f"{_ARGUMENTS}::test_what_holds_no_numbers_is_refused_in_one_line",),
+    ),
+    Mutation(
         "arrays: of a set-up, with swapped bytes", "jacobian/smart_derivatives.py",
-        'vectors = as_tensor(arrays["blocks"])', 'vectors = torch.from_numpy(arrays["blocks"])',
+        'as_tensor("blocks", arrays["blocks"])', 'torch.from_numpy(arrays["blocks"])',
         (f"{_ARGUMENTS}::test_arrays_in_any_order_of_memory_are_arguments",),
     ),
     Mutation(
