@@ -158,11 +158,10 @@ class EngineBias:
             )
         self._facts = details.box
         self._is_described = details.descriptors is not None
-        orthorhombic = details.box.run_time == "orthorhombic"
         self._box_checks = [
-            BoxCheck(orthorhombic, torch.tensor(fixed, dtype=torch.float64))
+            BoxCheck(orthorhombic=False, fixed=torch.tensor(fixed, dtype=torch.float64))
             for fixed in details.box.fixed
-        ] or [BoxCheck(orthorhombic, None)]
+        ]
         self.takes_box = self.metadata.periodic or bool(details.box.fixed)
         self.require_periodic(periodic)
         self.time_unit = details.time_unit
