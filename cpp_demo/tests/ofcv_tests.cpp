@@ -553,6 +553,22 @@ void test_tensors(const fs::path& cases) {
               "coeffs: expected a tensor on cpu, got one on meta");
 }
 
+void test_lazily_negated(const fs::path& cases) {
+  const std::vector<at::Tensor> plain = {at::randn({6}, at::kDouble), at::arange(6, at::kLong),
+                                         at::randn({6}, at::kDouble)};
+  for (const char* file : {"model.pt", "model.pt2"}) {
+    const ofcv::Model model(model_of(cases, "rescaling_and_gradient", DType::float64, file));
+    const std::vector<at::Tensor> expected = model(plain);
+    for (std::size_t i = 0; i < plain.size(); ++i) {
+      std::vector<at::Tensor> inputs = plain;
+      inputs[i] = at::_neg_view(-plain[i]);
+      CHECK(inputs[i].is_neg() && at::equal(inputs[i], plain[i]));
+      const std::vector<at::Tensor> found = model(inputs);
+      CHECK(at::equal(found[0], expected[0]) && at::equal(found[1], expected[1]));
+    }
+  }
+}
+
 void test_compiled(const fs::path& cases) {
   const ofcv::Metadata metadata =
       ofcv::read_metadata(package_of(cases, "smart_derivatives", DType::float32));
@@ -828,6 +844,7 @@ int main(int argc, char** argv) {
                      {"threads", test_threads},
                      {"fixed_order", test_fixed_order},
                      {"tensors", test_tensors},
+                     {"lazily_negated", test_lazily_negated},
                      {"compiled", test_compiled},
                      {"bad_arguments", test_bad_arguments},
                      {"bad_files", test_bad_files},

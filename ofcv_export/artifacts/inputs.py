@@ -73,7 +73,7 @@ def bind(
 
 
 def _checked(spec: TensorSpec, value: Any) -> Tensor:
-    tensor = as_tensor(value)
+    tensor = as_tensor(spec.name, value)
     widened = spec.is_integer and tensor.dtype == torch.int32
     if tensor.dtype != spec.torch_dtype and not widened:
         raise TypeError(f"{spec.name}: expected dtype {spec.dtype}, got {dtype_name(tensor.dtype)}")

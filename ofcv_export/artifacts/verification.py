@@ -33,7 +33,7 @@ from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Runner
 from ofcv_export.formats.torchscript import TorchScript
-from ofcv_export.graph.details import ContractDetails, Details
+from ofcv_export.graph.details import ContractDetails, Details, variable_of
 from ofcv_export.graph.export_graph import Exportable, ExportGraph
 from ofcv_export.graph.metadata import Metadata, Probe, ProbeOutput
 from ofcv_export.graph.probe import probe
@@ -195,7 +195,8 @@ def compare(path: Path, content: bytes, metadata: Metadata, replays: Replays) ->
         expected = run_graph(exact, replay.inputs)
         scales = replays.scales(replay.style)
         for device, runner in runners.items():
-            found = _nearest_image(runner(replay.inputs), expected, graph.details)
+            first, *others = runner(replay.inputs)
+            found = (_nearest_image(first, expected[0], graph.details), *others)
             comparisons += _compare(
                 graph.outputs, device, replay.style, replay.size, expected, found, scales
             )
@@ -301,17 +302,29 @@ def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
 
 
 def _nearest_image(
-    found: tuple[Tensor, ...], expected: tuple[Tensor, ...], details: Details
-) -> tuple[Tensor, ...]:
-    """Return outputs whose values with a period are the images nearest to those expected."""
-    periods = getattr(details, "periods", ())
-    if not any(periods):
+    found: Tensor, expected: Tensor, details: Details, places: Tensor | None = None
+) -> Tensor:
+    """Return a file's first output, values with a period as the images nearest to the judge's.
+
+    Parameters
+    ----------
+    found, expected : torch.Tensor
+        The whole output, or some of its values.
+    details : Details
+        What the file says of the variable, if it holds one.
+    places : torch.Tensor, optional
+        Which values of the flattened output these are; by default all.
+    """
+    variable = variable_of(details)
+    if variable is None or not any(variable.periods):
         return found
-    values, judge = found[0].cpu().double(), expected[0].cpu()
-    has_period = torch.tensor([period is not None for period in periods])
-    period = torch.tensor([period or 1.0 for period in periods], dtype=torch.float64)
-    turns = torch.round((values - judge) / period)
-    return torch.where(has_period, values - turns * period, values), *found[1:]
+    if places is None:
+        places = torch.arange(found.numel()).reshape(found.shape)
+    periods = torch.tensor([period or 0.0 for period in variable.periods], dtype=torch.float64)
+    period = periods[places % len(periods)]
+    values = found.cpu().double()
+    turns = torch.round((values - expected.cpu()) / period)
+    return torch.where(period > 0, values - turns * period, values)
 
 
 def _replay_probe(path: Path, content: bytes, metadata: Metadata) -> VerificationReport:
@@ -324,7 +337,10 @@ def _replay_probe(path: Path, content: bytes, metadata: Metadata) -> Verificatio
         for spec, output in zip(metadata.outputs, outputs, strict=True):
             recorded = metadata.probe.outputs[spec.name]
             expected = torch.tensor(recorded.values, dtype=torch.float64)
-            found = output.cpu().double().flatten()[torch.tensor(recorded.places)]
+            places = torch.tensor(recorded.places)
+            found = output.cpu().double().flatten()[places]
+            if spec == metadata.outputs[0]:
+                found = _nearest_image(found, expected, metadata.details, places)
             # The recorded values are those of a few rows; they count as one.
             comparisons += _compare(
                 (spec,),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ofcv_export.base.arrays import as_tensor
+from ofcv_export.base.arrays import as_array, as_tensor
 
 FLOATING = (torch.float32, torch.float64)
 INTEGER = (torch.int32, torch.int64)
@@ -198,14 +198,14 @@ def to_float_tensor(name: str, value: object, dtype: torch.dtype | None = None) 
     if isinstance(value, Tensor):
         require_floating(name, value)
         return value
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: expected floating-point values, got dtype {array.dtype}")
     if not _has_dtype(value):
         return torch.as_tensor(array, dtype=dtype or torch.get_default_dtype())
     if array.dtype.itemsize not in (4, 8):
         raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}")
-    return as_tensor(array)
+    return as_tensor(name, array)
 
 
 def _has_dtype(value: object) -> bool:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ofcv_export.base.arrays import as_tensor
+from ofcv_export.base.arrays import as_array, as_tensor
 from ofcv_export.base.validation import require_finite, require_shape
 from ofcv_export.density.basis import basis_function_ind
 from ofcv_export.density.rescaling import Basis
@@ -53,6 +53,8 @@ def local_frames(positions: Tensor | NDArray[Any], atomic_numbers: Sequence[int]
 
     Raises
     ------
+    TypeError
+        If an argument holds no numbers.
     ValueError
         For a wrong shape, positions that are not finite, and atoms at the same place.
 
@@ -64,11 +66,13 @@ def local_frames(positions: Tensor | NDArray[Any], atomic_numbers: Sequence[int]
             [0., 1., 0.],
             [0., 0., 1.]], dtype=torch.float64)
     """
-    given = positions if isinstance(positions, Tensor) else np.asarray(positions)
-    places = as_tensor(given).to(torch.float64)
-    require_shape("positions", places, (len(atomic_numbers), 3))
+    given = positions if isinstance(positions, Tensor) else as_array("positions", positions)
+    places = as_tensor("positions", given).to(torch.float64)
+    numbers = as_tensor("atomic_numbers", atomic_numbers)
+    require_shape("atomic_numbers", numbers, ("n_atoms",))
+    require_shape("positions", places, (len(numbers), 3))
     require_finite("positions", places)
-    is_hydrogen = as_tensor(np.asarray(atomic_numbers)) == _HYDROGEN
+    is_hydrogen = numbers == _HYDROGEN
     return torch.stack([_frame(places, is_hydrogen, atom) for atom in range(len(places))])
 
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ofcv_export.base.arrays import as_array
 from ofcv_export.base.validation import (
     FLOATING,
     dtype_name,
@@ -699,7 +700,7 @@ def _fields(data_sample: Any, *names: str) -> tuple[Any, ...]:
 def _index_tensor(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    array = np.asarray(value)
+    array = as_array("basis_function_ind", value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"basis_function_ind: expected integers, got {type(value).__name__}")
     return torch.from_numpy(array.astype(np.int64))

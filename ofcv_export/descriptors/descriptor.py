@@ -162,7 +162,7 @@ def require_atoms(
     IndexError
         If an index is out of range.
     """
-    index = as_tensor(atoms)
+    index = as_tensor(name, atoms)
     if index.numel() == 0:
         raise ValueError(f"{name}: expected at least one atom, got none")
     require_integers(name, index, ("n",) if width is None else ("n", width))

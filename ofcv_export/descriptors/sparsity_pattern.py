@@ -136,7 +136,7 @@ class SparsityPattern:
 
 def _index(name: str, values: Tensor | Sequence[int], high: int) -> Tensor:
     """Return `values` as int64 indices in [0, high)."""
-    index = as_tensor(values)
+    index = as_tensor(name, values)
     if index.numel() == 0:
         index = index.to(torch.int64)
     require_integers(name, index, ("n_blocks",))

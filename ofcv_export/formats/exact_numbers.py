@@ -131,14 +131,18 @@ def _numbers(model: onnx.ModelProto) -> Iterator[tuple[str, float]]:
     What an operator of float32 takes as it is has the precision that it should have.
     """
     tensors = [(tensor.name, tensor) for tensor in model.graph.initializer]
+    # The first of several.
+    users: dict[str, str] = {}
     for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, node.op_type)
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.FLOAT:
                 yield node.op_type, attribute.f
             if attribute.type == onnx.AttributeProto.TENSOR:
                 tensors.append((node.output[0], attribute.t))
     for name, tensor in tensors:
-        user = _user(model, name)
+        user = users.get(name, name)
         if tensor.data_type == onnx.TensorProto.DOUBLE or user in _CASTS:
             yield from ((user, value) for value in _single(tensor))
 
@@ -148,10 +152,6 @@ def _single(tensor: onnx.TensorProto) -> list[float]:
     if not is_floating or math.prod(tensor.dims) != 1:
         return []
     return [float(onnx.numpy_helper.to_array(tensor).item())]
-
-
-def _user(model: onnx.ModelProto, name: str) -> str:
-    return next((node.op_type for node in model.graph.node if name in node.input), name)
 
 
 def _has_many_bits(value: float) -> bool:

@@ -18,7 +18,8 @@ _TESTED_FRAMES = 2
 class CapturedDescriptor(Descriptor):
     """Any module that maps positions to descriptors, with the derivatives of autograd.
 
-    Every descriptor counts as a function of every atom.
+    Every descriptor counts as a function of every atom, and of its place: no engine moves the
+    molecule to the origin first, so that at 10^4 nm from it float32 positions are 0.001 nm apart.
 
     Parameters
     ----------

@@ -410,11 +410,11 @@ class SmartDerivatives(nn.Module):
         if version not in (_FULL, _PAIRS):
             raise ValueError(f"path: expected a set-up of version 1 or 2, got version {version}")
         pattern = SparsityPattern(
-            as_tensor(arrays["descriptor_index"]),
-            as_tensor(arrays["atom_index"]),
+            as_tensor("descriptor_index", arrays["descriptor_index"]),
+            as_tensor("atom_index", arrays["atom_index"]),
             *arrays["sizes"].tolist(),
         )
-        vectors = as_tensor(arrays["blocks"])
+        vectors = as_tensor("blocks", arrays["blocks"])
         n_vectors = pattern.n_blocks if version == _FULL else pattern.n_descriptors
         require_floats("blocks", vectors, ("n_frames", n_vectors, 3))
         require_finite("blocks", vectors)
@@ -517,7 +517,7 @@ def _variational(dataset: Any, n_frames: int, separate_boundary_dataset: bool) -
     """Return which frames get derivatives, boolean (n_frames,)."""
     if not separate_boundary_dataset:
         return torch.ones(n_frames, dtype=torch.bool)
-    labels = as_tensor(dataset["labels"] if "labels" in _keys(dataset) else []).cpu()
+    labels = as_tensor("labels", dataset["labels"] if "labels" in _keys(dataset) else []).cpu()
     if labels.numel() != n_frames:
         got = labels.numel() or "none"
         raise ValueError(f"labels: expected one for each of {n_frames} frames, got {got}")

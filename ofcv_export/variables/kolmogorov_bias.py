@@ -6,11 +6,10 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.base.arrays import as_tensor
+from ofcv_export.base.arrays import as_array, as_tensor
 from ofcv_export.base.validation import (
     dtype_name,
     require_finite,
@@ -294,7 +293,8 @@ def _masses(masses: object | None, n_atoms: int) -> Tensor | None:
     if masses is None:
         return None
     # By way of numpy, so that a list of numbers keeps its digits.
-    values = masses if isinstance(masses, Tensor) else as_tensor(np.asarray(masses))
+    given = masses if isinstance(masses, Tensor) else as_array("masses", masses)
+    values = as_tensor("masses", given)
     require_floats("masses", values, (n_atoms,))
     values = values.detach().cpu().double()
     require_finite("masses", values)

@@ -394,7 +394,7 @@ def test_exported_in_modes_that_a_caller_switched_on(tmp_path, suffix):
     expected = ofcv.load(tmp_path / f"plain{suffix}")(positions)
     for mode in (
         torch.inference_mode(),
-        torch.autograd.detect_anomaly(check_nan=False),
+        torch.autograd.detect_anomaly(),
         torch.autocast("cpu", dtype=torch.bfloat16),
     ):
         with mode:

@@ -16,7 +16,10 @@ from ofcv_export.density.energy_core import EnergyCore, MoleculeEnergyCore
 from ofcv_export.descriptors.adjacency import AdjacencyEigenvalues
 from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.coordination import CoordinationNumbers
+from ofcv_export.descriptors.distances import PairDistances
+from ofcv_export.descriptors.multiple import MultipleDescriptors
 from ofcv_export.descriptors.switching import Fermi
+from ofcv_export.descriptors.torsions import Torsions
 from ofcv_export.formats.torchscript import TorchScript
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec
@@ -211,6 +214,57 @@ def test_what_saturates_at_most_distances_is_accepted_when_right_and_refused_whe
     monkeypatch.setattr(TorchScript, "load", derivatives_times(1.002, TorchScript.load))
     with pytest.raises(ofcv.VerificationError, match="module: expected a file within"):
         ofcv.export(cv, tmp_path / "broken.pt")
+
+
+class Ramp(nn.Module):
+    """0 below a distance and 1 above, steep on the ten thousandth part of a nanometre between."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(1e4, dtype=torch.float64))
+
+    def forward(self, descriptors):
+        return (self.slope * (descriptors - 0.25)).clamp(0.0, 1.0)
+
+
+def test_a_slope_is_found_where_it_is(tmp_path, monkeypatch):
+    cv = ofcv.CollectiveVariable(PairDistances(torch.tensor([[0, 1]]), 2), Ramp())
+    assert ofcv.export(cv, tmp_path / "cv.pt").passed
+    monkeypatch.setattr(TorchScript, "load", derivatives_times(1.002, TorchScript.load))
+    with pytest.raises(ofcv.VerificationError, match="module: expected a file within"):
+        ofcv.export(cv, tmp_path / "broken.pt")
+
+
+def moved_by(shift, load):
+    def loaded(self, *of_file):
+        run = load(self, *of_file)
+
+        def moved(inputs):
+            outputs = run(inputs)
+            return (outputs[0] + torch.tensor(shift).to(outputs[0]), *outputs[1:])
+
+        return moved
+
+    return loaded
+
+
+@pytest.mark.parametrize("contract", [None, "plumed-pytorch"])
+@pytest.mark.parametrize("has_reference", [True, False], ids=["reference", "probe"])
+def test_values_a_period_apart_are_the_same(tmp_path, monkeypatch, has_reference, contract):
+    """Of the value that has one only, and no part of it."""
+    parts = [PairDistances(torch.tensor([[0, 3]]), 4), Torsions(torch.tensor([[0, 1, 2, 3]]), 4)]
+    cv = ofcv.CollectiveVariable(MultipleDescriptors(parts), nn.Identity())
+    ofcv.export(cv, tmp_path / "cv.pt", contract=contract)
+    load = TorchScript.load
+    for shift, passed in [
+        ([0.0, 2 * math.pi], True),
+        ([0.0, -4 * math.pi], True),
+        ([2 * math.pi, 0.0], False),
+        ([0.0, math.pi], False),
+    ]:
+        monkeypatch.setattr(TorchScript, "load", moved_by(shift, load))
+        report = ofcv.verify(tmp_path / "cv.pt", cv if has_reference else None)
+        assert report.passed is passed
 
 
 def distance_cv(dtype=torch.float64, n_outputs=1):

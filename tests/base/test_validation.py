@@ -115,6 +115,35 @@ def test_other_precisions_are_refused(value):
         validation.to_float_tensor("x", value)
 
 
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        ("abc", "(str|dtype <U3)"),
+        (None, "(NoneType|dtype object)"),
+        ([[0, 1], [2]], "list"),
+        (["a"], "(list|dtype <U1)"),
+        (np.array([None]), "dtype object"),
+    ],
+)
+def test_what_holds_no_numbers_is_refused_in_one_line(value, got):
+    """Wherever an array is taken."""
+    frame = torch.zeros(1, 2, 3)
+    cv = ofcv.CollectiveVariable(PairDistances([[0, 1]], 2), torch.nn.Linear(1, 1))
+    for name, call in {
+        "x": lambda: as_tensor("x", value),
+        "coeff_biases": lambda: ofcv.DimensionWiseRescaling(value, [1.0], [1.0]),
+        "pairs": lambda: PairDistances(value, 3),
+        "descriptor_index": lambda: ofcv.SparsityPattern(value, [0], 1, 2),
+        "positions": lambda: local_frames(value, [8, 1]),
+        "atomic_numbers": lambda: local_frames(frame[0], value),
+        "masses": lambda: ofcv.KolmogorovBias(cv, beta=1.0, masses=value),
+    }.items():
+        if name == "masses" and value is None:
+            continue
+        with pytest.raises(TypeError, match=rf"^{name}: expected [^\n]*, got {got}$"):
+            call()
+
+
 def test_any_layout_of_an_array_can_be_given(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(3.0))
     for array in (
@@ -125,7 +154,7 @@ def test_any_layout_of_an_array_can_be_given(tmp_path):
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert as_tensor(array).tolist() == [0, 1, 2]
+            assert as_tensor("x", array).tolist() == [0, 1, 2]
 
 
 ORDERS = {

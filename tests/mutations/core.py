@@ -332,6 +332,32 @@ CORE = [
         (_VERIFICATION, "-k", "not pt2"),
     ),
     Mutation(
+        "verification: values have no images", "artifacts/verification.py",
+        "found = (_nearest_image(first, expected[0], graph.details), *others)",
+        "found = (first, *others)",
+        (_VERIFICATION, "-k", "period_apart"),
+    ),
+    Mutation(
+        "verification: values of the probe have no images", "artifacts/verification.py",
+        "            if spec == metadata.outputs[0]:\n", "            if False:\n",
+        (_VERIFICATION, "-k", "period_apart"),
+    ),
+    Mutation(
+        "verification: values have the period of the first", "artifacts/verification.py",
+        "periods[places % len(periods)]", "periods[0]",
+        (_VERIFICATION, "-k", "period_apart"),
+    ),
+    Mutation(
+        "verification: nothing is tried where values change", "artifacts/geometry.py",
+        "kinds = [*SIZES, TRANSITION]", "kinds = [*SIZES]",
+        (f"{_VERIFICATION}::test_a_slope_is_found_where_it_is",),
+    ),
+    Mutation(
+        "verification: far from where values change", "artifacts/geometry.py",
+        "_BISECTIONS = 26", "_BISECTIONS = 3",
+        (f"{_VERIFICATION}::test_a_slope_is_found_where_it_is",),
+    ),
+    Mutation(
         "digest: of the names alone", "formats/archive.py",
         "            sha.update(records[name])\n", "",
         (_LOADING, "-k", "made_again"),

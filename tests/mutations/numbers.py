@@ -86,6 +86,11 @@ NUMBERS: list[Mutation] = [
         "with _ONE_AT_A_TIME, stopping_tidily():",
         (f"{_EXPORTING}::test_exported_in_modes_that_a_caller_switched_on", *_TORCHSCRIPT_ALONE),
     ),
+    Mutation(
+        "anomaly detection: what it looks for is traced, too", "base/modes.py",
+        "        stack.enter_context(torch.autograd.set_detect_anomaly(False))\n", "",
+        (f"{_EXPORTING}::test_exported_in_modes_that_a_caller_switched_on", *_TORCHSCRIPT_ALONE),
+    ),
     # Stores and bases.
     Mutation(
         "statistics: a lost chunk counts as zeros", "density/zarr_arrays.py",
@@ -236,7 +241,7 @@ NUMBERS: list[Mutation] = [
     ),
     Mutation(
         "arrays: of atoms, backwards or with swapped bytes", "descriptors/descriptor.py",
-        "index = as_tensor(atoms)", "index = torch.as_tensor(atoms)",
+        "index = as_tensor(name, atoms)", "index = torch.as_tensor(atoms)",
         (f"{_ARGUMENTS}::test_arrays_in_any_order_of_memory_are_arguments",),
     ),
     Mutation(
@@ -245,8 +250,13 @@ NUMBERS: list[Mutation] = [
         (f"{_ARGUMENTS}::test_arrays_in_any_order_of_memory_are_arguments",),
     ),
     Mutation(
+        "arrays: PyTorch says what holds no numbers", "base/arrays.py",
+        'raise TypeError(f"{name}: expected an array of numbers, got {got}") from error', "raise",
+        (f"{_ARGUMENTS}::test_what_holds_no_numbers_is_refused_in_one_line",),
+    ),
+    Mutation(
         "arrays: of a set-up, with swapped bytes", "jacobian/smart_derivatives.py",
-        'vectors = as_tensor(arrays["blocks"])', 'vectors = torch.from_numpy(arrays["blocks"])',
+        'as_tensor("blocks", arrays["blocks"])', 'torch.from_numpy(arrays["blocks"])',
         (f"{_ARGUMENTS}::test_arrays_in_any_order_of_memory_are_arguments",),
     ),
     Mutation(

@@ -125,14 +125,13 @@ class CpuCode : public torch::inductor::AOTIModelContainerRunnerCpu {
 };
 
 /// Compiled code behind a lock of ours, which is faster than LibTorch's own synchronisation. It
-/// takes every input to be contiguous, and its numbers to be in memory as they are.
+/// takes every input to be contiguous.
 template <typename Run>
 Graph locked(Run run) {
   return [run, mutex = std::make_shared<std::mutex>()](const std::vector<at::Tensor>& inputs) {
     std::vector<at::Tensor> tensors;
     tensors.reserve(inputs.size());
-    for (const at::Tensor& input : inputs)
-      tensors.push_back(input.resolve_conj().resolve_neg().contiguous());
+    for (const at::Tensor& input : inputs) tensors.push_back(input.contiguous());
     const std::lock_guard<std::mutex> lock(*mutex);
     return run(std::move(tensors));
   };

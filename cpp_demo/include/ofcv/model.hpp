@@ -165,7 +165,8 @@ class Model {
       symbols.require_shape(spec, detail::sizes(inputs[i]));
       require_device(spec, inputs[i]);
       const bool is_short_index = spec.dtype == DType::int64 && inputs[i].scalar_type() == at::kInt;
-      tensors.push_back(is_short_index ? inputs[i].to(at::kLong) : inputs[i]);
+      // Checks and compiled code read memory, where a sign that is only noted does not stand.
+      tensors.push_back((is_short_index ? inputs[i].to(at::kLong) : inputs[i]).resolve_neg());
       require_dtype(spec, tensors[i]);
       if (checks == Checks::all) require_values(spec, tensors[i]);
     }
