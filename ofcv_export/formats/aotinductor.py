@@ -30,6 +30,7 @@ from ofcv_export.formats.checked_sizes import checked_sizes
 from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, foreign
 from ofcv_export.formats.machine import require_this_machine
+from ofcv_export.formats.plain_code import plain_code
 from ofcv_export.formats.stack_buffers import stack_buffers
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.metadata import Metadata
@@ -155,15 +156,16 @@ def _inductor() -> Iterator[Path]:
         _require_compiler()
         settings: dict[str, Any] = {
             "cpp.threads": 1,
-            # No more of the CPU than the instruction set that the metadata name.
-            "cpp.march": "",
             "compile_threads": 1,
             # They are kept outside the folder.
             "aot_inductor.precompile_headers": False,
-            "aot_inductor.enable_line_tables": False,
             "aot_inductor.embed_kernel_binary": torch.cuda.is_available(),
         }
-        with config.patch(settings), warnings.catch_warnings():
+        # PyTorch 2.11 writes none.
+        if hasattr(config.aot_inductor, "enable_line_tables"):
+            settings["aot_inductor.enable_line_tables"] = False
+        # No more of the CPU than the instruction set that the metadata name.
+        with config.patch(settings), plain_code(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield Path(folder)
 
