@@ -158,6 +158,8 @@ class Model {
 
   const Metadata& metadata() const { return metadata_; }
 
+  c10::Device device() const { return device_; }
+
   /// Evaluates tensors that have the artifact's dtypes (int32 serves as an index, too) and live on
   /// its device. The results are inference tensors: nothing differentiates through them.
   std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& inputs,
