@@ -37,10 +37,17 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
   target_compile_features(LibTorch::LibTorch INTERFACE cxx_std_20)
   target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE
     "${LibTorch_ROOT}/include" "${LibTorch_ROOT}/include/torch/csrc/api/include")
-  # libtorch.so holds no symbols; linked all the same, it loads the CUDA libraries where there are
-  # any. What those need in turn they find themselves when they are loaded.
+  # libtorch.so holds no symbols of LibTorch's; linked all the same, it loads the CUDA libraries
+  # where there are any. What those need in turn they find themselves when they are loaded. That of
+  # LibTorch 2.11 holds parts of the standard library, std::filesystem::remove_all among them, which
+  # crash when they are called, so the compiler's own standard library goes first.
   if(UNIX AND NOT APPLE)
-    set(_torch -Wl,--allow-shlib-undefined -Wl,--no-as-needed "${LibTorch_torch}" -Wl,--as-needed)
+    set(_standard)
+    if("stdc++" IN_LIST CMAKE_CXX_IMPLICIT_LINK_LIBRARIES)
+      set(_standard -lstdc++)
+    endif()
+    set(_torch -Wl,--allow-shlib-undefined
+      -Wl,--no-as-needed ${_standard} "${LibTorch_torch}" -Wl,--as-needed)
   else()
     set(_torch "${LibTorch_torch}")
   endif()

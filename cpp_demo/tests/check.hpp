@@ -25,6 +25,14 @@
 
 namespace check {
 
+/// What a test throws that needs something that is not here.
+struct Skipped : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// The exit status of a program whose only test was skipped: SKIP_RETURN_CODE of CTest.
+constexpr int skipped = 77;
+
 inline void require(bool holds, const char* file, int line, const std::string& what) {
   if (!holds) throw std::logic_error(std::string(file) + ":" + std::to_string(line) + ": " + what);
 }
@@ -47,18 +55,22 @@ void require_error(Statement statement, const std::string& message, bool is_begi
 inline int run(int argc, char** argv,
                const std::map<std::string, void (*)(const std::filesystem::path&)>& tests) {
   const std::string only = argc == 3 ? argv[2] : "";
-  int n_run = 0;
+  int n_run = 0, n_skipped = 0;
   for (const auto& [name, test] : tests) {
     if (argc < 2 || !(only.empty() || name == only)) continue;
     try {
       test(argv[1]);
       ++n_run;
+    } catch (const Skipped& reason) {
+      std::cerr << name << ": skipped, " << reason.what() << "\n";
+      ++n_skipped;
     } catch (const std::exception& error) {
       std::cerr << name << ": " << error.what() << "\n";
       return 1;
     }
   }
-  return n_run > 0 ? 0 : 1;
+  if (n_run > 0) return 0;
+  return n_skipped > 0 ? skipped : 1;
 }
 
 }  // namespace check

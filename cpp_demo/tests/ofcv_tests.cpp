@@ -87,7 +87,8 @@ struct Batch {
   }
 
   /// Evaluates with floating-point inputs and outputs of the caller's in `dtype`.
-  std::vector<Array> evaluate(const ofcv::Model& model, DType dtype) const {
+  std::vector<Array> evaluate(const ofcv::Model& model, DType dtype,
+                              ofcv::Memory memory = ofcv::Memory::host) const {
     std::vector<Array> given, results;
     for (const Array& input : inputs) {
       given.push_back(is_floating(input.dtype) ? converted(input, dtype) : input);
@@ -97,7 +98,7 @@ struct Batch {
     for (const Array& input : given) views.push_back(input.view());
     std::vector<ofcv::MutableView> result_views;
     for (Array& result : results) result_views.push_back(result.mutable_view());
-    model.evaluate(views, result_views);
+    model.evaluate(views, result_views, ofcv::Checks::all, memory);
     return results;
   }
 
@@ -715,6 +716,195 @@ void test_bad_arguments(const fs::path& cases) {
   }
 }
 
+void test_memory(const fs::path& cases) {
+  // The memory of a CPU is the host's.
+  for_each_batch(cases, [](const ofcv::Model& model, const Batch& batch) {
+    for (const DType dtype : precisions) {
+      const std::vector<Array> host = batch.evaluate(model, dtype);
+      const std::vector<Array> device = batch.evaluate(model, dtype, ofcv::Memory::device);
+      for (std::size_t i = 0; i < host.size(); ++i) CHECK(device[i].bytes == host[i].bytes);
+    }
+  });
+}
+
+void require_cuda() {
+  if (!torch::cuda::is_available()) throw check::Skipped("no CUDA device");
+}
+
+constexpr double cuda_tolerance(DType dtype) { return dtype == DType::float32 ? 1e-5 : 1e-12; }
+
+at::Tensor on_cuda(const Array& array) { return tensor_of(array).to(at::kCUDA); }
+
+Array on_host(const at::Tensor& tensor, DType dtype) {
+  Array array(dtype, tensor.sizes().vec());
+  CHECK(tensor.is_cuda() && tensor.scalar_type() == ofcv::detail::scalar_type(dtype));
+  tensor_of(array).copy_(tensor);
+  return array;
+}
+
+void check_close(const std::vector<Array>& found, const std::vector<Array>& expected,
+                 double tolerance) {
+  CHECK(found.size() == expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    CHECK(relative_error(found[i], expected[i]) < tolerance);
+  }
+}
+
+void check_same_bits(const std::vector<Array>& found, const std::vector<Array>& expected) {
+  CHECK(found.size() == expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i].bytes == expected[i].bytes);
+}
+
+/// The outputs of `model`, which is on CUDA, of tensors there.
+std::vector<Array> of_cuda_tensors(const ofcv::Model& model, const Batch& batch) {
+  std::vector<at::Tensor> inputs;
+  for (const Array& input : batch.inputs) inputs.push_back(on_cuda(input));
+  const std::vector<at::Tensor> results = model(inputs);
+  std::vector<Array> arrays;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    arrays.push_back(on_host(results[i], model.metadata().outputs[i].dtype));
+  }
+  return arrays;
+}
+
+/// The same from pointers to memory of the device, with floating-point numbers in `dtype`, and
+/// nothing written past the end.
+std::vector<Array> of_cuda_memory(const ofcv::Model& model, const Batch& batch, DType dtype,
+                                  ofcv::Checks checks) {
+  std::vector<at::Tensor> inputs, outputs;
+  std::vector<ofcv::View> views;
+  for (const Array& input : batch.inputs) {
+    const DType given = is_floating(input.dtype) ? dtype : DType::int32;
+    inputs.push_back(on_cuda(converted(input, given)));
+    views.emplace_back(inputs.back().const_data_ptr(), given, input.shape);
+  }
+  std::vector<ofcv::MutableView> result_views;
+  const auto options = at::TensorOptions(at::kCUDA).dtype(ofcv::detail::scalar_type(dtype));
+  for (const Array& output : batch.outputs) {
+    outputs.push_back(at::full({ofcv::count(output.shape) + 1}, 42.0, options));
+    result_views.emplace_back(outputs.back().mutable_data_ptr(), dtype, output.shape);
+  }
+  model.evaluate(views, result_views, checks, ofcv::Memory::device);
+  std::vector<Array> results;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const std::int64_t size = ofcv::count(batch.outputs[i].shape);
+    CHECK(outputs[i][size].item<double>() == 42.0);
+    const at::Tensor written = outputs[i].slice(0, 0, size).view(batch.outputs[i].shape);
+    results.push_back(on_host(written, dtype));
+  }
+  return results;
+}
+
+/// Every scripted case on the CPU and on CUDA, with one of its batches.
+void for_each_cuda_batch(const fs::path& cases,
+                         const std::function<void(const ofcv::Model& cpu, const ofcv::Model& cuda,
+                                                  const Batch&)>& test) {
+  require_cuda();
+  int n_batches = 0;
+  for (const auto& entry : fs::directory_iterator(cases)) {
+    const fs::path path = entry.path() / "model.pt";
+    if (!fs::exists(path)) continue;
+    const ofcv::Model cpu(path.string()), cuda(path.string(), "cuda");
+    for (const auto& folder : fs::directory_iterator(entry.path())) {
+      if (!folder.is_directory()) continue;
+      test(cpu, cuda, Batch(cpu.metadata(), folder.path()));
+      ++n_batches;
+    }
+  }
+  CHECK(n_batches >= 30);
+}
+
+void test_cuda_tensors(const fs::path& cases) {
+  for_each_cuda_batch(cases, [](const auto& cpu, const auto& cuda, const Batch& batch) {
+    const DType dtype = cpu.metadata().outputs[0].dtype;
+    const std::vector<Array> expected = batch.evaluate(cpu, dtype);
+    check_close(of_cuda_tensors(cuda, batch), expected, cuda_tolerance(dtype));
+  });
+}
+
+void test_cuda_host_memory(const fs::path& cases) {
+  for_each_cuda_batch(cases, [](const auto& cpu, const auto& cuda, const Batch& batch) {
+    for (const DType dtype : precisions) {
+      const bool is_own = dtype == cpu.metadata().outputs[0].dtype;
+      const double tolerance = cuda_tolerance(is_own ? dtype : DType::float32);
+      check_close(batch.evaluate(cuda, dtype), batch.evaluate(cpu, dtype), tolerance);
+    }
+  });
+}
+
+void test_cuda_device_memory(const fs::path& cases) {
+  for_each_cuda_batch(cases, [](const auto& cpu, const auto& cuda, const Batch& batch) {
+    for (const DType dtype : precisions) {
+      const bool is_own = dtype == cpu.metadata().outputs[0].dtype;
+      const double tolerance = cuda_tolerance(is_own ? dtype : DType::float32);
+      const std::vector<Array> expected = batch.evaluate(cpu, dtype);
+      for (const ofcv::Checks checks : {ofcv::Checks::all, ofcv::Checks::shapes_only}) {
+        check_close(of_cuda_memory(cuda, batch, dtype, checks), expected, tolerance);
+      }
+    }
+  });
+}
+
+void test_cuda_same_bits(const fs::path& cases) {
+  for_each_cuda_batch(cases, [](const auto& cpu, const auto& cuda, const Batch& batch) {
+    const DType dtype = cpu.metadata().outputs[0].dtype;
+    const std::vector<Array> tensors = of_cuda_tensors(cuda, batch);
+    for (int call = 0; call < 20; ++call) {
+      check_same_bits(of_cuda_tensors(cuda, batch), tensors);
+      check_same_bits(of_cuda_memory(cuda, batch, dtype, ofcv::Checks::shapes_only), tensors);
+    }
+  });
+}
+
+void test_cuda_refusals(const fs::path& cases) {
+  require_cuda();
+  const ofcv::Model model(model_of(cases, "smart_derivatives", DType::float32), "cuda");
+  const at::Tensor x = at::ones({3, 21}, at::kCUDA), frames = at::arange(3, at::kLong).cuda();
+  const at::Tensor out = at::full({3, 7, 3}, 42.0, at::kCUDA);
+  const ofcv::View x_view(x.const_data_ptr<float>(), {3, 21});
+  const ofcv::View frames_view(frames.const_data_ptr<std::int64_t>(), {3});
+  const ofcv::MutableView out_view(out.mutable_data_ptr<float>(), {3, 7, 3});
+  const auto evaluate = [&](const ofcv::View& first, const ofcv::View& second,
+                            const ofcv::MutableView& result,
+                            ofcv::Checks checks = ofcv::Checks::all) {
+    model.evaluate({first, second}, {result}, checks, ofcv::Memory::device);
+  };
+
+  // The words are those for a CPU.
+  const std::string input = "output_wrt_descriptors: expected ", output = "output_wrt_positions: ";
+  CHECK_ERROR(model({x.slice(1, 0, 20), frames}), input + "shape (batch, 21), got (3, 20)");
+  CHECK_ERROR(model({x.to(at::kDouble), frames}), input + "dtype float32, got float64");
+  CHECK_ERROR(model({x.cpu(), frames}), input + "a tensor on cuda:0, got one on cpu");
+  CHECK_ERROR(model({x, frames + 10}),
+              "ref_idx: expected indices in [0, 12), got 12 at position 2");
+  CHECK_ERROR(evaluate({x.const_data_ptr<float>(), {3, 20}}, frames_view, out_view),
+              input + "shape (batch, 21), got (3, 20)");
+  CHECK_ERROR(evaluate(frames_view, frames_view, out_view), input + "shape (batch, 21), got (3,)");
+  CHECK_ERROR(evaluate({frames.const_data_ptr(), DType::int64, {3, 21}}, frames_view, out_view),
+              input + "dtype float32 or float64, got int64");
+  CHECK_ERROR(evaluate(x_view, frames_view, {out.mutable_data_ptr<float>(), {3, 21}}),
+              output + "expected shape (batch, 7, 3), got (3, 21)");
+
+  // Values, which are looked at on the host.
+  const at::Tensor nan = at::full({3, 21}, std::nan(""), at::kCUDA), late = frames + 10;
+  CHECK_ERROR(evaluate({nan.const_data_ptr<float>(), {3, 21}}, frames_view, out_view),
+              input + "finite values, got nan at index (0, 0)");
+  CHECK_ERROR(evaluate(x_view, {late.const_data_ptr<std::int64_t>(), {3}}, out_view),
+              "ref_idx: expected indices in [0, 12), got 12 at position 2");
+
+  // Pointers to memory of the host's, whatever else is checked.
+  std::vector<float> host(3 * 21);
+  const std::string place = "a pointer to memory of cuda:0, got one to the host's";
+  for (const ofcv::Checks checks : {ofcv::Checks::all, ofcv::Checks::shapes_only}) {
+    CHECK_ERROR(evaluate({host.data(), {3, 21}}, frames_view, out_view, checks), input + place);
+    CHECK_ERROR(evaluate(x_view, frames_view, {host.data(), {3, 7, 3}}, checks),
+                output + "expected " + place);
+  }
+  CHECK(out.eq(42.0).all().item<bool>());
+  evaluate(x_view, frames_view, out_view);
+  CHECK(!out.eq(42.0).any().item<bool>());
+}
+
 /// Any flipped byte is either noticed, or no part of the content: the results are the same bits.
 void check_flipped_bytes(const fs::path& cases, const char* file, std::size_t step) {
   const std::string path = model_of(cases, "smart_derivatives", DType::float32, file);
@@ -848,5 +1038,11 @@ int main(int argc, char** argv) {
                      {"compiled", test_compiled},
                      {"bad_arguments", test_bad_arguments},
                      {"bad_files", test_bad_files},
-                     {"bad_packages", test_bad_packages}});
+                     {"bad_packages", test_bad_packages},
+                     {"memory", test_memory},
+                     {"cuda_tensors", test_cuda_tensors},
+                     {"cuda_host_memory", test_cuda_host_memory},
+                     {"cuda_device_memory", test_cuda_device_memory},
+                     {"cuda_same_bits", test_cuda_same_bits},
+                     {"cuda_refusals", test_cuda_refusals}});
 }

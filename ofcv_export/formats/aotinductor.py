@@ -30,6 +30,7 @@ from ofcv_export.formats.checked_sizes import checked_sizes
 from ofcv_export.formats.example import dynamic, example
 from ofcv_export.formats.format import Format, Runner, foreign
 from ofcv_export.formats.machine import require_this_machine
+from ofcv_export.formats.plain_code import plain_code
 from ofcv_export.formats.stack_buffers import stack_buffers
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.metadata import Metadata
@@ -160,34 +161,13 @@ def _inductor() -> Iterator[Path]:
             "aot_inductor.precompile_headers": False,
             "aot_inductor.embed_kernel_binary": torch.cuda.is_available(),
         }
+        # PyTorch 2.11 writes none.
         if hasattr(config.aot_inductor, "enable_line_tables"):
             settings["aot_inductor.enable_line_tables"] = False
-        with config.patch(settings), _named_instructions(), warnings.catch_warnings():
+        # No more of the CPU than the instruction set that the metadata name.
+        with config.patch(settings), plain_code(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield Path(folder)
-
-
-@contextmanager
-def _named_instructions() -> Iterator[None]:
-    """Use no more of the CPU than the instruction set that the metadata name."""
-    from torch._inductor import config, cpp_builder
-
-    if hasattr(config.cpp, "march"):
-        with config.patch({"cpp.march": ""}):
-            yield
-        return
-    # PyTorch before 2.13 has no such setting.
-    before = cpp_builder._get_optimization_cflags
-
-    def flags(*args: Any, **kwargs: Any) -> tuple[list[str], list[str]]:
-        for_compiler, for_linker = before(*args, **kwargs)
-        return [flag for flag in for_compiler if flag != "march=native"], for_linker
-
-    cpp_builder._get_optimization_cflags = flags
-    try:
-        yield
-    finally:
-        cpp_builder._get_optimization_cflags = before
 
 
 def _temporary_folder() -> tempfile.TemporaryDirectory[str]:

@@ -68,9 +68,9 @@ def checked_sizes(specs: Sequence[TensorSpec]) -> Iterator[None]:
     def write(writer: Any) -> None:
         nonlocal written
         written = True
-        prefix = writer.prefix
-        # Before PyTorch 2.13 there is one way of writing code, and this is it.
-        getattr(prefix, "splice_aot", prefix.splice)(_code(specs))
+        # PyTorch 2.11 has one text where later versions have one of ahead-of-time code as well.
+        splice = getattr(writer.prefix, "splice_aot", writer.prefix.splice)
+        splice(_code(specs))
 
     before = CppWrapperCpu.generate_input_output_runtime_checks
     CppWrapperCpu.generate_input_output_runtime_checks = write  # type: ignore[method-assign]

@@ -83,9 +83,7 @@ class CpuCode : public torch::inductor::AOTIModelContainerRunnerCpu {
     AtenTensorHandle* outputs = handles.data() + inputs.size();
     if (run_func_(container_handle_, handles.data(), inputs.size(), outputs, n_outputs_, nullptr,
                   proxy_executor_handle_) != AOTI_RUNTIME_SUCCESS) {
-      const char* reason = "no reason given";
-      if (get_last_error_func_ != nullptr) get_last_error_func_(&reason);
-      throw std::runtime_error(reason);
+      throw std::runtime_error(last_error(*this));
     }
     std::vector<at::Tensor> results(n_outputs_);
     for (std::size_t i = 0; i < n_outputs_; ++i) {
@@ -101,6 +99,16 @@ class CpuCode : public torch::inductor::AOTIModelContainerRunnerCpu {
   }
 
  private:
+  // LibTorch 2.11 keeps no reason: it writes it to the standard error.
+  template <typename Runner>
+  static const char* last_error(const Runner& runner) {
+    const char* reason = "no reason given";
+    if constexpr (requires { runner.get_last_error_func_; }) {
+      if (runner.get_last_error_func_ != nullptr) runner.get_last_error_func_(&reason);
+    }
+    return reason;
+  }
+
   // The code keeps its weights at an address that vector instructions are slow to read from.
   // LibTorch's arrays start at a multiple of 64 bytes; a step of 50 atoms gains a tenth. The code's
   // own copy stays, so weights take their memory twice.
@@ -171,7 +179,7 @@ inline Graph load_aotinductor(Archive& archive, [[maybe_unused]] c10::Device dev
   }
   return detail::compiled_code(folder.path_of(library), device);
 #else
-  throw Error("model", "LibTorch 2.13 or later for a .pt2 file", TORCH_VERSION);
+  throw Error("model", "LibTorch 2.11 or later for a .pt2 file", TORCH_VERSION);
 #endif
 }
 

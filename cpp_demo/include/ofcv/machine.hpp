@@ -11,8 +11,8 @@
 #include "ofcv/error.hpp"
 #include "ofcv/metadata.hpp"
 
-/// Whether this LibTorch can run compiled artifacts: none was ever written by an older one.
-#define OFCV_HAS_AOTINDUCTOR (TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 13)
+/// Whether this LibTorch can run compiled artifacts: 2.11 is the oldest that was tried.
+#define OFCV_HAS_AOTINDUCTOR (TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 11)
 
 #if OFCV_HAS_AOTINDUCTOR
 #include <ATen/cpu/Utils.h>

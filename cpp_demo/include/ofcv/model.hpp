@@ -49,8 +49,13 @@ namespace ofcv {
 
 /// Which checks a call makes. Number, shapes and dtypes of the tensors are always checked;
 /// `all` also refuses NaN, infinities, integers out of range and a `box` that is none, which reads
-/// every input once. With `shapes_only` an index out of range is undefined behaviour on CUDA.
+/// every input once, and copies it to the host first where it is on CUDA. With `shapes_only` an
+/// index out of range is undefined behaviour on CUDA.
 enum class Checks { all, shapes_only };
+
+/// Where the caller's memory is: in the host's, or in that of the model's device. The same thing
+/// for a model on the CPU.
+enum class Memory { host, device };
 
 /// Reads the metadata of an artifact. The digest is checked; the model is never executed.
 inline Metadata read_metadata(const File& file) {
@@ -72,15 +77,18 @@ inline std::string scalar_type_name(at::ScalarType type) {
   return c10::toString(type);
 }
 
-/// A tensor of the caller's memory. at::from_blob makes the same at twice the price, 0.16 us.
-inline at::Tensor borrowed(const void* data, const Shape& shape, DType dtype) {
+/// A tensor of the caller's memory on `device`, the CPU or CUDA. at::from_blob makes the same at
+/// twice the price, 0.16 us.
+inline at::Tensor borrowed(const void* data, const Shape& shape, DType dtype,
+                           c10::Device device = at::kCPU) {
   const auto type = c10::scalarTypeToTypeMeta(scalar_type(dtype));
   const std::size_t n_bytes = static_cast<std::size_t>(count(shape)) * type.itemsize();
   // A tensor wants a pointer to non-const, though the graph never writes to its inputs.
-  c10::DataPtr memory(const_cast<void*>(data), at::kCPU);
+  c10::DataPtr memory(const_cast<void*>(data), device);
   c10::Storage storage(c10::Storage::use_byte_size_t(), n_bytes, std::move(memory));
-  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
-      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU), type);
+  const auto key = device.is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA;
+  at::Tensor tensor =
+      at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(key), type);
   tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shape);
   return tensor;
 }
@@ -150,6 +158,8 @@ class Model {
 
   const Metadata& metadata() const { return metadata_; }
 
+  c10::Device device() const { return device_; }
+
   /// Evaluates tensors that have the artifact's dtypes (int32 serves as an index, too) and live on
   /// its device. The results are inference tensors: nothing differentiates through them.
   std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& inputs,
@@ -174,11 +184,18 @@ class Model {
   }
 
   /// Evaluates the caller's memory. An input is used in place where its dtype is the artifact's
-  /// and the device is the CPU, and converted otherwise; float and double convert into each other,
-  /// and so do int32 and int64. The results are written to `outputs`, which are left alone when
-  /// the call throws.
+  /// and its memory the device's, and converted or copied otherwise; float and double convert into
+  /// each other, and so do int32 and int64. The results are written to `outputs`, which are left
+  /// alone when the call throws.
+  ///
+  /// With Memory::device every pointer is one to memory of the model's device. On CUDA all work,
+  /// reading and writing that memory included, is then queued on LibTorch's current stream of that
+  /// device, the default stream unless the caller sets another (c10::cuda::CUDAStreamGuard). With
+  /// Checks::shapes_only nothing is copied to the host and nothing is waited for, unless the graph
+  /// itself does: the call returns before the work is done, so that the memory has to stay until
+  /// then, and work on other streams has to be ordered by the caller.
   void evaluate(const std::vector<View>& inputs, const std::vector<MutableView>& outputs,
-                Checks checks = Checks::all) const {
+                Checks checks = Checks::all, Memory memory = Memory::host) const {
     const c10::InferenceMode inference;
     require_number("inputs", metadata_.inputs, inputs.size());
     require_number("outputs", metadata_.outputs, outputs.size());
@@ -188,21 +205,24 @@ class Model {
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const TensorSpec& spec = metadata_.inputs[i];
       require_view(spec, inputs[i], symbols);
-      at::Tensor tensor = as_tensor(spec, inputs[i]);
+      require_memory(spec, inputs[i].data, memory);
+      at::Tensor tensor =
+          is_on_cuda(memory) ? on_device(spec, inputs[i]) : as_tensor(spec, inputs[i]);
       if (checks == Checks::all) require_values(spec, tensor);
-      tensors.push_back(device_.is_cpu() ? tensor : tensor.to(device_));
+      tensors.push_back(tensor.device() == device_ ? tensor : tensor.to(device_));
     }
     // A size that no input has comes from the results, not from the caller's views.
     Symbols with_outputs = symbols;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       require_view(metadata_.outputs[i], outputs[i], with_outputs);
+      require_memory(metadata_.outputs[i], outputs[i].data, memory);
     }
     const std::vector<at::Tensor> results = run(tensors, symbols);
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       require_same_shape(metadata_.outputs[i], results[i], outputs[i]);
     }
     for (std::size_t i = 0; i < outputs.size(); ++i) {
-      write(metadata_.outputs[i].dtype, results[i], outputs[i]);
+      write(metadata_.outputs[i].dtype, results[i], outputs[i], memory);
     }
   }
 
@@ -269,14 +289,27 @@ class Model {
     return results;
   }
 
+  bool is_on_cuda(Memory memory) const { return memory == Memory::device && device_.is_cuda(); }
+
+  // The same as as_tensor, in memory of the device.
+  at::Tensor on_device(const TensorSpec& spec, const View& view) const {
+    return detail::borrowed(view.data, view.shape, view.dtype, device_)
+        .to(detail::scalar_type(spec.dtype));
+  }
+
   // A plain copy of the bytes where that is enough.
-  static void write(DType dtype, const at::Tensor& result, const MutableView& output) {
+  void write(DType dtype, const at::Tensor& result, const MutableView& output,
+             Memory memory) const {
+    if (is_on_cuda(memory)) {
+      detail::borrowed(output.data, output.shape, output.dtype, device_).copy_(result);
+      return;
+    }
     const bool is_plain = result.is_cpu() && result.is_contiguous();
     if (is_plain && dtype == output.dtype) {
       std::memcpy(output.data, result.const_data_ptr(), result.nbytes());
     } else if (!is_plain || !detail::convert(dtype, result.const_data_ptr(), output.dtype,
                                              output.data, result.numel())) {
-      at::from_blob(output.data, output.shape, detail::scalar_type(output.dtype)).copy_(result);
+      detail::borrowed(output.data, output.shape, output.dtype).copy_(result);
     }
   }
 
@@ -301,6 +334,20 @@ class Model {
       throw Error(spec.name, "a pointer to " + std::to_string(count(view.shape)) + " values",
                   "a null pointer");
     }
+  }
+
+  // A kernel that is given memory of the host's ends all work on the device.
+  void require_memory(const TensorSpec& spec, const void* data, Memory memory) const {
+    if (!is_on_cuda(memory)) return;
+    std::string found;
+    try {
+      const auto place = at::globalContext().getDeviceFromPtr(const_cast<void*>(data), at::kCUDA);
+      if (place == device_) return;
+      found = place.str();
+    } catch (const c10::Error&) {
+      found = "the host's";
+    }
+    throw Error(spec.name, "a pointer to memory of " + device_.str(), "one to " + found);
   }
 
   static void require_same_shape(const TensorSpec& spec, const at::Tensor& result,
