@@ -60,7 +60,7 @@ def compiler(monkeypatch):
 
 
 def compiled_code(monkeypatch):
-    monkeypatch.setattr(aotinductor, "checked_records", lambda *_: CODE)
+    monkeypatch.setattr(aotinductor, "records", lambda *_: CODE)
     monkeypatch.setattr(aotinductor, "_loaded", silent)
     FORMATS[".pt2"].load(b"", Path("cv.pt2"), "cpu")
 

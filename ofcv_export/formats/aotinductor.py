@@ -123,7 +123,7 @@ class AOTInductor(Format):
 
     def load(self, content: bytes, path: Path, device: str) -> Runner:
         """Load the compiled code; nothing of it is left on disk."""
-        found = checked_records(path, content, _KIND)
+        found = records(path, content, _KIND)
         if _CODE + _LIBRARY not in found:
             raise foreign(path, "no compiled code in the archive")
         try:

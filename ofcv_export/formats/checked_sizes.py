@@ -19,30 +19,62 @@ from ofcv_export.graph.tensor_spec import TensorSpec, symbols
 _HELPER = """
     static bool _check_aoti_runtime_check_inputs_env() { return false; }
 
+    // A size that is free: what it is in this call, and where it was first.
+    struct Symbol { const char* name; int64_t size; const char* first; };
+
+    static std::string dtype_text(int32_t dtype) {
+        if (dtype == aoti_torch_dtype_float32()) { return "float32"; }
+        if (dtype == aoti_torch_dtype_float64()) { return "float64"; }
+        if (dtype == aoti_torch_dtype_int32()) { return "int32"; }
+        if (dtype == aoti_torch_dtype_int64()) { return "int64"; }
+        if (dtype == aoti_torch_dtype_bool()) { return "bool"; }
+        return "another";
+    }
+
+    static std::string tuple_text(const int64_t* sizes, int64_t n_axes) {
+        std::string text = "(";
+        for (int64_t axis = 0; axis < n_axes; ++axis) {
+            text += (axis ? ", " : "") + std::to_string(sizes[axis]);
+        }
+        return text + (n_axes == 1 ? ",)" : ")");
+    }
+
+    [[noreturn]] AOTI_NOINLINE static void refuse(
+        const std::string& name, const std::string& expected, const std::string& got) {
+        throw std::runtime_error(name + ": expected " + expected + ", got " + got);
+    }
+
     static void require_input(
-        AtenTensorHandle input, int32_t dtype, const int64_t* expected, int64_t n_axes,
-        int64_t* symbols, const char* message) {
+        AtenTensorHandle input, const char* name, int32_t dtype, const int64_t* expected,
+        int64_t n_axes, const char* shape, Symbol* symbols) {
         int32_t given;
         int64_t n_given, *sizes, *strides;
         AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(input, &given));
         AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(input, &n_given));
         AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(input, &sizes));
         AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(input, &strides));
-        bool fits = given == dtype && n_given == n_axes;
+        if (given != dtype) { refuse(name, "dtype " + dtype_text(dtype), dtype_text(given)); }
+        bool fits = n_given == n_axes;
+        for (int64_t axis = 0; fits && axis < n_axes; ++axis) {
+            fits = expected[axis] < 0 || sizes[axis] == expected[axis];
+        }
+        if (!fits) { refuse(name, std::string("shape ") + shape, tuple_text(sizes, n_given)); }
         int64_t stride = 1;
-        for (int64_t axis = n_axes - 1; fits && axis >= 0; --axis) {
+        for (int64_t axis = n_axes - 1; axis >= 0; --axis) {
             int64_t size = sizes[axis];
-            int64_t wanted = expected[axis];
-            if (wanted < 0) {
-                // A size that is free, and the same wherever it stands.
-                int64_t& known = symbols[-1 - wanted];
-                if (known < 0) { known = size; }
-                wanted = known;
+            if (expected[axis] < 0) {
+                Symbol& symbol = symbols[-1 - expected[axis]];
+                if (symbol.first == nullptr) { symbol.size = size, symbol.first = name; }
+                if (symbol.size != size) {
+                    refuse(name, symbol.name + (" = " + std::to_string(symbol.size)) + " as in " +
+                        symbol.first, std::to_string(size));
+                }
             }
-            fits = size == wanted && (size < 2 || strides[axis] == stride);
+            if (size >= 2 && strides[axis] != stride) {
+                refuse(name, "row-major order", "strides " + tuple_text(strides, n_axes));
+            }
             stride *= size;
         }
-        if (!fits) { throw std::runtime_error(message); }
     }
 """
 
@@ -88,19 +120,19 @@ def checked_sizes(specs: Sequence[TensorSpec]) -> Iterator[None]:
 def _code(specs: Sequence[TensorSpec]) -> str:
     """Return C++ code that checks the inputs."""
     free = symbols(specs)
+    free_sizes = ", ".join(f'{{"{symbol}", 0, nullptr}}' for symbol in free)
     lines = [
         _HELPER,
         "AOTI_NOINLINE static void __check_inputs_outputs(",
         "    AtenTensorHandle* input_handles, AtenTensorHandle* output_handles) {",
-        f"    int64_t symbols[] = {{{', '.join(['-1'] * max(len(free), 1))}}};",
+        f"    Symbol symbols[] = {{{free_sizes or '{}'}}};",
     ]
     for number, spec in enumerate(specs):
         sizes = [-1 - free.index(size) if isinstance(size, str) else size for size in spec.shape]
-        shape = shape_text(spec.shape)
-        message = f"{spec.name}: expected {spec.dtype} of shape {shape}, contiguous"
         lines += [
             f"    const int64_t sizes_{number}[] = {{{', '.join(map(str, sizes)) or '0'}}};",
-            f"    require_input(input_handles[{number}], aoti_torch_dtype_{spec.dtype}(), "
-            f'sizes_{number}, {len(sizes)}, symbols, "{message}");',
+            f'    require_input(input_handles[{number}], "{spec.name}", '
+            f"aoti_torch_dtype_{spec.dtype}(), sizes_{number}, {len(sizes)}, "
+            f'"{shape_text(spec.shape)}", symbols);',
         ]
     return "\n".join([*lines, "}"]) + "\n"

@@ -140,11 +140,10 @@ class CyclicPairs(PairForm):
         copies = [atoms] * (-(-columns // self.n_atoms) - 1)
         x = torch.cat([atoms[:, self.n_atoms - self.n_shifts :], *copies, atoms], dim=1)
         x = _in_memory(x[:, :columns])
-        here = x.as_strided((3, *shape), (columns, 0, 1), self.n_shifts)
-        after = x.as_strided((3, *shape), (columns, 1, 1), self.n_shifts + 1)
-        before = x.as_strided((3, *shape), (columns, 1, 1), 0).flip(1)
+        shifted = x.unfold(1, self.width, 1)
+        before, here, after = shifted.split([self.n_shifts, 1, self.n_shifts], dim=1)
         to_after = after - here
-        from_before = here - before
+        from_before = here - before.flip(1)
 
         squared = to_after[0] * to_after[0] + to_after[1] * to_after[1] + to_after[2] * to_after[2]
         inverse = _in_memory(_inverse(squared))
@@ -156,9 +155,11 @@ class CyclicPairs(PairForm):
             # The same numbers again from the left, for atoms reached from the pair's other end.
             tail = forces[:, self.n_atoms - self.n_shifts : self.n_atoms]
             forces = _in_memory(torch.cat([tail, forces], dim=1))
-            row = self.n_shifts + self.width
-            leaving = forces.as_strided(shape, (row, 1), self.n_shifts)
-            arriving = forces.as_strided(shape, (row - 1, 1), self.n_shifts - 1)
+            leaving = forces[:, self.n_shifts :]
+            # Each row begins one place further to the left than the one before it.
+            row = self.n_shifts + self.width - 1
+            arriving = forces.flatten()[self.n_shifts - 1 : -1].view(self.n_shifts, row)
+            arriving = arriving[:, : self.width]
             total = (arriving * from_before - leaving * to_after).sum(1)
             return total[:, : self.n_atoms].t()
 

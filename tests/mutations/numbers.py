@@ -295,8 +295,18 @@ NUMBERS: list[Mutation] = [
     ),
     Mutation(
         "sizes: compiled code takes any", "formats/checked_sizes.py",
-        "if (!fits) { throw", "if (false) { throw",
+        "if (!fits) { refuse", "if (false) { refuse",
         (f"{_DIRECT}::test_another_number_of_frames_than_the_file_takes_is_an_error", "-k", "pt2"),
+    ),
+    Mutation(
+        "sizes: those that are free need not agree in compiled code", "formats/checked_sizes.py",
+        "if (symbol.size != size) {", "if (false) {",
+        (f"{_DIRECT}::test_compiled_code_looks_at_what_it_is_given",),
+    ),
+    Mutation(
+        "sizes: compiled code takes columns for rows", "formats/checked_sizes.py",
+        "if (size >= 2 && strides[axis] != stride) {", "if (false) {",
+        (f"{_DIRECT}::test_compiled_code_looks_at_what_it_is_given",),
     ),
     Mutation(
         "loading: what runs is read again", "artifacts/loading.py",
