@@ -123,7 +123,7 @@ def main(
     if where.type == "cuda" and not torch.cuda.is_available():
         console.print("No CUDA device: nothing was measured.")
         return
-    if where.type == "cuda":
+    if where.index is not None:
         torch.cuda.set_device(where)
     console.print(described(where))
     is_dry = where.type != "cuda"

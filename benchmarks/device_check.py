@@ -73,7 +73,7 @@ def main() -> int:
         stages = arguments.only or list(LIMITS)
         build = Path(folder) / "build"
         commands = {
-            "tests": tests(results, arguments.rehearse),
+            "tests": tests(results),
             "cpp": cpp(build),
             "benchmark": benchmark(results, arguments.rehearse),
         }
@@ -109,14 +109,13 @@ def environment_with(wheels: Path | None, site: Path) -> dict[str, str]:
     return environment | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-def tests(results: Path, rehearse: bool) -> list[str]:
+def tests(results: Path) -> list[str]:
     """Return the command of the tests that want a device."""
     jobs = max(min((os.cpu_count() or 1) - 4, 12), 1)
-    chosen = ["-k", "not bits_twice"] if rehearse else []
     return [
         sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-n", str(jobs),
-        "--dist", "worksteal", f"--junit-xml={results / 'tests.xml'}", *chosen,
-        "tests/test_cuda.py", "tests/jacobian/test_triton_chain_rule.py",
+        "--dist", "worksteal", f"--junit-xml={results / 'tests.xml'}",
+        "--durations=20", "tests/test_cuda.py", "tests/jacobian/test_triton_chain_rule.py",
     ]  # fmt: skip
 
 

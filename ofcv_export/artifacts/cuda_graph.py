@@ -7,7 +7,8 @@ was recorded with: inputs are copied there, and outputs stay there until the nex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -74,8 +75,8 @@ class CapturedRunner:
         self.inputs = tuple(tensor.to(device) for tensor in probe(specs, {}))
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device):
-            self._warm_up(run)
             try:
+                self._warm_up(run)
                 with torch.cuda.graph(self._graph):
                     self._outputs = run(self.inputs)
             except RuntimeError as error:
@@ -90,6 +91,9 @@ class CapturedRunner:
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP_CALLS):
+                run(self.inputs)
+            # A recording that fails leaves CUDA in disorder, and what waits for the device fails.
+            with _refusing_to_wait():
                 run(self.inputs)
         current.wait_stream(side)
 
@@ -111,3 +115,14 @@ class CapturedRunner:
                 recorded.copy_(tensor)
         self._graph.replay()
         return self._outputs
+
+
+@contextmanager
+def _refusing_to_wait() -> Iterator[None]:
+    """Raise a RuntimeError where PyTorch waits for the device."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

@@ -6,6 +6,7 @@ was compiled by; anything else is refused before any of its code runs.
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from ofcv_export.base.arrays import in_memory
 from ofcv_export.base.files import is_noexec
@@ -32,7 +33,9 @@ from ofcv_export.formats.format import Format, Runner, foreign
 from ofcv_export.formats.machine import require_this_machine
 from ofcv_export.formats.plain_code import plain_code
 from ofcv_export.formats.stack_buffers import stack_buffers
+from ofcv_export.graph.editing import with_shapes
 from ofcv_export.graph.export_graph import ExportGraph
+from ofcv_export.graph.gathered_sums import gather_sums
 from ofcv_export.graph.metadata import Metadata
 
 _KIND = "an AOTInductor package"
@@ -87,9 +90,13 @@ class AOTInductor(Format):
             fixed_order(graph.device),
         ):
             package = folder / "model.pt2"
+            examples = tuple(example(spec) for spec in graph.inputs)
+            module = graph.module.eval()
+            if graph.device != "cpu":
+                module = _without_atomics(module, examples)
             program = torch.export.export(
-                graph.module.eval(),
-                tuple(example(spec) for spec in graph.inputs),
+                module,
+                examples,
                 dynamic_shapes=tuple(dynamic(spec) for spec in graph.inputs),
             )
             if graph.device != "cpu":
@@ -144,6 +151,15 @@ class AOTInductor(Format):
         """Return the device that a file was compiled for, if this is such a machine."""
         require_this_machine(metadata)
         return [metadata.device]
+
+
+def _without_atomics(module: nn.Module, examples: Sequence[Tensor]) -> nn.Module:
+    """Return a module whose sums over constant indices need neither atomics nor sorting."""
+    if isinstance(module, fx.GraphModule):
+        module = copy.deepcopy(module)
+        with_shapes(module, examples)
+        gather_sums(module)
+    return module
 
 
 @contextmanager

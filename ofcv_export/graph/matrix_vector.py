@@ -19,6 +19,7 @@ aten = torch.ops.aten
 # A sum of so many terms is added up in registers before the next one starts, so that the processor
 # has several sums under way at a time.
 _LONGEST_SUM = 16
+KEEPS_VIEWS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
 # Matrices with fewer columns are summed along their rows, to fill vector instructions.
 _NARROW = 8
 
@@ -84,7 +85,13 @@ def _matrix(
 
 
 def _in_memory(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """Return a node whose value Inductor computes once, where it would do so at every use."""
+    """Return a node whose value Inductor computes once, where it would do so at every use.
+
+    Inductor before PyTorch 2.13 reads a view by strides from the wrong place where it is one of a
+    part of an array: there the node is left alone.
+    """
+    if not KEEPS_VIEWS:
+        return node
     shape = list(shape_of(node))
     strides = [1] * len(shape)
     for axis in reversed(range(len(shape) - 1)):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.graph.derivatives import Outputs
+from ofcv_export.graph.matrix_vector import KEEPS_VIEWS
 
 if TYPE_CHECKING:
     from ofcv_export.variables.variable import Head, Variable
@@ -204,8 +205,8 @@ def _inverse(squared: Tensor) -> Tensor:
 def _in_memory(x: Tensor) -> Tensor:
     """Return the same numbers, which Inductor then computes once and keeps.
 
-    It has to where a view of them is taken by strides (PyTorch 2.13); otherwise it would compute
-    them anew at every use.
+    It has to where a view of them is taken by strides (from PyTorch 2.13 on, see
+    `ofcv_export.graph.matrix_vector`); otherwise it would compute them anew at every use.
     """
     x = x.contiguous()
-    return x.as_strided(x.shape, x.stride())
+    return x.as_strided(x.shape, x.stride()) if KEEPS_VIEWS else x
