@@ -52,6 +52,7 @@ N_COEFFICIENTS = 10**8
 LARGEST_BATCH = 2**33
 # Bytes copied to measure the bandwidth: more than any cache holds.
 BYTES_COPIED = 2**30
+_MOST_CALLS = 20
 console = Console(width=110)
 
 
@@ -65,19 +66,21 @@ class Clock:
         Where the calls run.
     n_rounds : int
         Number of times that are taken.
-    n_calls : int
-        Calls in each of them.
+    seconds : float
+        How long to go on for, in all: a round has as many calls as that allows, at most 20.
     """
 
     device: torch.device
     n_rounds: int
-    n_calls: int
+    seconds: float
 
     def times(self, call: Callable[[], object]) -> list[float]:
         """Return the time of a call in seconds, once for each round, sorted."""
-        for _ in range(5):
+        for _ in range(3):
             call()
-        return sorted(self._round(call) / self.n_calls for _ in range(self.n_rounds))
+        n_calls = int(self.seconds / self.n_rounds / self._round(call, 1))
+        n_calls = max(min(n_calls, _MOST_CALLS), 1)
+        return sorted(self._round(call, n_calls) for _ in range(self.n_rounds))
 
     def median(self, call: Callable[[], object]) -> float:
         """Return the median of `times`."""
@@ -86,7 +89,7 @@ class Clock:
     def waited(self, call: Callable[[], object]) -> float:
         """Return the median time of a call that the host waits for, in seconds."""
         times = []
-        for _ in range(self.n_rounds * self.n_calls):
+        for _ in range(10 * self.n_rounds):
             start = time.perf_counter()
             call()
             if self.device.type == "cuda":
@@ -94,19 +97,20 @@ class Clock:
             times.append(time.perf_counter() - start)
         return statistics.median(times)
 
-    def _round(self, call: Callable[[], object]) -> float:
+    def _round(self, call: Callable[[], object], n_calls: int) -> float:
+        """Return the mean time of some calls, one after the other, in seconds."""
         if self.device.type != "cuda":
             start = time.perf_counter()
-            for _ in range(self.n_calls):
+            for _ in range(n_calls):
                 call()
-            return time.perf_counter() - start
+            return (time.perf_counter() - start) / n_calls
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         before.record()
-        for _ in range(self.n_calls):
+        for _ in range(n_calls):
             call()
         after.record()
         after.synchronize()
-        return before.elapsed_time(after) / 1000
+        return before.elapsed_time(after) / 1000 / n_calls
 
 
 Figures = list[dict[str, Any]]
@@ -117,6 +121,9 @@ def main(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File for all figures, as JSON.")
     ] = None,
+    files: Annotated[
+        Path | None, typer.Option(help="Folder of exported files, used again if they are there.")
+    ] = None,
 ) -> None:
     """Print the tables."""
     where = torch.device(device)
@@ -126,8 +133,16 @@ def main(
     if where.index is not None:
         torch.cuda.set_device(where)
     console.print(described(where))
-    is_dry = where.type != "cuda"
-    clock = Clock(where, 3, 2) if is_dry else Clock(where, 30, 20)
+    clock = Clock(where, 21, 0.3) if where.type == "cuda" else Clock(where, 3, 0.01)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = files or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        measure(clock, folder, json_file)
+
+
+def measure(clock: Clock, files: Path, json_file: Path | None) -> None:
+    """Print the tables, with exported files in a folder, and write their figures."""
+    is_dry = clock.device.type != "cuda"
     figures: Figures = []
     speed = bandwidth(clock)
     figures.append({"table": "bandwidth", "bytes_per_second": speed})
@@ -135,15 +150,15 @@ def main(
         lambda: print_batches(
             clock, ATOMS[:2] if is_dry else ATOMS, BATCHES[:1] if is_dry else BATCHES, speed
         ),
-        lambda: print_steps(clock),
         lambda: print_orders(clock, BATCHES[0] if is_dry else ORDER_BATCH),
-        lambda: print_rescaling(clock, 10**4 if is_dry else N_COEFFICIENTS, speed),
+        lambda: print_rescaling(clock, files, 10**4 if is_dry else N_COEFFICIENTS, speed),
+        lambda: print_steps(clock, files),
     ]
     for table in tables:
         figures += table()
         if json_file is not None:
             # After each table, so that a run that ends early leaves those it made.
-            document = {"device": described(where), "date": time.strftime("%Y-%m-%d")}
+            document = {"device": described(clock.device), "date": time.strftime("%Y-%m-%d")}
             json_file.write_text(json.dumps(document | {"figures": figures}, indent=1) + "\n")
 
 
@@ -168,7 +183,7 @@ def driver() -> str:
     return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
-def print_steps(clock: Clock) -> Figures:
+def print_steps(clock: Clock, files: Path) -> Figures:
     """Print the table of single frames."""
     table = Table(
         "system", "way", "kernels", "median, µs", "10 % to 90 %", "waited for, µs",
@@ -177,8 +192,7 @@ def print_steps(clock: Clock) -> Figures:
     )  # fmt: skip
     figures: Figures = []
     for system in SYSTEMS:
-        with tempfile.TemporaryDirectory() as folder:
-            runs = ways(system, clock.device, Path(folder))
+        runs = ways(system, clock.device, files)
         autograd = 0.0
         for name, run in runs.items():
             times = [1e6 * each for each in clock.times(run)]
@@ -219,18 +233,27 @@ def ways(system: System, device: torch.device, folder: Path) -> dict[str, Callab
     specs = [TensorSpec("positions", "float32", (1, system.n_atoms, 3))]
     runners: dict[str, Runner] = {"TorchScript + autograd": by_autograd(cv, device)}
     if device.type == "cuda":
-        graph = CapturedRunner(runners["TorchScript + autograd"], specs, str(device))
-        runners["TorchScript + autograd, graph"] = graph
+        try:
+            graph = CapturedRunner(runners["TorchScript + autograd"], specs, str(device))
+            runners["TorchScript + autograd, graph"] = graph
+        except ValueError as error:
+            console.print(f"{system.name}, TorchScript + autograd: no graph ({error})")
     for suffix in (".pt", ".pt2"):
-        path = folder / f"cv{suffix}"
-        compiled_for = "cuda" if suffix == ".pt2" and device.type == "cuda" else "cpu"
-        ofcv.export(cv, path, batch=1, device=compiled_for)
+        path = exported(cv, folder / f"{system.n_atoms}-atoms{suffix}", device, batch=1)
         runners[f"ours, {suffix}"] = ofcv.load(path, str(device)).run
         if device.type == "cuda":
             captured = ofcv.load(path, str(device), cuda_graph=True)
             runners[f"ours, {suffix}, graph"] = captured.run
             runners[f"ours, {suffix}, graph, inputs in place"] = in_place(captured, inputs)
     return {name: lambda run=run: run(inputs) for name, run in runners.items()}
+
+
+def exported(module: Any, path: Path, device: torch.device, **options: Any) -> Path:
+    """Return the file of a module for a device, exported unless it is there."""
+    if not path.exists():
+        compiled_for = "cuda" if path.suffix == ".pt2" and device.type == "cuda" else "cpu"
+        ofcv.export(module, path, device=compiled_for, **options)
+    return path
 
 
 def in_place(captured: ofcv.Artifact, inputs: Sequence[Tensor]) -> Runner:
@@ -381,7 +404,7 @@ def passes(smart: ofcv.SmartDerivatives, batch: int) -> dict[str, Callable[[], T
     }
 
 
-def print_rescaling(clock: Clock, n: int, speed: float) -> Figures:
+def print_rescaling(clock: Clock, files: Path, n: int, speed: float) -> Figures:
     """Print the table of the rescaling of many coefficients."""
     table = Table(
         "way", "median, ms", "% of bandwidth", title=f"Rescaling of {n:.0e} coefficients, float32"
@@ -393,19 +416,15 @@ def print_rescaling(clock: Clock, n: int, speed: float) -> Figures:
     runs: dict[str, Callable[[], object]] = {
         "PyTorch expression": lambda: plain(module, [coeffs, index])
     }
-    with tempfile.TemporaryDirectory() as folder:
-        for suffix in (".pt", ".pt2"):
-            path = Path(folder) / f"rescaling{suffix}"
-            compiled = {"device": "cuda"} if suffix == ".pt2" and device.type == "cuda" else {}
-            ofcv.export(rescaling(), path, **compiled)
-            run = ofcv.load(path, str(device)).run
-            runs[f"ours, {suffix}"] = lambda run=run: run([coeffs, index])
+    for suffix in (".pt", ".pt2"):
+        path = exported(rescaling(), files / f"rescaling{suffix}", device)
+        run = ofcv.load(path, str(device)).run
+        runs[f"ours, {suffix}"] = lambda run=run: run([coeffs, index])
     # The coefficients are read and written, the indices read.
     n_bytes = 2 * coeffs.nbytes + index.nbytes
     figures: Figures = []
-    few = Clock(device, clock.n_rounds, 2)
     for name, run in runs.items():
-        median = few.median(run)
+        median = clock.median(run)
         share = n_bytes / median / speed
         table.add_row(name, f"{1e3 * median:.3f}", f"{100 * share:.0f}")
         figures.append({"table": "rescaling", "way": name, "ms": 1e3 * median, "share": share})

@@ -72,6 +72,8 @@ class CapturedRunner:
 
     def __init__(self, run: Runner, specs: Sequence[TensorSpec], device: str) -> None:
         self._names = [spec.name for spec in specs]
+        # The recording reads weights and code that belong to it.
+        self._recorded = run
         self.inputs = tuple(tensor.to(device) for tensor in probe(specs, {}))
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device):

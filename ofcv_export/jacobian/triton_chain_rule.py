@@ -29,10 +29,11 @@ from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
 from ofcv_export.jacobian.opposite_pairs import StoredPairs, pair_runs
 
-# Numbers that a program looks at in one go.
-_TILE = 2048
+# Numbers that a program looks at in one go, and those of a warp: 4 for each of its threads.
+_TILE = 512
+_PER_WARP = 128
 # Pairs of a program of the projection, and rows that it makes with the same pairs.
-_PAIRS, _ROWS = 512, 4
+_PAIRS, _ROWS, _PROJECTION_WARPS = 512, 4, 4
 # Most atoms whose sums a program keeps in registers.
 _MOST_ATOMS = 512
 # Runs of pairs get a row each, as wide as the atoms, if they fill more than this share of the rows.
@@ -240,7 +241,7 @@ class _Kernel(FrameChainRule):
         if self._missing.item():
             self._missing.zero_()
             raise IndexError(
-                f"ref_idx: expected entries in [0, {len(values)}), got others in an earlier call, "
+                f"ref_idx: expected indices in [0, {len(values)}), got others in an earlier call, "
                 "whose results are NaN there"
             )
         return self._missing
@@ -340,7 +341,7 @@ class PairKernel(StoredPairs, _Kernel):
         _pair_projection[(n_tiles * triton.cdiv(n_rows, _ROWS),)](
             gradient, values, frames, self.first, self.second, missing, out, n_rows, len(values),
             out.shape[1], self.n_descriptors, self.n_atoms, n_tiles,
-            PAIRS=pairs, ROWS=_ROWS, num_warps=_warps(pairs * _ROWS),
+            PAIRS=pairs, ROWS=_ROWS, num_warps=_PROJECTION_WARPS,
         )  # fmt: skip
 
 
@@ -415,5 +416,5 @@ def _power(size: int, most: int) -> int:
 
 
 def _warps(tile: int) -> int:
-    """Return the warps that share a tile, 16 numbers for each of their threads."""
-    return max(min(tile // 512, 8), 1)
+    """Return the warps that share a tile."""
+    return max(min(tile // _PER_WARP, 8), 1)

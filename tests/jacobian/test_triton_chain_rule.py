@@ -98,7 +98,7 @@ def test_a_frame_that_does_not_exist_gives_nan_and_an_error_at_the_next_call(fra
         assert torch.isfinite(out[0]).all()
         assert torch.isnan(out[1]).all()
         # Looked at before the next call, which waits for no device by itself.
-        message = r"ref_idx: expected entries in \[0, 5\), got others in an earlier call"
+        message = r"ref_idx: expected indices in \[0, 5\), got others in an earlier call"
         with pytest.raises(IndexError, match=message):
             torch.autograd.grad(out.sum(), x)
         assert torch.isfinite(rule(x, values, torch.tensor([0, 1], device=DEVICE))).all()

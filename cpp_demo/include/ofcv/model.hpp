@@ -19,6 +19,7 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/cuda.h>
 
 #include <algorithm>
@@ -276,6 +277,9 @@ class Model {
     try {
       const detail::ThreadCount threads(threads_);
       const detail::FixedOrder order(needs_fixed_order_);
+      // TorchScript would fuse operators on CUDA after two calls, and give other last digits.
+      const torch::jit::GraphOptimizerEnabledGuard fusion(
+          !needs_fixed_order_ && torch::jit::getGraphExecutorOptimize());
       results = graph_(inputs);
     } catch (const std::exception& error) {
       throw Error("model", "a graph that runs",
