@@ -418,8 +418,8 @@ def print_rescaling(clock: Clock, files: Path, n: int, speed: float) -> Figures:
     }
     for suffix in (".pt", ".pt2"):
         path = exported(rescaling(), files / f"rescaling{suffix}", device)
-        run = ofcv.load(path, str(device)).run
-        runs[f"ours, {suffix}"] = lambda run=run: run([coeffs, index])
+        artifact = ofcv.load(path, str(device))
+        runs[f"ours, {suffix}"] = lambda artifact=artifact: artifact.run([coeffs, index])
     # The coefficients are read and written, the indices read.
     n_bytes = 2 * coeffs.nbytes + index.nbytes
     figures: Figures = []

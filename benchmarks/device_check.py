@@ -137,7 +137,7 @@ def cpp(build: Path) -> list[str]:
 def benchmark(results: Path, rehearse: bool) -> list[str]:
     """Return the command of the timings."""
     where = ["--device", "cpu"] if rehearse else []
-    return [sys.executable, "-m", "benchmarks.cuda", "--json", results / "cuda.json", *where]
+    return [sys.executable, "-m", "benchmarks.cuda", "--json", str(results / "cuda.json"), *where]
 
 
 def run(

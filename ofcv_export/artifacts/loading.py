@@ -195,9 +195,10 @@ def _in_fixed_order(run: Runner, device: str) -> Runner:
 
     TorchScript would fuse operators on CUDA after two calls, and give other last digits.
     """
+    unfused = torch.jit.optimized_execution  # type: ignore[attr-defined]
 
     def run_in_fixed_order(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        with full_precision(device), torch.jit.optimized_execution(False):
+        with full_precision(device), unfused(False):
             return run(inputs)
 
     return run_in_fixed_order

@@ -37,6 +37,7 @@ from ofcv_export.graph.editing import with_shapes
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.gathered_sums import gather_sums
 from ofcv_export.graph.metadata import Metadata
+from ofcv_export.graph.tensor_spec import TensorSpec
 
 _KIND = "an AOTInductor package"
 _LOADED: dict[bytes, Any] = {}
@@ -90,13 +91,12 @@ class AOTInductor(Format):
             fixed_order(graph.device),
         ):
             package = folder / "model.pt2"
-            examples = tuple(example(spec) for spec in graph.inputs)
             module = graph.module.eval()
             if graph.device != "cpu":
-                module = _without_atomics(module, examples)
+                module = _without_atomics(module, graph.inputs)
             program = torch.export.export(
                 module,
-                examples,
+                tuple(example(spec, graph.device) for spec in graph.inputs),
                 dynamic_shapes=tuple(dynamic(spec) for spec in graph.inputs),
             )
             if graph.device != "cpu":
@@ -153,11 +153,11 @@ class AOTInductor(Format):
         return [metadata.device]
 
 
-def _without_atomics(module: nn.Module, examples: Sequence[Tensor]) -> nn.Module:
+def _without_atomics(module: nn.Module, specs: Sequence[TensorSpec]) -> nn.Module:
     """Return a module whose sums over constant indices need neither atomics nor sorting."""
     if isinstance(module, fx.GraphModule):
         module = copy.deepcopy(module)
-        with_shapes(module, examples)
+        with_shapes(module, [example(spec) for spec in specs])
         gather_sums(module)
     return module
 

@@ -22,18 +22,18 @@ from typing import NamedTuple
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
+from ofcv_export.jacobian import triton_kernels as kernels
 from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
 from ofcv_export.jacobian.opposite_pairs import StoredPairs, pair_runs
 
 # Numbers that a program looks at in one go, and those of a warp: 4 for each of its threads.
-_TILE = 512
+_TILE = 256
 _PER_WARP = 128
 # Pairs of a program of the projection, and rows that it makes with the same pairs.
-_PAIRS, _ROWS, _PROJECTION_WARPS = 512, 4, 4
+_PAIRS, _ROWS, _PROJECTION_WARPS = 1024, 2, 8
 # Most atoms whose sums a program keeps in registers.
 _MOST_ATOMS = 512
 # Runs of pairs get a row each, as wide as the atoms, if they fill more than this share of the rows.
@@ -41,149 +41,6 @@ _FILLED = 0.2
 
 # Takes x or a gradient, values, frames, where to note a missing frame, and the result.
 _Launch = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _frame_of(row, frames, n_outputs, n_frames, missing):
-    """Return the frame of a row, 0 and a note in `missing` where there is none, and whether."""
-    frame = tl.load(frames + row // n_outputs).to(tl.int64)
-    exists = (frame >= 0) & (frame < n_frames)
-    tl.store(missing, 1, mask=exists == 0)
-    return tl.where(exists, frame, 0), exists
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _store_sums(out, row, n_atoms, atom, mask, exists, sx, sy, sz):
-    """Write the sums by atom, shape (..., n_atoms, 3)."""
-    place = out + (row * n_atoms + atom) * 3
-    nan = float("nan")
-    tl.store(place, tl.where(exists, sx, nan), mask=mask)
-    tl.store(place + 1, tl.where(exists, sy, nan), mask=mask)
-    tl.store(place + 2, tl.where(exists, sz, nan), mask=mask)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _run_product(
-    x, values, frames, first, base, low, high, missing, out, n_frames, n_outputs,
-    n_pairs, n_runs: tl.constexpr, n_atoms, RUNS: tl.constexpr, ATOMS: tl.constexpr,
-):  # fmt: skip
-    """Sum x[p] u[p] by atom over runs of pairs: first atom by row, second atom by column."""
-    row = tl.program_id(0).to(tl.int64)
-    frame, exists = _frame_of(row, frames, n_outputs, n_frames, missing)
-    u = values + frame * 3 * n_pairs
-    factor = x + row * n_pairs
-    atom = tl.arange(0, ATOMS)[None, :]
-    ax = tl.zeros([RUNS, ATOMS], values.dtype.element_ty)
-    ay = tl.zeros([RUNS, ATOMS], values.dtype.element_ty)
-    az = tl.zeros([RUNS, ATOMS], values.dtype.element_ty)
-    for start in range(0, n_runs, RUNS):
-        run = start + tl.arange(0, RUNS)
-        known = run < n_runs
-        own = tl.load(first + run, mask=known, other=-1)[:, None]
-        pair = tl.load(base + run, mask=known, other=0)[:, None] + atom
-        lowest = tl.load(low + run, mask=known, other=0)[:, None]
-        highest = tl.load(high + run, mask=known, other=0)[:, None]
-        mask = (atom >= lowest) & (atom < highest)
-        f = tl.load(factor + pair, mask=mask, other=0)
-        fx = f * tl.load(u + pair, mask=mask, other=0)
-        fy = f * tl.load(u + n_pairs + pair, mask=mask, other=0)
-        fz = f * tl.load(u + 2 * n_pairs + pair, mask=mask, other=0)
-        # No atom is its own partner: in its own column there is room for minus the run's sum.
-        is_own = atom == own
-        ax += tl.where(is_own, -tl.sum(fx, 1)[:, None], fx)
-        ay += tl.where(is_own, -tl.sum(fy, 1)[:, None], fy)
-        az += tl.where(is_own, -tl.sum(fz, 1)[:, None], fz)
-    atoms = tl.arange(0, ATOMS)
-    _store_sums(
-        out, row, n_atoms, atoms, atoms < n_atoms, exists,
-        tl.sum(ax, 0), tl.sum(ay, 0), tl.sum(az, 0),
-    )  # fmt: skip
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _product(
-    x, values, frames, start, vector, descriptor, missing, out, n_frames, n_outputs,
-    n_vectors, n_descriptors, n_atoms, width: tl.constexpr, n_tiles,
-    ATOMS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """Sum x[descriptor] times a vector by atom over its entries, which lie together."""
-    row = (tl.program_id(0) // n_tiles).to(tl.int64)
-    frame, exists = _frame_of(row, frames, n_outputs, n_frames, missing)
-    v = values + frame * 3 * n_vectors
-    factor = x + row * n_descriptors
-    atom = tl.program_id(0) % n_tiles * ATOMS + tl.arange(0, ATOMS)
-    known = atom < n_atoms
-    begin = tl.load(start + atom, mask=known, other=0)
-    end = tl.load(start + atom + 1, mask=known, other=0)
-    ax = tl.zeros([ATOMS, WIDTH], values.dtype.element_ty)
-    ay = tl.zeros([ATOMS, WIDTH], values.dtype.element_ty)
-    az = tl.zeros([ATOMS, WIDTH], values.dtype.element_ty)
-    for offset in range(0, width, WIDTH):
-        entry = begin[:, None] + offset + tl.arange(0, WIDTH)[None, :]
-        mask = entry < end[:, None]
-        number = tl.load(vector + entry, mask=mask, other=0)
-        f = tl.load(factor + tl.load(descriptor + entry, mask=mask, other=0), mask=mask, other=0)
-        # Vectors are counted from 1; a negative number is that of minus the vector.
-        f = tl.where(number < 0, -f, f)
-        place = v + tl.abs(number) - 1
-        ax += f * tl.load(place, mask=mask, other=0)
-        ay += f * tl.load(place + n_vectors, mask=mask, other=0)
-        az += f * tl.load(place + 2 * n_vectors, mask=mask, other=0)
-    _store_sums(out, row, n_atoms, atom, known, exists, tl.sum(ax, 1), tl.sum(ay, 1), tl.sum(az, 1))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _pair_projection(
-    gradient, values, frames, first, second, missing, out, n_rows, n_frames, n_outputs,
-    n_pairs, n_atoms, n_tiles, PAIRS: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
-    """Take u[p] . (g[second[p]] - g[first[p]])."""
-    pair = tl.program_id(0) % n_tiles * PAIRS + tl.arange(0, PAIRS)
-    mask = pair < n_pairs
-    from_atom = 3 * tl.load(first + pair, mask=mask, other=0)
-    to_atom = 3 * tl.load(second + pair, mask=mask, other=0)
-    for each in tl.static_range(ROWS):
-        row = (tl.program_id(0) // n_tiles).to(tl.int64) * ROWS + each
-        if row < n_rows:
-            frame, exists = _frame_of(row, frames, n_outputs, n_frames, missing)
-            u = values + frame * 3 * n_pairs + pair
-            g = gradient + row * 3 * n_atoms
-            gx = tl.load(g + to_atom) - tl.load(g + from_atom)
-            gy = tl.load(g + to_atom + 1) - tl.load(g + from_atom + 1)
-            gz = tl.load(g + to_atom + 2) - tl.load(g + from_atom + 2)
-            dot = gx * tl.load(u, mask=mask, other=0)
-            dot += gy * tl.load(u + n_pairs, mask=mask, other=0)
-            dot += gz * tl.load(u + 2 * n_pairs, mask=mask, other=0)
-            dot = tl.where(exists, dot, float("nan"))
-            tl.store(out + row * n_pairs + pair, dot, mask=mask)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _projection(
-    gradient, values, frames, start, vector, atom, missing, out, n_frames, n_outputs,
-    n_vectors, n_descriptors, n_atoms, width: tl.constexpr, n_tiles,
-    DESCRIPTORS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """Sum v . g[atom] by descriptor over its entries, which lie together."""
-    row = (tl.program_id(0) // n_tiles).to(tl.int64)
-    frame, exists = _frame_of(row, frames, n_outputs, n_frames, missing)
-    v = values + frame * 3 * n_vectors
-    g = gradient + row * 3 * n_atoms
-    descriptor = tl.program_id(0) % n_tiles * DESCRIPTORS + tl.arange(0, DESCRIPTORS)
-    known = descriptor < n_descriptors
-    begin = tl.load(start + descriptor, mask=known, other=0)
-    end = tl.load(start + descriptor + 1, mask=known, other=0)
-    total = tl.zeros([DESCRIPTORS, WIDTH], values.dtype.element_ty)
-    for offset in range(0, width, WIDTH):
-        entry = begin[:, None] + offset + tl.arange(0, WIDTH)[None, :]
-        mask = entry < end[:, None]
-        place = v + tl.load(vector + entry, mask=mask, other=0)
-        pull = g + 3 * tl.load(atom + entry, mask=mask, other=0)
-        total += tl.load(place, mask=mask, other=0) * tl.load(pull)
-        total += tl.load(place + n_vectors, mask=mask, other=0) * tl.load(pull + 1)
-        total += tl.load(place + 2 * n_vectors, mask=mask, other=0) * tl.load(pull + 2)
-    dot = tl.where(exists, tl.sum(total, 1), float("nan"))
-    tl.store(out + row * n_descriptors + descriptor, dot, mask=known)
 
 
 class _Kernel(FrameChainRule):
@@ -197,12 +54,18 @@ class _Kernel(FrameChainRule):
         Vectors stored per frame.
     """
 
+    # Of the entries of each atom: where they begin, and the vector and descriptor of each.
+    start: Tensor
+    vector: Tensor
+    descriptor: Tensor
+
     def __init__(self, pattern: SparsityPattern, n_vectors: int) -> None:
         super().__init__(pattern)
         self.n_atoms = pattern.n_atoms
         self.n_descriptors = pattern.n_descriptors
         self.n_vectors = n_vectors
         self.n_values = 3 * n_vectors
+        self.width = 0
         self._missing: Tensor | None = None
 
     def product(self, x: Tensor, values: Tensor, ref_idx: Tensor) -> Tensor:
@@ -270,7 +133,7 @@ class _Kernel(FrameChainRule):
         width = _power(self.width, 64)
         atoms = _power(self.n_atoms, _TILE // width)
         n_tiles = triton.cdiv(self.n_atoms, atoms)
-        _product[(n_tiles * out.shape[0] * out.shape[1],)](
+        kernels.product[(n_tiles * out.shape[0] * out.shape[1],)](
             x, values, frames, self.start, self.vector, self.descriptor, missing, out, len(values),
             out.shape[1], self.n_vectors, self.n_descriptors, self.n_atoms, self.width, n_tiles,
             ATOMS=atoms, WIDTH=width, num_warps=_warps(atoms * width),
@@ -286,9 +149,12 @@ class PairKernel(StoredPairs, _Kernel):
         Structure of the Jacobian, two blocks for each descriptor in turn.
     """
 
-    start: Tensor
-    vector: Tensor
-    descriptor: Tensor
+    first: Tensor
+    second: Tensor
+    run_first: Tensor
+    run_base: Tensor
+    run_low: Tensor
+    run_high: Tensor
 
     def __init__(self, pattern: SparsityPattern) -> None:
         n_pairs = pattern.n_descriptors
@@ -326,7 +192,7 @@ class PairKernel(StoredPairs, _Kernel):
         atoms = triton.next_power_of_2(self.n_atoms)
         n_runs = len(self.run_first)
         runs = _power(n_runs, _TILE // atoms)
-        _run_product[(out.shape[0] * out.shape[1],)](
+        kernels.run_product[(out.shape[0] * out.shape[1],)](
             x, values, frames, self.run_first, self.run_base, self.run_low, self.run_high, missing,
             out, len(values), out.shape[1], self.n_descriptors, n_runs, self.n_atoms,
             RUNS=runs, ATOMS=atoms, num_warps=_warps(runs * atoms),
@@ -338,7 +204,7 @@ class PairKernel(StoredPairs, _Kernel):
         n_rows = out.shape[0] * out.shape[1]
         pairs = _power(self.n_descriptors, _PAIRS)
         n_tiles = triton.cdiv(self.n_descriptors, pairs)
-        _pair_projection[(n_tiles * triton.cdiv(n_rows, _ROWS),)](
+        kernels.pair_projection[(n_tiles * triton.cdiv(n_rows, _ROWS),)](
             gradient, values, frames, self.first, self.second, missing, out, n_rows, len(values),
             out.shape[1], self.n_descriptors, self.n_atoms, n_tiles,
             PAIRS=pairs, ROWS=_ROWS, num_warps=_PROJECTION_WARPS,
@@ -353,6 +219,12 @@ class BlockKernel(_Kernel):
     pattern : SparsityPattern
         Structure of the Jacobian.
     """
+
+    order: Tensor
+    place: Tensor
+    start_of_descriptor: Tensor
+    vector_of_descriptor: Tensor
+    atom: Tensor
 
     def __init__(self, pattern: SparsityPattern) -> None:
         super().__init__(pattern, pattern.n_blocks)
@@ -387,7 +259,7 @@ class BlockKernel(_Kernel):
         width = _power(self.widest, 64)
         descriptors = _power(self.n_descriptors, _TILE // width)
         n_tiles = triton.cdiv(self.n_descriptors, descriptors)
-        _projection[(n_tiles * out.shape[0] * out.shape[1],)](
+        kernels.projection[(n_tiles * out.shape[0] * out.shape[1],)](
             gradient, values, frames, self.start_of_descriptor, self.vector_of_descriptor,
             self.atom, missing, out, len(values), out.shape[1], self.n_vectors, self.n_descriptors,
             self.n_atoms, self.widest, n_tiles,

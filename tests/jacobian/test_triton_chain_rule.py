@@ -60,10 +60,10 @@ def require_equal_pairs(pattern, dtype, ref_idx, n_outputs):
 # One row of a tile for each run where runs are long, sums over an atom's pairs where they are not;
 # more atoms and pairs than one tile or program holds.
 PATTERNS = {
-    "all pairs": (all_pairs(47).pattern(), True),
+    "all pairs": (all_pairs(33).pattern(), True),
     "star": (pattern_of([(0, i) for i in range(1, 30)], 30), True),
     "some pairs": (pattern_of(all_pairs(40).pairs[::7].tolist(), 40), False),
-    "long star": (pattern_of([(700, i) for i in range(0, 700, 2)], 701), False),
+    "long star": (pattern_of([(70, i) for i in reversed(range(70))], 71), False),
 }
 
 
@@ -79,9 +79,9 @@ def test_pairs_of_more_atoms(name, dtype):
 @both_dtypes
 def test_blocks_of_more_atoms(dtype):
     generator = torch.Generator().manual_seed(0)
-    dependence = torch.rand(90, 130, generator=generator) < 0.6
+    dependence = torch.rand(20, 90, generator=generator) < 0.9
     descriptor, atom = dependence.nonzero().unbind(1)
-    pattern = SparsityPattern(descriptor, atom, 90, 130)
+    pattern = SparsityPattern(descriptor, atom, 20, 90)
     blocks = normal(N_FRAMES, pattern.n_blocks, 3, dtype=dtype).to(DEVICE)
     rule = BlockKernel(pattern).to(DEVICE)
     require_equal_maps(rule, rule.arrange(blocks), pattern, blocks, torch.tensor([2, 0]), 2)
