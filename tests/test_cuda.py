@@ -5,6 +5,8 @@ tested without one.
 """
 
 import contextlib
+import gc
+import weakref
 
 import msgspec
 import pytest
@@ -220,6 +222,22 @@ def test_a_recording_gives_the_numbers_of_every_call(stand_in):
         for found, right in zip(runner([given]), expected, strict=True):
             torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
         assert torch.equal(given, positions)
+
+
+def test_a_recording_keeps_what_it_runs(stand_in):
+    class Run:
+        def __call__(self, inputs):
+            return (inputs[0].sum() + inputs[1],)
+
+    run = Run()
+    alive = weakref.ref(run)
+    runner = CapturedRunner(run, SPECS, "cpu")
+    del run
+    gc.collect()
+    assert alive() is not None
+    del runner
+    gc.collect()
+    assert alive() is None
 
 
 def test_what_is_written_into_a_recording_needs_no_copy(stand_in):

@@ -23,6 +23,7 @@ _LOADING = "tests/artifacts/test_loading.py"
 _ENGINE = "tests/engines/test_engine_bias.py"
 _CONTRACTS = "tests/contracts/test_contracts.py"
 _CUDA = "tests/test_cuda.py"
+_TRITON = "tests/jacobian/test_triton_chain_rule.py"
 
 CORE = [
     # Descriptors and their derivatives.
@@ -366,6 +367,35 @@ CORE = [
         "digest: of an ONNX file is not compared", "formats/onnx.py",
         "if hashlib.sha256(digested).hexdigest() != properties[_DIGEST]:", "if False:",
         (_LOADING, "-k", "(bit or edited) and not pt2"),
+    ),
+    Mutation(
+        "CUDA graph: what it runs is let go", "artifacts/cuda_graph.py",
+        "self._recorded = run", "self._recorded = None",
+        (f"{_CUDA}::test_a_recording_keeps_what_it_runs",),
+    ),
+    Mutation(
+        "gathered sums: all terms of a place in one row", "graph/gathered_sums.py",
+        " + rank // width", "", ("tests/graph/test_gathered_sums.py",),
+    ),
+    Mutation(
+        "gathered sums: an index that comes with a call", "graph/gathered_sums.py",
+        'if index.op != "get_attr":', 'if index.op == "":', ("tests/graph/test_gathered_sums.py",),
+    ),
+    Mutation(
+        "Triton: pairs without their first atom", "jacobian/triton_kernels.py",
+        "ay += tl.where(is_own, -tl.sum(fy, 1)[:, None], fy)", "ay += fy",
+        (f"{_TRITON}::test_pairs_equal_plain_operators",),
+    ),
+    Mutation(
+        "Triton: frames below zero", "jacobian/triton_kernels.py",
+        "exists = (frame >= 0) & (frame < n_frames)", "exists = frame < n_frames",
+        (f"{_TRITON}::test_a_frame_that_does_not_exist_gives_nan_and_an_error_at_the_next_call",),
+    ),
+    Mutation(
+        "Triton: blocks in the order of their descriptors", "jacobian/triton_chain_rule.py",
+        "vector_of_descriptor=place[by_descriptor.order]",
+        "vector_of_descriptor=by_descriptor.order",
+        (f"{_TRITON}::test_blocks_equal_plain_operators",),
     ),
     Mutation(
         "CUDA graph: inputs are not copied", "artifacts/cuda_graph.py",
