@@ -278,8 +278,8 @@ class Model {
       const detail::ThreadCount threads(threads_);
       const detail::FixedOrder order(needs_fixed_order_);
       // TorchScript would fuse operators on CUDA after two calls, and give other last digits.
-      const torch::jit::GraphOptimizerEnabledGuard fusion(
-          !needs_fixed_order_ && torch::jit::getGraphExecutorOptimize());
+      const torch::jit::GraphOptimizerEnabledGuard fusion(!needs_fixed_order_ &&
+                                                          torch::jit::getGraphExecutorOptimize());
       results = graph_(inputs);
     } catch (const std::exception& error) {
       throw Error("model", "a graph that runs",
