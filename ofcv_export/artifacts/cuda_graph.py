@@ -7,6 +7,7 @@ was recorded with: inputs are copied there, and outputs stay there until the nex
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -123,7 +124,10 @@ class CapturedRunner:
 def _refusing_to_wait() -> Iterator[None]:
     """Raise a RuntimeError where PyTorch waits for the device."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        # That not all waiting is noticed.
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

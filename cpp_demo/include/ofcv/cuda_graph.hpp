@@ -32,8 +32,7 @@ namespace ofcv {
 class CudaGraph {
  public:
   /// Records a call of `model`, which is on CUDA, with `inputs`, as Model::operator() takes them.
-  /// They are checked and copied. A graph that waits for the device cannot be recorded; LibTorch's
-  /// scatter-adds in a fixed order do, and need Sums::atomics.
+  /// They are checked and copied. A graph that waits for the device cannot be recorded.
   CudaGraph(const Model& model, const std::vector<at::Tensor>& inputs) : model_(on_cuda(model)) {
     const c10::cuda::CUDAGuard device(model.device());
     model(inputs);
