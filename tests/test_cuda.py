@@ -24,7 +24,7 @@ from ofcv_export.descriptors.angles import Angles
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.formats import aotinductor
 from ofcv_export.formats.archive import checked_records
-from ofcv_export.formats.example import example
+from ofcv_export.formats.example import examples
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.jacobian.chain_rule import take
 from tests.builders.systems import all_pairs, by_autograd, frames, plain_distances
@@ -354,12 +354,14 @@ def test_the_runner_for_cuda_gives_what_that_for_the_cpu_gives(path):
     assert torch.equal(found, ofcv.load(path)(*inputs))
 
 
-def test_code_for_a_gpu_is_made_for_large_batches():
-    spec = TensorSpec("positions", "float32", ("batch", 4, 3))
-    assert example(spec).shape[0] < 10
-    assert example(spec, "cuda").shape[0] > 4000
-    fixed = spec.with_size("batch", 1)
-    assert example(fixed, "cuda").shape == (1, 4, 3)
+@pytest.mark.parametrize(("n_atoms", "batch"), [(4, 4099), (10_000, 521), (10**7, 3)])
+def test_code_for_a_gpu_is_made_for_large_batches(n_atoms, batch):
+    spec = TensorSpec("positions", "float32", ("batch", n_atoms, 3))
+    box = TensorSpec("box", "float32", ("batch", 3, 3))
+    assert [len(made) for made in examples([spec, box])] == [3, 3]
+    assert [len(made) for made in examples([spec, box], "cuda")] == [batch, batch]
+    (one,) = examples([spec.with_size("batch", 1)], "cuda")
+    assert one.shape == (1, n_atoms, 3)
 
 
 # With a device.

@@ -28,7 +28,7 @@ from ofcv_export.base.modes import without_autocast
 from ofcv_export.base.validation import first_line, last_line
 from ofcv_export.formats.archive import DIGEST, METADATA, checked_records, digest, records
 from ofcv_export.formats.checked_sizes import checked_sizes
-from ofcv_export.formats.example import dynamic, example
+from ofcv_export.formats.example import dynamic, examples
 from ofcv_export.formats.format import Format, Runner, foreign
 from ofcv_export.formats.machine import require_this_machine
 from ofcv_export.formats.plain_code import plain_code
@@ -96,7 +96,7 @@ class AOTInductor(Format):
                 module = _without_atomics(module, graph.inputs)
             program = torch.export.export(
                 module,
-                tuple(example(spec, graph.device) for spec in graph.inputs),
+                examples(graph.inputs, graph.device),
                 dynamic_shapes=tuple(dynamic(spec) for spec in graph.inputs),
             )
             if graph.device != "cpu":
@@ -157,7 +157,7 @@ def _without_atomics(module: nn.Module, specs: Sequence[TensorSpec]) -> nn.Modul
     """Return a module whose sums over constant indices need neither atomics nor sorting."""
     if isinstance(module, fx.GraphModule):
         module = copy.deepcopy(module)
-        with_shapes(module, [example(spec) for spec in specs])
+        with_shapes(module, examples(specs))
         gather_sums(module)
     return module
 

@@ -36,7 +36,7 @@ from ofcv_export.formats.exact_numbers import (
     exact_numbers,
     require_exact_numbers,
 )
-from ofcv_export.formats.example import dynamic, example
+from ofcv_export.formats.example import dynamic, examples
 from ofcv_export.formats.format import Format, Runner, damaged, foreign
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.metadata import Metadata
@@ -191,7 +191,7 @@ def _program(module: nn.Module, graph: ExportGraph) -> torch.onnx.ONNXProgram:
     with _quiet_exporter():
         program = torch.onnx.export(
             module,
-            tuple(example(spec) for spec in graph.inputs),
+            examples(graph.inputs),
             dynamo=True,
             verbose=False,
             optimize=not is_float64(graph),
