@@ -1,6 +1,6 @@
 """Everything that wants a CUDA device, in one run of a few minutes.
 
-``python benchmarks/device_check.py RESULTS [--wheels FOLDER] [--rehearse] [--only STAGE ...]``,
+``python -m benchmarks.device_check RESULTS [--wheels FOLDER] [--rehearse] [--only STAGE ...]``,
 from the root of the project, with the Python whose PyTorch sees the device. It needs no network:
 packages that this Python lacks can lie in FOLDER as wheels. Its stages are the tests that want a
 device with the verification of every kind and format among them, the C++ library built against

@@ -39,13 +39,17 @@ NEEDS: dict[tuple[str, str], tuple[str, Callable[[], bool]]] = {
 }
 # Declarations before a C++ snippet.
 CPP = {
+    "docs/cuda.md": 'ofcv::Model model("cv.pt2", "cuda");',
     "README.md": "std::vector<float> positions(66), values(1), derivatives(66);",
     "docs/engines/openmm.md": (
         "OpenMM::System system; OpenMM::VerletIntegrator integrator(0.001);"
         'OpenMM::Platform& platform = OpenMM::Platform::getPlatformByName("Reference");'
     ),
 }
-CPP_INCLUDES = {"docs/engines/openmm.md": "#include <OpenMM.h>\n"}
+CPP_INCLUDES = {
+    "docs/cuda.md": "#include <ofcv/model.hpp>\n",
+    "docs/engines/openmm.md": "#include <OpenMM.h>\n",
+}
 PRINTED = re.compile(r"^print\(.+\)  # (.+), \.\.\.$", re.MULTILINE)
 
 

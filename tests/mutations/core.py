@@ -116,7 +116,7 @@ CORE = [
         (f"{_SMART}::test_differentiable_with_respect_to_x",),
     ),
     Mutation(
-        "numba, pairs: those turned round", "jacobian/compiled_chain_rule.py",
+        "numba, pairs: those turned round", "jacobian/opposite_pairs.py",
         "torch.where(self.flipped.unsqueeze(1), -pairs, pairs)", "pairs",
         (f"{_SMART}::test_functions_of_distances_take_half_the_memory", "-k", "inverse"),
     ),
