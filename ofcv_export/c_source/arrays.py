@@ -1,0 +1,100 @@
+"""Operators that make new arrays: joined, padded, filled, and sums over indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ofcv_export.c_source.index import Index, linear, row_major
+from ofcv_export.c_source.registry import Call, register
+from ofcv_export.c_source.value import Value, constant
+
+
+@register("cat.default")
+def _cat(call: Call, parts: Sequence[Value], axis: int = 0) -> Value:
+    axis %= len(call.shape)
+    target, start = call.writer.declare(call.shape, call.kind), 0
+    strides = row_major(call.shape)
+    for part in parts:
+        call.writer.store(target, part, start * strides[axis], strides)
+        start += part.shape[axis]
+    return target
+
+
+@register("stack.default")
+def _stack(call: Call, parts: Sequence[Value], axis: int = 0) -> Value:
+    axis %= len(call.shape)
+    target, strides = call.writer.declare(call.shape, call.kind), row_major(call.shape)
+    others = [stride for a, stride in enumerate(strides) if a != axis]
+    for k, part in enumerate(parts):
+        call.writer.store(target, part, k * strides[axis], others)
+    return target
+
+
+@register("constant_pad_nd.default")
+def _pad(call: Call, x: Value, pads: Sequence[int], number: float = 0) -> Value:
+    target, strides = call.writer.declare(call.shape, call.kind), row_major(call.shape)
+    call.writer.store(target, constant(call.writer.number(number), call.shape, x.kind))
+    before = [0] * len(x.shape)
+    for k in range(len(pads) // 2):
+        before[-1 - k] = pads[2 * k]
+    offset = sum(b * stride for b, stride in zip(before, strides, strict=True))
+    call.writer.store(target, x, offset, strides)
+    return target
+
+
+@register(
+    "zeros.default",
+    "new_zeros.default",
+    "zeros_like.default",
+    "empty_permuted.default",
+    "empty.memory_format",
+    "new_empty.default",
+)
+def _zeros(call: Call, *_: Any, **__: Any) -> Value:
+    return constant(call.writer.number(0), call.shape, call.kind)
+
+
+@register("ones_like.default", "new_ones.default")
+def _ones(call: Call, *_: Any, **__: Any) -> Value:
+    return constant(call.writer.number(1), call.shape, call.kind)
+
+
+@register("full.default", "full_like.default", "scalar_tensor.default", "new_full.default")
+def _full(call: Call, *args: Any, **_: Any) -> Value:
+    number = args[0] if len(args) == 1 else args[1]
+    if call.kind != "real":
+        return constant(str(int(number)), call.shape, call.kind)
+    return constant(call.writer.number(float(number)), call.shape, "real")
+
+
+@register("arange.start_step")
+def _arange(call: Call, start: int, end: int, step: int = 1, **_: Any) -> Value:
+    return call.writer.known(torch.arange(start, end, step))
+
+
+@register("index_add.default")
+def _index_add(call: Call, onto: Value, axis: int, index: Value, x: Value) -> Value:
+    axis %= len(call.shape)
+    writer, strides = call.writer, row_major(call.shape)
+    target = writer.declare(call.shape, call.kind)
+    writer.store(target, onto)
+
+    def body(indices: list[Index]) -> None:
+        place = [Index.of(index.at([e])) if a == axis else e for a, e in enumerate(indices)]
+        writer.line(f"{target.array}[{linear(place, strides)}] += {x.at(indices)};")
+
+    writer.loops(x.shape, body)
+    return target
+
+
+@register("index_put.default")
+def _index_put(
+    call: Call, onto: Value, indices: Sequence[Value | None], x: Value, accumulate: bool = False
+) -> Value:
+    (axis,) = [a for a, index in enumerate(indices) if index is not None]
+    if not accumulate:
+        raise ValueError("module: expected sums in C source, got index_put without accumulate")
+    return _index_add(call, onto, axis, indices[axis], x)

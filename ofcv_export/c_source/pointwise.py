@@ -1,0 +1,204 @@
+"""Operators entry by entry; chains of them become one expression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ofcv_export.c_source.index import Index
+from ofcv_export.c_source.registry import Call, Operator, register
+from ofcv_export.c_source.value import Value, broadcast, constant
+
+
+def _value(call: Call, operand: Any) -> Value:
+    """Return an operand, a number among them, in the shape of the result."""
+    if isinstance(operand, Value):
+        return broadcast(operand, call.shape)
+    return constant(call.writer.number(float(operand)), call.shape, "real")
+
+
+def _pointwise(call: Call, expression: Callable[..., str], *operands: Any, cost: int = 1) -> Value:
+    values = [_value(call, operand) for operand in operands]
+
+    def at(indices: Sequence[Index]) -> str:
+        return expression(*(value.at(indices) for value in values))
+
+    return Value(call.shape, call.kind, at, sum(value.cost for value in values) + cost)
+
+
+def _binary(symbol: str, cost: int = 1) -> Operator:
+    def apply(call: Call, a: Any, b: Any) -> Value:
+        return _pointwise(call, lambda x, y: f"({x} {symbol} {y})", a, b, cost=cost)
+
+    return apply
+
+
+_SYMBOLS = {
+    "mul": "*", "div": "/", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="
+}  # fmt: skip
+for _name, _symbol in _SYMBOLS.items():
+    register(f"{_name}.Tensor", f"{_name}.Scalar")(_binary(_symbol))
+register("logical_and.default", "bitwise_and.Tensor")(_binary("&&"))
+register("logical_or.default", "bitwise_or.Tensor")(_binary("||"))
+
+
+def _added(symbol: str) -> Operator:
+    def apply(call: Call, a: Any, b: Any, alpha: float = 1) -> Value:
+        if alpha == 1:
+            return _pointwise(call, lambda x, y: f"({x} {symbol} {y})", a, b)
+        factor = call.writer.number(alpha)
+        return _pointwise(call, lambda x, y: f"({x} {symbol} {factor} * {y})", a, b, cost=2)
+
+    return apply
+
+
+register("add.Tensor", "add.Scalar")(_added("+"))
+register("sub.Tensor", "sub.Scalar")(_added("-"))
+
+
+def _unary(template: str, cost: int = 1) -> Operator:
+    return lambda call, x: _pointwise(call, lambda e: template.format(e), x, cost=cost)
+
+
+def _function(name: str) -> Operator:
+    return lambda call, *xs: _pointwise(
+        call, lambda *es: f"ofcv_{name}({', '.join(es)})", *xs, cost=10
+    )
+
+
+register("neg.default")(_unary("(-{})"))
+register("logical_not.default", "bitwise_not.default")(_unary("(!{})"))
+for _name in (
+    "exp",
+    "expm1",
+    "tanh",
+    "sigmoid",
+    "log",
+    "log1p",
+    "sin",
+    "cos",
+    "acos",
+    "erf",
+    "atan2",
+):
+    register(f"{_name}.default")(_function(_name))
+
+
+@register("sqrt.default")
+def _sqrt(call: Call, x: Value) -> Value:
+    root = "sqrtf" if call.writer.real == "float" else "sqrt"
+    return _pointwise(call, lambda e: f"{root}({e})", x, cost=5)
+
+
+@register("rsqrt.default")
+def _rsqrt(call: Call, x: Value) -> Value:
+    root, one = ("sqrtf" if call.writer.real == "float" else "sqrt"), call.writer.number(1)
+    return _pointwise(call, lambda e: f"({one} / {root}({e}))", x, cost=10)
+
+
+@register("reciprocal.default")
+def _reciprocal(call: Call, x: Value) -> Value:
+    return _pointwise(call, lambda e: f"({call.writer.number(1)} / {e})", x, cost=3)
+
+
+@register("abs.default")
+def _abs(call: Call, x: Value) -> Value:
+    absolute = "fabsf" if call.writer.real == "float" else "fabs"
+    return _pointwise(call, lambda e: f"{absolute}({e})", x)
+
+
+@register("round.default")
+def _round(call: Call, x: Value) -> Value:
+    nearest = "rintf" if call.writer.real == "float" else "rint"
+    return _pointwise(call, lambda e: f"{nearest}({e})", x)
+
+
+@register("floor.default")
+def _floor(call: Call, x: Value) -> Value:
+    down = "floorf" if call.writer.real == "float" else "floor"
+    return _pointwise(call, lambda e: f"{down}({e})", x)
+
+
+@register("sign.default")
+def _sign(call: Call, x: Value) -> Value:
+    x = call.writer.in_memory(x)
+    real = call.writer.real
+    return _pointwise(call, lambda e: f"({real})(({e} > 0) - ({e} < 0))", x)
+
+
+@register("pow.Tensor_Scalar")
+def _power(call: Call, x: Value, exponent: float) -> Value:
+    if exponent != int(exponent) or not 1 <= abs(exponent) <= 16:
+        raise ValueError(f"module: expected powers of -16 to 16 in C source, got {exponent}")
+    x = call.writer.in_memory(x) if x.cost else x
+    n, one = int(abs(exponent)), call.writer.number(1)
+
+    def text(e: str) -> str:
+        product = "(" + " * ".join([e] * n) + ")"
+        return product if exponent > 0 else f"({one} / {product})"
+
+    return _pointwise(call, text, x, cost=n)
+
+
+@register("clamp.default")
+def _clamp(call: Call, x: Value, low: float | None = None, high: float | None = None) -> Value:
+    x = call.writer.in_memory(x) if x.cost else x
+
+    def text(e: str) -> str:
+        out = e
+        if low is not None:
+            out = f"({out} < {call.writer.number(low)} ? {call.writer.number(low)} : {out})"
+        if high is not None:
+            out = f"({e} > {call.writer.number(high)} ? {call.writer.number(high)} : {out})"
+        return out
+
+    return _pointwise(call, text, x)
+
+
+@register("tanh_backward.default")
+def _tanh_backward(call: Call, gradient: Value, y: Value) -> Value:
+    one = call.writer.number(1)
+    return _pointwise(call, lambda g, e: f"({g} * ({one} - {e} * {e}))", gradient, y, cost=3)
+
+
+@register("sigmoid_backward.default")
+def _sigmoid_backward(call: Call, gradient: Value, y: Value) -> Value:
+    one = call.writer.number(1)
+    return _pointwise(call, lambda g, e: f"({g} * (({one} - {e}) * {e}))", gradient, y, cost=3)
+
+
+@register("gelu.default")
+def _gelu(call: Call, x: Value, approximate: str = "none") -> Value:
+    if approximate != "none":
+        raise ValueError("module: expected GELU without approximation in C source, got tanh")
+    x = call.writer.in_memory(x) if x.cost else x
+    half, root, one = (call.writer.number(v) for v in (0.5, 0.5**0.5, 1.0))
+    return _pointwise(
+        call, lambda e: f"({half} * {e} * ({one} + ofcv_erf({e} * {root})))", x, cost=20
+    )
+
+
+@register("where.self")
+def _where(call: Call, condition: Value, a: Any, b: Any) -> Value:
+    return _pointwise(call, lambda c, x, y: f"({c} ? {x} : {y})", condition, a, b)
+
+
+@register("masked_fill.Scalar")
+def _masked_fill(call: Call, x: Value, mask: Value, number: float) -> Value:
+    return _where(call, mask, number, x)
+
+
+@register("maximum.default")
+def _maximum(call: Call, a: Value, b: Value) -> Value:
+    return _pointwise(call, lambda x, y: f"({x} > {y} ? {x} : {y})", a, b)
+
+
+@register("minimum.default")
+def _minimum(call: Call, a: Value, b: Value) -> Value:
+    return _pointwise(call, lambda x, y: f"({x} < {y} ? {x} : {y})", a, b)
+
+
+@register("relu.default")
+def _relu(call: Call, x: Value) -> Value:
+    zero = call.writer.number(0)
+    return _pointwise(call, lambda e: f"({e} > {zero} ? {e} : {zero})", x)

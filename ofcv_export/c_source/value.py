@@ -1,0 +1,77 @@
+"""What a node of a graph is in C: an array, or an expression for each of its entries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ofcv_export.c_source.index import Index, linear, row_major
+
+At = Callable[[Sequence[Index]], str]
+
+
+@dataclass(frozen=True)
+class Value:
+    """The entries of a tensor.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Its sizes.
+    kind : str
+        Type of an entry in C: ``real`` (float or double), ``int64_t`` or ``int``.
+    at : callable
+        The expression of an entry, by its indices.
+    cost : int
+        Operations of that expression; 0 for a read.
+    array : str, optional
+        The array that holds the entries, contiguous.
+    tensor : torch.Tensor, optional
+        The entries, where they are known.
+    """
+
+    shape: tuple[int, ...]
+    kind: str
+    at: At
+    cost: int = 0
+    array: str | None = None
+    tensor: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+
+def array(name: str, shape: Sequence[int], kind: str) -> Value:
+    """Return the value that an array holds."""
+    strides = row_major(shape)
+    return Value(tuple(shape), kind, lambda i: f"{name}[{linear(i, strides)}]", 0, name)
+
+
+def constant(text: str, shape: Sequence[int], kind: str) -> Value:
+    """Return a value of which all entries are the same."""
+    return Value(tuple(shape), kind, lambda _: text)
+
+
+def broadcast(value: Value, shape: Sequence[int]) -> Value:
+    """Return a value repeated along axes that it lacks, or of which it has one entry."""
+    extra = len(shape) - len(value.shape)
+    if tuple(shape) == value.shape:
+        return value
+
+    def at(indices: Sequence[Index]) -> str:
+        own = indices[extra:]
+        return value.at([Index() if n == 1 else i for i, n in zip(own, value.shape, strict=True)])
+
+    return Value(tuple(shape), value.kind, at, value.cost)
+
+
+def mapped(
+    value: Value, shape: Sequence[int], places: Callable[[Sequence[Index]], list[Index]]
+) -> Value:
+    """Return a view: entries of a value at other indices."""
+    return Value(tuple(shape), value.kind, lambda i: value.at(places(i)), value.cost)

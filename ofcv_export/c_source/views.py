@@ -1,0 +1,191 @@
+"""The same entries at other indices: nothing is computed, and seldom anything copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ofcv_export.c_source.index import Index, row_major
+from ofcv_export.c_source.registry import Call, register
+from ofcv_export.c_source.value import Value, array, broadcast, mapped
+
+
+@register(
+    "clone.default",
+    "alias.default",
+    "lift_fresh_copy.default",
+    "detach.default",
+    "contiguous.default",
+    "_to_copy.default",
+)
+def _same(call: Call, x: Value, *_: Any, **__: Any) -> Value:
+    return x
+
+
+@register("as_strided.default")
+def _as_strided(call: Call, x: Value, sizes: Any, strides: Sequence[int], *offset: Any) -> Value:
+    """Return the same entries; any other view by strides is refused."""
+    source = call.node.args[0].meta["tensor_meta"]  # type: ignore[union-attr]
+    is_whole = x.shape == call.shape and list(strides) == row_major(call.shape) and not any(offset)
+    if not is_whole or list(source.stride) != row_major(x.shape):
+        raise ValueError("module: expected no view by strides in C source, got as_strided")
+    return x
+
+
+@register("copy.default", "slice_scatter.default")
+def _copy(call: Call, x: Value, source: Value, *_: Any, **__: Any) -> Value:
+    if source.shape != call.shape:
+        raise ValueError("module: expected whole copies in C source, got one of a part")
+    return source
+
+
+@register(
+    "view.default",
+    "_unsafe_view.default",
+    "reshape.default",
+    "unsqueeze.default",
+    "squeeze.dim",
+    "unflatten.int",
+)
+def _view(call: Call, x: Value, *_: Any) -> Value:
+    if [n for n in x.shape if n != 1] == [n for n in call.shape if n != 1]:
+        kept = [axis for axis, n in enumerate(call.shape) if n != 1]
+
+        def places(indices: Sequence[Index]) -> list[Index]:
+            rest = iter([indices[axis] for axis in kept])
+            return [Index() if n == 1 else next(rest) for n in x.shape]
+
+        view = mapped(x, call.shape, places)
+        return Value(call.shape, x.kind, view.at, x.cost, x.array)
+    whole = call.writer.in_memory(x)
+    assert whole.array is not None
+    return array(whole.array, call.shape, x.kind)
+
+
+@register("expand.default")
+def _expand(call: Call, x: Value, *_: Any) -> Value:
+    return broadcast(x, call.shape)
+
+
+@register("slice.Tensor")
+def _slice(
+    call: Call, x: Value, axis: int = 0, start: int | None = None, end: Any = None, step: int = 1
+) -> Value:
+    axis %= len(x.shape)
+    n = x.shape[axis]
+    first = 0 if start is None else max(start + n if start < 0 else start, 0)
+    return mapped(
+        x,
+        call.shape,
+        lambda i: [e * step + min(first, n) if a == axis else e for a, e in enumerate(i)],
+    )
+
+
+@register("t.default")
+def _t(call: Call, x: Value) -> Value:
+    return mapped(x, call.shape, lambda i: list(reversed(i)))
+
+
+@register("transpose.int")
+def _transpose(call: Call, x: Value, a: int, b: int) -> Value:
+    def places(indices: Sequence[Index]) -> list[Index]:
+        out = list(indices)
+        out[a], out[b] = out[b], out[a]
+        return out
+
+    return mapped(x, call.shape, places)
+
+
+@register("permute.default")
+def _permute(call: Call, x: Value, axes: Sequence[int]) -> Value:
+    def places(indices: Sequence[Index]) -> list[Index]:
+        out = [Index()] * len(axes)
+        for index, axis in zip(indices, axes, strict=True):
+            out[axis] = index
+        return out
+
+    return mapped(x, call.shape, places)
+
+
+@register("flip.default")
+def _flip(call: Call, x: Value, axes: Sequence[int]) -> Value:
+    axes = [axis % len(x.shape) for axis in axes]
+    return mapped(
+        x, call.shape,
+        lambda i: [e * -1 + (x.shape[a] - 1) if a in axes else e for a, e in enumerate(i)],
+    )  # fmt: skip
+
+
+@register("unfold.default")
+def _unfold(call: Call, x: Value, axis: int, size: int, step: int) -> Value:
+    axis %= len(x.shape)
+    return mapped(
+        x,
+        call.shape,
+        lambda i: [e * step + i[-1] if a == axis else e for a, e in enumerate(i[:-1])],
+    )
+
+
+def _part(x: Value, shape: Sequence[int], axis: int, start: int) -> Value:
+    """Return the entries from a place of an axis on."""
+    return mapped(x, shape, lambda i: [e + start if a == axis else e for a, e in enumerate(i)])
+
+
+@register("split_with_sizes.default")
+def _split(call: Call, x: Value, sizes: Sequence[int], axis: int = 0) -> list[Value]:
+    axis %= len(x.shape)
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(_part(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]), axis, start))
+        start += size
+    return parts
+
+
+@register("split.Tensor")
+def _split_equally(call: Call, x: Value, size: int, axis: int = 0) -> list[Value]:
+    n = x.shape[axis]
+    return _split(call, x, [min(size, n - start) for start in range(0, n, size)], axis)
+
+
+def _one(x: Value, axis: int, place: int) -> Value:
+    """Return the entries at one place of an axis, without the axis."""
+    shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+    return mapped(x, shape, lambda i: [*i[:axis], Index.of(place), *i[axis:]])
+
+
+@register("select.int")
+def _select(call: Call, x: Value, axis: int, index: int) -> Value:
+    axis %= len(x.shape)
+    return _one(x, axis, index % x.shape[axis])
+
+
+@register("unbind.int")
+def _unbind(call: Call, x: Value, axis: int = 0) -> list[Value]:
+    axis %= len(x.shape)
+    return [_one(x, axis, place) for place in range(x.shape[axis])]
+
+
+@register("index_select.default")
+def _index_select(call: Call, x: Value, axis: int, index: Value) -> Value:
+    axis %= len(x.shape)
+    # What is read in any order is better computed once.
+    source = call.writer.in_memory(x) if x.cost else x
+    return mapped(
+        source, call.shape,
+        lambda i: [Index.of(index.at([e])) if a == axis else e for a, e in enumerate(i)],
+    )  # fmt: skip
+
+
+@register("index.Tensor")
+def _index(call: Call, x: Value, indices: Sequence[Value | None]) -> Value:
+    (axis,) = [a for a, index in enumerate(indices) if index is not None]
+    return _index_select(call, x, axis, indices[axis])
+
+
+@register("gather.default")
+def _gather(call: Call, x: Value, axis: int, index: Value) -> Value:
+    x, index, axis = call.writer.in_memory(x), call.writer.in_memory(index), axis % len(x.shape)
+    return mapped(
+        x, call.shape,
+        lambda i: [Index.of(index.at(i)) if a == axis else e for a, e in enumerate(i)],
+    )  # fmt: skip

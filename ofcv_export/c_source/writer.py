@@ -1,0 +1,146 @@
+"""Lines of C: arrays, tables and loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from ofcv_export.c_source.index import Index, linear, row_major
+from ofcv_export.c_source.value import Value, array
+
+# Partial sums that are under way at a time, as many in every compiler's code.
+LANES = 16
+
+
+class Writer:
+    """Collects the body of a function and the tables beside it.
+
+    Parameters
+    ----------
+    real : str
+        ``float`` or ``double``.
+    """
+
+    def __init__(self, real: str) -> None:
+        self.real = real
+        self.lines: list[str] = []
+        self.tables: list[str] = []
+        self.functions: set[str] = set()
+        self._count = 0
+        self._known: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
+
+    def name(self, prefix: str) -> str:
+        """Return a new name."""
+        self._count += 1
+        return f"{prefix}{self._count}"
+
+    def line(self, text: str) -> None:
+        """Add a line."""
+        self.lines.append(text)
+
+    def number(self, value: float) -> str:
+        """Return a number in C, exact."""
+        if value != value or value in (float("inf"), float("-inf")):
+            text = "NAN" if value != value else "INFINITY" if value > 0 else "-INFINITY"
+            return f"({self.real})({text})"
+        if value == int(value) and abs(value) < 1e6:
+            text = f"{int(value)}.0" if value or str(value)[0] != "-" else "-0.0"
+        else:
+            text = float(value).hex()
+        text += "f" if self.real == "float" else ""
+        return f"({text})" if text.startswith("-") else text
+
+    def declare(self, shape: Sequence[int], kind: str, prefix: str = "b") -> Value:
+        """Return a new array."""
+        name = self.name(prefix)
+        value = array(name, shape, kind)
+        self.line(f"{self.type_of(kind)} {name}[{max(value.size, 1)}];")
+        return value
+
+    def type_of(self, kind: str) -> str:
+        """Return the type of an entry."""
+        return self.real if kind == "real" else kind
+
+    def known(self, tensor: Tensor) -> Value:
+        """Return a constant, whose table is written when an entry is first asked for."""
+        kind = "real" if tensor.is_floating_point() else "int32_t"
+        tensor = tensor.detach().cpu()
+        return Value(tuple(tensor.shape), kind, lambda i: self.table(tensor).at(i), 0, None, tensor)
+
+    def table(self, tensor: Tensor) -> Value:
+        """Return a constant array, one for equal contents."""
+        tensor = tensor.detach().cpu().contiguous()
+        kind = "real" if tensor.is_floating_point() else "int32_t"
+        entries = tensor.flatten().tolist()
+        key = (kind, tuple(tensor.shape), tensor.numpy().tobytes())
+        if key not in self._known:
+            name = self.name("t")
+            text = [self.number(e) if kind == "real" else str(int(e)) for e in entries] or ["0"]
+            self.tables.append(
+                f"static const {self.type_of(kind)} {name}[{len(text)}] = {{{', '.join(text)}}};"
+            )
+            self._known[key] = array(name, tensor.shape, kind)
+        return self._known[key]
+
+    def loops(self, shape: Sequence[int], body: Callable[[list[Index]], None]) -> None:
+        """Write nested loops around what `body` writes for their variables."""
+        indices = []
+        opened = 0
+        for size in shape:
+            if size == 1:
+                indices.append(Index())
+                continue
+            variable = self.name("i")
+            self.line(f"for (int {variable} = 0; {variable} < {size}; ++{variable}) {{")
+            indices.append(Index.of(variable))
+            opened += 1
+        body(indices)
+        for _ in range(opened):
+            self.line("}")
+
+    def store(
+        self, target: Value, value: Value, offset: int = 0, strides: Sequence[int] = ()
+    ) -> None:
+        """Write every entry of a value to an array, at its own place or at other strides."""
+        steps = list(strides) or row_major(value.shape)
+
+        def body(indices: list[Index]) -> None:
+            self.line(f"{target.array}[{linear(indices, steps, offset)}] = {value.at(indices)};")
+
+        self.loops(value.shape, body)
+
+    def in_memory(self, value: Value) -> Value:
+        """Return a value as an array of its own."""
+        if value.array is not None:
+            return value
+        target = self.declare(value.shape, value.kind)
+        self.store(target, value)
+        return target
+
+    def sum(self, length: int, term: Callable[[Index], str], total: str) -> None:
+        """Write the sum of terms to a place, in lanes whose order no compiler can change."""
+        if length < 2 * LANES:
+            self.line(f"{self.real} s = {self.number(0)};")
+            self.loops([length], lambda i: self.line(f"s += {term(i[0])};"))
+            self.line(f"{total} = s;")
+            return
+        whole = length // LANES
+        self.line(f"{self.real} s[{LANES}] = {{0}};")
+        outer, inner = self.name("i"), self.name("i")
+        self.line(f"for (int {outer} = 0; {outer} < {whole}; ++{outer}) {{")
+        self.line(f"for (int {inner} = 0; {inner} < {LANES}; ++{inner}) {{")
+        self.line(f"s[{inner}] += {term(Index({outer: LANES, inner: 1}))};")
+        self.line("}\n}")
+        rest = length - whole * LANES
+        if rest:
+            self.loops([rest], lambda i: self.line(f"s[{i[0]}] += {term(i[0] + whole * LANES)};"))
+        half = LANES // 2
+        while half:
+            variable = self.name("i")
+            self.line(
+                f"for (int {variable} = 0; {variable} < {half}; ++{variable}) "
+                f"s[{variable}] += s[{variable} + {half}];"
+            )
+            half //= 2
+        self.line(f"{total} = s[0];")
