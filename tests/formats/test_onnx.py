@@ -69,6 +69,9 @@ OPERATORS = {
     "degrees": lambda d: torch.deg2rad(d) + torch.rad2deg(d),
     "logarithms": lambda d: torch.log2(d + 1) + torch.log10(d + 1) + torch.exp2(d),
     "small arguments": lambda d: torch.expm1(1e-6 * d) * torch.log1p(1e-6 * d) * 1e12,
+    "erf": torch.erf,
+    "gelu": nn.functional.gelu,
+    "gelu by tanh": lambda x: nn.functional.gelu(x, approximate="tanh"),
 }  # fmt: skip
 # On both sides of the numbers, closer to them than float32 can tell.
 DISTANCES = (0.699999994, 0.70000000001, 0.3, 0.30000000001, 0.2999999995, 0.95, 1.3, 0.05)

@@ -91,11 +91,6 @@ ENGINES: list[Mutation] = [
         (_EXPORTING, "-k", "contradict"),
     ),
     Mutation(
-        "export: given units go before the module's own", "artifacts/exporting.py",
-        "units = given | graph.output_units", "units = graph.output_units | given",
-        (_EXPORTING, "-k", "contradict"),
-    ),
-    Mutation(
         "export: derivatives per any length", "artifacts/exporting.py",
         '        return f"{units[\'values\']}/{length}" if length else units[name]\n',
         "        return units[name]\n",
