@@ -300,7 +300,7 @@ ENGINES: list[Mutation] = [
     Mutation(
         "variables: tried in the caller's autocast", "variables/collective_variable.py",
         "    @ordinary_modes()\n", "",
-        (_EXPORTING, "-k", "modes and pt"),
+        ("tests/variables/test_collective_variable.py", "-k", "callers_autocast"),
     ),
     Mutation(
         "export: half precision", "artifacts/exporting.py",

@@ -427,3 +427,22 @@ def test_derivatives_in_inference_mode_are_the_same():
         found = made.values_and_derivatives(positions.clone(), centre=centre.clone())
     for outputs in (found, made.values_and_derivatives(positions, centre=centre)):
         assert all(map(torch.equal, outputs, expected))
+
+
+class Scattered(nn.Module):
+    """Sums that autocast would make of two dtypes."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+
+    def forward(self, x):
+        sums = x.new_zeros(len(x), 2)
+        return sums.index_add(1, torch.tensor([0, 1, 0, 1]), self.linear(x))
+
+
+def test_a_network_is_tried_without_the_callers_autocast():
+    pairs = torch.combinations(torch.arange(4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cv = ofcv.CollectiveVariable(PairDistances(pairs, 4), Scattered())
+    assert cv.n_outputs == 2
