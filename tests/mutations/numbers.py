@@ -53,12 +53,6 @@ NUMBERS: list[Mutation] = [
         (f"{_SMART}::test_autocast_changes_no_number",),
     ),
     Mutation(
-        "autocast: descriptors of boundary frames in half precision",
-        "jacobian/smart_derivatives.py",
-        "with full_precision(positions.device, self.atomics):", "if True:",
-        (f"{_SMART}::test_autocast_changes_no_number",),
-    ),
-    Mutation(
         "autocast: a functional in half precision", "density/energy_functional.py",
         f"with full_precision(coeffs.device):\n{_FUNCTION}(coeffs, ",
         f"if True:\n{_FUNCTION}(coeffs, ",
