@@ -121,13 +121,6 @@ def _erf(x: Tensor) -> Tensor:
     return torch.where(size <= 1, x * series, torch.where(torch.isnan(x), x, beyond))
 
 
-def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    if approximate == "tanh":
-        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
-        return 0.5 * x * (1 + torch.tanh(inner))
-    return 0.5 * x * (1 + _erf(x * math.sqrt(0.5)))
-
-
 # Of activations; exporters know only the forward passes.
 BACKWARD = (
     aten.gelu_backward,
@@ -160,7 +153,6 @@ FLOAT64_EQUIVALENTS: dict[Any, Callable[..., Tensor]] = {
     aten.expm1.default: _expm1,
     aten.log1p.default: _log1p,
     aten.erf.default: _erf,
-    aten.gelu.default: _gelu,
 }
 
 
