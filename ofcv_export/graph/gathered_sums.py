@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ofcv_export.base.groups import Groups
 from ofcv_export.graph.editing import add_constant, shape_of, tidy
 
 aten = torch.ops.aten
@@ -95,19 +96,18 @@ def tables(index: Tensor, n_places: int) -> list[Tensor]:
     """
     steps = []
     while True:
-        counts = torch.bincount(index, minlength=n_places)
+        groups = Groups.by(index, n_places)
+        counts, rank = groups.counts, groups.rank
         mean = -(-len(index) // max(n_places, 1))
-        width = max(min(int(counts.max()), max(_TERMS, 2 * mean)), 1)
+        width = max(min(groups.width, max(_TERMS, 2 * mean)), 1)
         n_rows = -(-counts // width)
         is_last = int(n_rows.max()) <= 1
         if is_last:
             n_rows = torch.ones_like(counts)
-        order = torch.argsort(index, stable=True)
-        rank = torch.arange(len(index)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
         first_row = n_rows.cumsum(0) - n_rows
         row = first_row.repeat_interleave(counts) + rank // width
         table = torch.full((int(n_rows.sum()), width), len(index))
-        table[row, rank % width] = order
+        table[row, rank % width] = groups.order
         steps.append(table)
         if is_last:
             return steps

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]
 
+from ofcv_export.base.groups import Groups
 from ofcv_export.base.indexing import select
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.jacobian.opposite_pairs import blocks_of_pairs
@@ -142,14 +143,11 @@ class GatherChainRule(ChainRule):
     def __init__(self, pattern: SparsityPattern) -> None:
         super().__init__()
         self.n_atoms = pattern.n_atoms
-        counts = torch.bincount(pattern.atom_index, minlength=pattern.n_atoms)
-        self.width = max(int(counts.max()), 1)
+        by_atom = Groups.by(pattern.atom_index, pattern.n_atoms)
+        self.width = max(by_atom.width, 1)
         self.n_values = pattern.n_atoms * 3 * self.width
-        by_atom = torch.argsort(pattern.atom_index, stable=True)
-        starts = (torch.cumsum(counts, dim=0) - counts).repeat_interleave(counts)
-        slot = torch.arange(pattern.n_blocks) - starts
-        place = torch.empty_like(by_atom)
-        place[by_atom] = pattern.atom_index[by_atom] * self.width + slot
+        place = torch.empty_like(by_atom.order)
+        place[by_atom.order] = pattern.atom_index[by_atom.order] * self.width + by_atom.rank
         descriptors = torch.zeros(pattern.n_atoms * self.width, dtype=torch.int64)
         descriptors[place] = pattern.descriptor_index
         self.register_buffer("descriptor_index", descriptors, persistent=False)
@@ -158,8 +156,8 @@ class GatherChainRule(ChainRule):
     @staticmethod
     def padding(pattern: SparsityPattern) -> float:
         """Return how many times more values this form stores than the pattern has."""
-        counts = torch.bincount(pattern.atom_index, minlength=pattern.n_atoms)
-        return pattern.n_atoms * int(counts.max()) / max(pattern.n_blocks, 1)
+        width = Groups.by(pattern.atom_index, pattern.n_atoms).width
+        return pattern.n_atoms * width / max(pattern.n_blocks, 1)
 
     def arrange(self, vectors: Tensor) -> Tensor:
         """Return the values (batch, n_atoms * 3 * width) of blocks (batch, n_blocks, 3)."""

@@ -18,12 +18,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
+from ofcv_export.base.groups import Groups
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.jacobian import triton_kernels as kernels
 from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
@@ -175,7 +175,7 @@ class PairKernel(StoredPairs, _Kernel):
             )
             return
         pair = torch.arange(n_pairs)
-        entries = Entries.by(torch.cat([runs.first, runs.second]), self.n_atoms)
+        entries = Groups.by(torch.cat([runs.first, runs.second]), self.n_atoms)
         self.width = entries.width
         self._keep(
             start=entries.start,
@@ -228,9 +228,9 @@ class BlockKernel(_Kernel):
 
     def __init__(self, pattern: SparsityPattern) -> None:
         super().__init__(pattern, pattern.n_blocks)
-        by_atom = Entries.by(pattern.atom_index, pattern.n_atoms)
+        by_atom = Groups.by(pattern.atom_index, pattern.n_atoms)
         place = torch.argsort(by_atom.order)
-        by_descriptor = Entries.by(pattern.descriptor_index, pattern.n_descriptors)
+        by_descriptor = Groups.by(pattern.descriptor_index, pattern.n_descriptors)
         self.width, self.widest = by_atom.width, by_descriptor.width
         self.register_buffer("order", by_atom.order, persistent=False)
         self.register_buffer("place", place, persistent=False)
@@ -265,21 +265,6 @@ class BlockKernel(_Kernel):
             self.n_atoms, self.widest, n_tiles,
             DESCRIPTORS=descriptors, WIDTH=width, num_warps=_warps(descriptors * width),
         )  # fmt: skip
-
-
-class Entries(NamedTuple):
-    """Entries in the order of what they belong to, and where those of each begin."""
-
-    order: Tensor
-    start: Tensor
-    width: int
-
-    @classmethod
-    def by(cls, owner: Tensor, n_owners: int) -> Entries:
-        """Sort entries by their owners."""
-        counts = torch.bincount(owner, minlength=n_owners)
-        start = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-        return cls(torch.argsort(owner, stable=True), start, int(counts.max()))
 
 
 def _power(size: int, most: int) -> int:
