@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from ofcv_export.c_source.index import Index, linear, row_major
+from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, constant
+from ofcv_export.graph.editing import row_major
 
 
 @register("cat.default")

@@ -19,14 +19,21 @@ static inline int32_t ofcv_float_to_bits(float x) {
 /* 2^k for -126 <= k <= 127 */
 static inline float ofcv_power_of_two(int32_t k) { return ofcv_bits_to_float((k + 127) << 23); }
 
+static inline float ofcv_between(float x, float lowest, float highest) {
+  const float y = x > highest ? highest : x;
+  return y < lowest ? lowest : y;
+}
+
+/* The nearest integer, for |x| < 2^22: adding the shift leaves it in the last bits. */
+static inline float ofcv_nearest(float x) {
+  const float shift = 0x1.8p+23f;
+  return (x + shift) - shift;
+}
+
 /* e^x = 2^k e^r, r = x - k log(2), |r| <= log(2)/2, e^r = 1 + r + r^2 q(r) */
 static inline float ofcv_exp(float x) {
   const float largest = 0x1.62e43p+6f, smallest = -0x1.9fe368p+6f;
-  const float shift = 0x1.8p+23f; /* adding it leaves the nearest integer in the last bits */
-  float y = x > largest ? largest : x;
-  y = y < smallest ? smallest : y;
-  const float shifted = y * 0x1.715476p+0f + shift;
-  const float k = shifted - shift;
+  const float y = ofcv_between(x, smallest, largest), k = ofcv_nearest(y * 0x1.715476p+0f);
   const float r = (y - k * 0x1.62e4p-1f) - k * 0x1.7f7d1cp-20f;
   float q = 0x1.6a2352p-10f;
   q = q * r + 0x1.123a6cp-7f;
@@ -101,11 +108,7 @@ static inline float ofcv_softplus(float x) {
 /* e^x - 1 = 2^k (e^r - 1) + (2^k - 1) */
 static inline float ofcv_expm1(float x) {
   const float largest = 0x1.62e43p+6f, smallest = -0x1.18p+4f;
-  const float shift = 0x1.8p+23f;
-  float y = x > largest ? largest : x;
-  y = y < smallest ? smallest : y;
-  const float shifted = y * 0x1.715476p+0f + shift;
-  const float k = shifted - shift;
+  const float y = ofcv_between(x, smallest, largest), k = ofcv_nearest(y * 0x1.715476p+0f);
   const float high = y - k * 0x1.62e4p-1f, low = k * 0x1.7f7d1cp-20f;
   const float r = high - low, lost = (high - r) - low;
   float q = 0x1.a032cap-13f;

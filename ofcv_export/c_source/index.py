@@ -53,11 +53,3 @@ def linear(indices: Sequence[Index], strides: Sequence[int], offset: int = 0) ->
     for index, stride in zip(indices, strides, strict=True):
         place = place + index * stride
     return place
-
-
-def row_major(shape: Sequence[int]) -> list[int]:
-    """Return the strides of an array that is contiguous."""
-    strides = [1] * len(shape)
-    for axis in reversed(range(len(shape) - 1)):
-        strides[axis] = strides[axis + 1] * shape[axis + 1]
-    return strides

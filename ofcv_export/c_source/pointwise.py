@@ -26,11 +26,8 @@ def _pointwise(call: Call, expression: Callable[..., str], *operands: Any, cost:
     return Value(call.shape, call.kind, at, sum(value.cost for value in values) + cost)
 
 
-def _binary(symbol: str, cost: int = 1) -> Operator:
-    def apply(call: Call, a: Any, b: Any) -> Value:
-        return _pointwise(call, lambda x, y: f"({x} {symbol} {y})", a, b, cost=cost)
-
-    return apply
+def _binary(symbol: str) -> Operator:
+    return lambda call, a, b: _pointwise(call, lambda x, y: f"({x} {symbol} {y})", a, b)
 
 
 _SYMBOLS = {
@@ -84,39 +81,31 @@ for _name in (
     register(f"{_name}.default")(_function(_name))
 
 
-@register("sqrt.default")
-def _sqrt(call: Call, x: Value) -> Value:
-    root = "sqrtf" if call.writer.real == "float" else "sqrt"
-    return _pointwise(call, lambda e: f"{root}({e})", x, cost=5)
+def _library(call: Call, name: str) -> str:
+    """Return the name that a function of C's library has for the type of the numbers."""
+    return f"{name}f" if call.writer.real == "float" else name
+
+
+def _exact(name: str, cost: int = 1) -> Operator:
+    """Return an operator that IEEE 754 and C's library leave no choice about."""
+    return lambda call, x: _pointwise(call, lambda e: f"{_library(call, name)}({e})", x, cost=cost)
+
+
+register("sqrt.default")(_exact("sqrt", cost=5))
+register("abs.default")(_exact("fabs"))
+register("round.default")(_exact("rint"))
+register("floor.default")(_exact("floor"))
 
 
 @register("rsqrt.default")
 def _rsqrt(call: Call, x: Value) -> Value:
-    root, one = ("sqrtf" if call.writer.real == "float" else "sqrt"), call.writer.number(1)
+    root, one = _library(call, "sqrt"), call.writer.number(1)
     return _pointwise(call, lambda e: f"({one} / {root}({e}))", x, cost=10)
 
 
 @register("reciprocal.default")
 def _reciprocal(call: Call, x: Value) -> Value:
     return _pointwise(call, lambda e: f"({call.writer.number(1)} / {e})", x, cost=3)
-
-
-@register("abs.default")
-def _abs(call: Call, x: Value) -> Value:
-    absolute = "fabsf" if call.writer.real == "float" else "fabs"
-    return _pointwise(call, lambda e: f"{absolute}({e})", x)
-
-
-@register("round.default")
-def _round(call: Call, x: Value) -> Value:
-    nearest = "rintf" if call.writer.real == "float" else "rint"
-    return _pointwise(call, lambda e: f"{nearest}({e})", x)
-
-
-@register("floor.default")
-def _floor(call: Call, x: Value) -> Value:
-    down = "floorf" if call.writer.real == "float" else "floor"
-    return _pointwise(call, lambda e: f"{down}({e})", x)
 
 
 @register("sign.default")
@@ -130,7 +119,7 @@ def _sign(call: Call, x: Value) -> Value:
 def _power(call: Call, x: Value, exponent: float) -> Value:
     if exponent != int(exponent) or not 1 <= abs(exponent) <= 16:
         raise ValueError(f"module: expected powers of -16 to 16 in C source, got {exponent}")
-    x = call.writer.in_memory(x) if x.cost else x
+    x = call.writer.once(x)
     n, one = int(abs(exponent)), call.writer.number(1)
 
     def text(e: str) -> str:
@@ -142,7 +131,7 @@ def _power(call: Call, x: Value, exponent: float) -> Value:
 
 @register("clamp.default")
 def _clamp(call: Call, x: Value, low: float | None = None, high: float | None = None) -> Value:
-    x = call.writer.in_memory(x) if x.cost else x
+    x = call.writer.once(x)
 
     def text(e: str) -> str:
         out = e
@@ -157,13 +146,13 @@ def _clamp(call: Call, x: Value, low: float | None = None, high: float | None = 
 
 @register("tanh_backward.default")
 def _tanh_backward(call: Call, gradient: Value, y: Value) -> Value:
-    one = call.writer.number(1)
+    one, y = call.writer.number(1), call.writer.once(y)
     return _pointwise(call, lambda g, e: f"({g} * ({one} - {e} * {e}))", gradient, y, cost=3)
 
 
 @register("sigmoid_backward.default")
 def _sigmoid_backward(call: Call, gradient: Value, y: Value) -> Value:
-    one = call.writer.number(1)
+    one, y = call.writer.number(1), call.writer.once(y)
     return _pointwise(call, lambda g, e: f"({g} * (({one} - {e}) * {e}))", gradient, y, cost=3)
 
 
@@ -171,7 +160,7 @@ def _sigmoid_backward(call: Call, gradient: Value, y: Value) -> Value:
 def _gelu(call: Call, x: Value, approximate: str = "none") -> Value:
     if approximate != "none":
         raise ValueError("module: expected GELU without approximation in C source, got tanh")
-    x = call.writer.in_memory(x) if x.cost else x
+    x = call.writer.once(x)
     half, root, one = (call.writer.number(v) for v in (0.5, 0.5**0.5, 1.0))
     return _pointwise(
         call, lambda e: f"({half} * {e} * ({one} + ofcv_erf({e} * {root})))", x, cost=20
@@ -190,15 +179,17 @@ def _masked_fill(call: Call, x: Value, mask: Value, number: float) -> Value:
 
 @register("maximum.default")
 def _maximum(call: Call, a: Value, b: Value) -> Value:
+    a, b = call.writer.once(a), call.writer.once(b)
     return _pointwise(call, lambda x, y: f"({x} > {y} ? {x} : {y})", a, b)
 
 
 @register("minimum.default")
 def _minimum(call: Call, a: Value, b: Value) -> Value:
+    a, b = call.writer.once(a), call.writer.once(b)
     return _pointwise(call, lambda x, y: f"({x} < {y} ? {x} : {y})", a, b)
 
 
 @register("relu.default")
 def _relu(call: Call, x: Value) -> Value:
-    zero = call.writer.number(0)
+    zero, x = call.writer.number(0), call.writer.once(x)
     return _pointwise(call, lambda e: f"({e} > {zero} ? {e} : {zero})", x)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ofcv_export.c_source.index import Index, linear, row_major
+from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, broadcast, constant, mapped
 from ofcv_export.c_source.writer import LANES, Writer
+from ofcv_export.graph.editing import row_major
 
 # Rows of weights that are added to the sums in one go, so that these are read less often.
 _ROWS = 8
@@ -29,7 +30,7 @@ def _product(call: Call, x: Value, w: Value, start: Value | None = None) -> Valu
     width = m if n_tiles == 1 else _TILE
     padded = n_tiles * width
     target = writer.declare((n, padded), "real")
-    packed = _tiles(w.tensor, n_tiles, width)
+    weights = writer.known(_tiles(w.tensor, n_tiles, width))
     if begin.tensor is not None:
         begin = writer.known(torch.nn.functional.pad(begin.tensor, (0, padded - m)))
 
@@ -40,15 +41,10 @@ def _product(call: Call, x: Value, w: Value, start: Value | None = None) -> Valu
         writer.loops(
             [width], lambda c: writer.line(f"{s}[{c[0]}] = {begin.at([t * width + c[0]])};")
         )
-        _accumulate(writer, s, k, width, lambda e: x.at([r, e]), lambda e, c: packed_at(t, e, c))
+        _accumulate(writer, s, k, width, lambda e: x.at([r, e]), lambda e, c: weights.at([t, e, c]))
         writer.loops([width], lambda c: writer.line(
             f"{target.array}[{linear([r, t * width + c[0]], (padded, 1))}] = {s}[{c[0]}];"
         ))  # fmt: skip
-
-    table = writer.known(packed)
-
-    def packed_at(t: Index, e: Index, c: Index) -> str:
-        return table.at([t, e, c])
 
     writer.line("{")
     writer.loops([n, n_tiles], tile)
@@ -71,12 +67,10 @@ def _products_of_rows(call: Call, x: Value, w: Value, begin: Value) -> Value:
 
     def entry(indices: list[Index]) -> None:
         r, c = indices
-        writer.line("{")
         place = f"{target.array}[{linear([r, c], (m, 1))}]"
         weight = (lambda e: columns.at([c, e])) if columns else (lambda e: w.at([e, c]))
         writer.sum(k, lambda e: f"{x.at([r, e])} * {weight(e)}", place)
         writer.line(f"{place} += {begin.at([c])};")
-        writer.line("}")
 
     writer.loops([n, m], entry)
     return target
@@ -136,10 +130,8 @@ def _bmm(call: Call, a: Value, b: Value) -> Value:
 
     def entry(indices: list[Index]) -> None:
         g, r, c = indices
-        writer.line("{")
         place = f"{target.array}[{linear([g, r, c], row_major(call.shape))}]"
         writer.sum(k, lambda e: f"{a.at([g, r, e])} * {b.at([g, e, c])}", place)
-        writer.line("}")
 
     writer.loops(call.shape, entry)
     return target

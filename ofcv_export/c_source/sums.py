@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ofcv_export.c_source.index import Index, linear, row_major
+from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, array, constant
+from ofcv_export.graph.editing import row_major
 
 
 @register("sum.dim_IntList", "sum.default")
@@ -29,14 +30,12 @@ def _sum(
         n = x.shape[-1]
 
         def row(outer: list[Index]) -> None:
-            writer.line("{")
             place = f"{target.array}[{linear(outer, row_major(target.shape))}]"
             if n <= 4:
                 terms = [x.at(whole(outer, [Index.of(k)])) for k in range(n)]
                 writer.line(f"{place} = {' + '.join(terms)};")
             else:
                 writer.sum(n, lambda k: x.at(whole(outer, [k])), place)
-            writer.line("}")
 
         writer.loops(target.shape, row)
     else:

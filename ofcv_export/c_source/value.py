@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ofcv_export.c_source.index import Index, linear, row_major
+from ofcv_export.c_source.index import Index, linear
+from ofcv_export.graph.editing import row_major
 
 At = Callable[[Sequence[Index]], str]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ofcv_export.c_source.index import Index, row_major
+from ofcv_export.c_source.index import Index
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, array, broadcast, mapped
+from ofcv_export.graph.editing import row_major
 
 
 @register(
@@ -169,7 +170,7 @@ def _unbind(call: Call, x: Value, axis: int = 0) -> list[Value]:
 def _index_select(call: Call, x: Value, axis: int, index: Value) -> Value:
     axis %= len(x.shape)
     # What is read in any order is better computed once.
-    source = call.writer.in_memory(x) if x.cost else x
+    source = call.writer.once(x)
     return mapped(
         source, call.shape,
         lambda i: [Index.of(index.at([e])) if a == axis else e for a, e in enumerate(i)],

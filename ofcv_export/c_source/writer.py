@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from ofcv_export.c_source.index import Index, linear, row_major
+from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.value import Value, array
+from ofcv_export.graph.editing import row_major
 
 # Partial sums that are under way at a time, as many in every compiler's code.
 LANES = 16
@@ -26,7 +27,6 @@ class Writer:
         self.real = real
         self.lines: list[str] = []
         self.tables: list[str] = []
-        self.functions: set[str] = set()
         self._count = 0
         self._known: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
 
@@ -51,9 +51,9 @@ class Writer:
         text += "f" if self.real == "float" else ""
         return f"({text})" if text.startswith("-") else text
 
-    def declare(self, shape: Sequence[int], kind: str, prefix: str = "b") -> Value:
+    def declare(self, shape: Sequence[int], kind: str) -> Value:
         """Return a new array."""
-        name = self.name(prefix)
+        name = self.name("b")
         value = array(name, shape, kind)
         self.line(f"{self.type_of(kind)} {name}[{max(value.size, 1)}];")
         return value
@@ -64,14 +64,13 @@ class Writer:
 
     def known(self, tensor: Tensor) -> Value:
         """Return a constant, whose table is written when an entry is first asked for."""
-        kind = "real" if tensor.is_floating_point() else "int32_t"
-        tensor = tensor.detach().cpu()
-        return Value(tuple(tensor.shape), kind, lambda i: self.table(tensor).at(i), 0, None, tensor)
+        return Value(
+            tuple(tensor.shape), _kind(tensor), lambda i: self.table(tensor).at(i), 0, None, tensor
+        )
 
     def table(self, tensor: Tensor) -> Value:
         """Return a constant array, one for equal contents."""
-        tensor = tensor.detach().cpu().contiguous()
-        kind = "real" if tensor.is_floating_point() else "int32_t"
+        tensor, kind = tensor.detach().cpu().contiguous(), _kind(tensor)
         entries = tensor.flatten().tolist()
         key = (kind, tuple(tensor.shape), tensor.numpy().tobytes())
         if key not in self._known:
@@ -120,10 +119,11 @@ class Writer:
 
     def sum(self, length: int, term: Callable[[Index], str], total: str) -> None:
         """Write the sum of terms to a place, in lanes whose order no compiler can change."""
+        self.line("{")
         if length < 2 * LANES:
             self.line(f"{self.real} s = {self.number(0)};")
             self.loops([length], lambda i: self.line(f"s += {term(i[0])};"))
-            self.line(f"{total} = s;")
+            self.line(f"{total} = s;\n}}")
             return
         whole = length // LANES
         self.line(f"{self.real} s[{LANES}] = {{0}};")
@@ -143,4 +143,13 @@ class Writer:
                 f"s[{variable}] += s[{variable} + {half}];"
             )
             half //= 2
-        self.line(f"{total} = s[0];")
+        self.line(f"{total} = s[0];\n}}")
+
+    def once(self, value: Value) -> Value:
+        """Return a value of which an expression may take an entry more than once."""
+        return self.in_memory(value) if value.cost else value
+
+
+def _kind(tensor: Tensor) -> str:
+    """Return the kind of a constant's entries."""
+    return "real" if tensor.is_floating_point() else "int32_t"

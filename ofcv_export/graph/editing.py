@@ -25,6 +25,14 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
     return shape
 
 
+def row_major(shape: Sequence[int]) -> list[int]:
+    """Return the strides of an array that is contiguous."""
+    strides = [1] * len(shape)
+    for axis in reversed(range(len(shape) - 1)):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return strides
+
+
 def weights_of(node: fx.Node) -> Any:
     """Return the constant matrix that a vector is multiplied with, or None."""
     is_plain = node.target is aten.mm.default or (

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ofcv_export.graph.editing import register, shape_of, tidy, weights_of
+from ofcv_export.graph.editing import register, row_major, shape_of, tidy, weights_of
 
 aten = torch.ops.aten
 
@@ -93,11 +93,8 @@ def _in_memory(graph_module: fx.GraphModule, node: fx.Node) -> fx.Node:
     if not KEEPS_VIEWS:
         return node
     shape = list(shape_of(node))
-    strides = [1] * len(shape)
-    for axis in reversed(range(len(shape) - 1)):
-        strides[axis] = strides[axis + 1] * shape[axis + 1]
     call = graph_module.graph.call_function
     whole = call(aten.clone.default, (node,), {"memory_format": torch.contiguous_format})
-    kept = call(aten.as_strided.default, (whole, shape, strides))
+    kept = call(aten.as_strided.default, (whole, shape, row_major(shape)))
     kept.meta = dict(node.meta)
     return kept
