@@ -24,8 +24,7 @@ from ofcv_export.jacobian.triton_chain_rule import PairKernel
 BATCH = 4096
 # Numbers of a tile, and those of a warp.
 PRODUCTS = (
-    (256, 64), (256, 128), (256, 256), (512, 128), (512, 256), (512, 512),
-    (1024, 256), (1024, 512), (1024, 1024), (2048, 1024),
+    (64, 256), (128, 256), (256, 256), (512, 512), (1024, 1024), (256, 128), (512, 256), (512, 128),
 )  # fmt: skip
 # Pairs of a program, rows, and warps.
 PROJECTIONS = (
@@ -58,7 +57,7 @@ def main() -> None:
             return rule.projection(gradient.unsqueeze(1), values, rows)
 
         sweeps = (
-            ("forward", ("_TILE", "_PER_WARP"), PRODUCTS, product),
+            ("forward", ("_RUN_TILE", "_PER_RUN_WARP"), PRODUCTS, product),
             ("backward", ("_PAIRS", "_ROWS", "_PROJECTION_WARPS"), PROJECTIONS, projection),
         )
         for name, constants, choices, call in sweeps:

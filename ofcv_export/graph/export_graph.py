@@ -62,7 +62,7 @@ class ExportGraph:
         gathered.
     one_frame : callable, optional
         Returns what builds the graph in its form for one frame, and the name of that form; its
-        argument says whether the graph will be compiled.
+        arguments say whether the graph will be compiled, and for which device.
     stack_buffers : bool
         Whether AOTInductor puts intermediate results on the stack.
     device : str
@@ -86,7 +86,7 @@ class ExportGraph:
     freeze: bool = True
     differentiable: bool = False
     scalar_code: bool = False
-    one_frame: Callable[[bool], tuple[Callable[[ExportGraph], nn.Module], Form]] | None = None
+    one_frame: Callable[[bool, str], tuple[Callable[[ExportGraph], nn.Module], Form]] | None = None
     stack_buffers: bool = False
     device: str = "cpu"
     descriptors: nn.Module | None = None
@@ -111,7 +111,7 @@ class ExportGraph:
         """Return the graph in its form for one frame, if it has one, named in the details."""
         if self.one_frame is None:
             return self
-        build, form = self.one_frame(compiled)
+        build, form = self.one_frame(compiled, self.device)
         details = msgspec.structs.replace(self.details, form=form)
         graph = self.with_size("batch", 1)
         return replace(graph, build=build, details=details, stack_buffers=compiled)

@@ -24,19 +24,21 @@ KEEPS_VIEWS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
 _NARROW = 8
 
 
-def as_vectors(graph_module: fx.GraphModule) -> None:
+def as_vectors(graph_module: fx.GraphModule, along_rows: bool = False) -> None:
     """Write products with constant matrices as sums over vectors, for Inductor.
 
     Parameters
     ----------
     graph_module : torch.fx.GraphModule
         A graph of one frame after `fold_constants`, with shapes; changed in place.
+    along_rows : bool
+        Whether each product is one sum along the rows of its matrix, one kernel of a GPU.
     """
     matrices: list[tuple[Tensor, str]] = []
     for node in list(graph_module.graph.nodes):
         if weights_of(node) and shape_of(node.args[-2])[0] == 1:
             with graph_module.graph.inserting_before(node):
-                product = _product(graph_module, node, matrices)
+                product = _product(graph_module, node, matrices, along_rows)
                 if node.target is aten.addmm.default:
                     product = graph_module.graph.call_function(
                         aten.add.Tensor, (product, node.args[0])
@@ -47,7 +49,7 @@ def as_vectors(graph_module: fx.GraphModule) -> None:
 
 
 def _product(
-    graph_module: fx.GraphModule, node: Any, matrices: list[tuple[Tensor, str]]
+    graph_module: fx.GraphModule, node: Any, matrices: list[tuple[Tensor, str]], along_rows: bool
 ) -> fx.Node:
     """Return x @ weights, shape (1, m), of x (1, k) and weights (k, m).
 
@@ -58,7 +60,7 @@ def _product(
     weights = graph_module.get_buffer(str(weights_of(node).target))
     k, m = weights.shape
     x = _in_memory(graph_module, node.args[-2])
-    along_rows = k <= m or m < _NARROW
+    along_rows = along_rows or k <= m or m < _NARROW
     matrix = _matrix(graph_module, weights.t() if along_rows else weights, matrices)
     if along_rows:
         terms = call(aten.mul.Tensor, (matrix, x))

@@ -26,12 +26,15 @@ from torch import Tensor
 from ofcv_export.base.groups import Groups
 from ofcv_export.descriptors.sparsity_pattern import SparsityPattern
 from ofcv_export.jacobian import triton_kernels as kernels
+from ofcv_export.jacobian.folded_runs import folded_runs
 from ofcv_export.jacobian.frame_chain_rule import FrameChainRule
 from ofcv_export.jacobian.opposite_pairs import StoredPairs, pair_runs
 
 # Numbers that a program looks at in one go, and those of a warp: 4 for each of its threads.
 _TILE = 256
 _PER_WARP = 128
+# The same for rows of pairs: with one warp no sum is between two.
+_RUN_TILE, _PER_RUN_WARP = 128, 256
 # Pairs of a program of the projection, and rows that it makes with the same pairs.
 _PAIRS, _ROWS, _PROJECTION_WARPS = 1024, 2, 8
 # Most atoms whose sums a program keeps in registers.
@@ -151,10 +154,7 @@ class PairKernel(StoredPairs, _Kernel):
 
     first: Tensor
     second: Tensor
-    run_first: Tensor
-    run_base: Tensor
-    run_low: Tensor
-    run_high: Tensor
+    rows: Tensor
 
     def __init__(self, pattern: SparsityPattern) -> None:
         n_pairs = pattern.n_descriptors
@@ -165,14 +165,9 @@ class PairKernel(StoredPairs, _Kernel):
         tile = _power(self.n_atoms, _MOST_ATOMS) * len(runs.start)
         self.has_long_runs = self.n_atoms <= _MOST_ATOMS and n_pairs >= _FILLED * tile
         if self.has_long_runs:
-            ends = torch.cat([runs.start[1:], torch.tensor([n_pairs])])
-            low = runs.second[runs.start]
-            self._keep(
-                run_first=runs.first[runs.start],
-                run_base=runs.start - low,
-                run_low=low,
-                run_high=low + ends - runs.start,
-            )
+            self._keep(rows=folded_runs(runs, self.n_atoms))
+            in_order = torch.triu_indices(self.n_atoms, self.n_atoms, 1)
+            self.are_all = torch.equal(torch.stack([runs.first, runs.second]), in_order)
             return
         pair = torch.arange(n_pairs)
         entries = Groups.by(torch.cat([runs.first, runs.second]), self.n_atoms)
@@ -190,12 +185,12 @@ class PairKernel(StoredPairs, _Kernel):
             self._by_atom(x, values, frames, missing, out)
             return
         atoms = triton.next_power_of_2(self.n_atoms)
-        n_runs = len(self.run_first)
-        runs = _power(n_runs, _TILE // atoms)
+        n_rows = len(self.rows)
+        rows = max(_power(n_rows, _RUN_TILE // atoms), 2)
         kernels.run_product[(out.shape[0] * out.shape[1],)](
-            x, values, frames, self.run_first, self.run_base, self.run_low, self.run_high, missing,
-            out, len(values), out.shape[1], self.n_descriptors, n_runs, self.n_atoms,
-            RUNS=runs, ATOMS=atoms, num_warps=_warps(runs * atoms),
+            x, values, frames, self.rows, missing, out, len(values), out.shape[1],
+            self.n_descriptors, n_rows, self.n_atoms, self.are_all,
+            ROWS=rows, ATOMS=atoms, num_warps=max(rows * atoms // _PER_RUN_WARP, 1),
         )  # fmt: skip
 
     def _projection(

@@ -29,40 +29,77 @@ def _store_sums(out, row, n_atoms, atom, mask, exists, sx, sy, sz):
 
 @triton.jit
 def run_product(
-    x, values, frames, first, base, low, high, missing, out, n_frames, n_outputs,
-    n_pairs, n_runs: tl.constexpr, n_atoms, RUNS: tl.constexpr, ATOMS: tl.constexpr,
+    x, values, frames, rows, missing, out, n_frames, n_outputs, n_pairs, n_rows: tl.constexpr,
+    n_atoms, all_pairs: tl.constexpr, ROWS: tl.constexpr, ATOMS: tl.constexpr,
 ):  # fmt: skip
-    """Sum x[p] u[p] by atom over runs of pairs: first atom by row, second atom by column."""
+    """Sum x[p] u[p] by atom over rows of two runs of pairs: first atom by row, second by column."""
     row = tl.program_id(0).to(tl.int64)
     frame, exists = _frame_of(row, frames, n_outputs, n_frames, missing)
     u = values + frame * 3 * n_pairs
     factor = x + row * n_pairs
-    atom = tl.arange(0, ATOMS)[None, :]
-    ax = tl.zeros([RUNS, ATOMS], values.dtype.element_ty)
-    ay = tl.zeros([RUNS, ATOMS], values.dtype.element_ty)
-    az = tl.zeros([RUNS, ATOMS], values.dtype.element_ty)
-    for start in range(0, n_runs, RUNS):
-        run = start + tl.arange(0, RUNS)
-        known = run < n_runs
-        own = tl.load(first + run, mask=known, other=-1)[:, None]
-        pair = tl.load(base + run, mask=known, other=0)[:, None] + atom
-        lowest = tl.load(low + run, mask=known, other=0)[:, None]
-        highest = tl.load(high + run, mask=known, other=0)[:, None]
-        mask = (atom >= lowest) & (atom < highest)
+    place = tl.arange(0, ATOMS)[None, :]
+    ax = tl.zeros([ROWS, ATOMS], values.dtype.element_ty)
+    ay = tl.zeros([ROWS, ATOMS], values.dtype.element_ty)
+    az = tl.zeros([ROWS, ATOMS], values.dtype.element_ty)
+    bx = tl.zeros([ROWS, ATOMS], values.dtype.element_ty)
+    by = tl.zeros([ROWS, ATOMS], values.dtype.element_ty)
+    bz = tl.zeros([ROWS, ATOMS], values.dtype.element_ty)
+    for start in range(0, n_rows, ROWS):
+        number = (start + tl.arange(0, ROWS))[:, None]
+        known = number < n_rows
+        if all_pairs:
+            own, base, lowest, highest = _run_of_all(number, n_atoms)
+            other = n_atoms - 2 - number
+            other_own, other_base, other_lowest, other_highest = _run_of_all(other, n_atoms)
+            # The same run backwards, but for the one in the middle.
+            other_own = n_atoms - 1 - other_own
+            other_base += n_atoms - 1
+            other_highest = tl.where(other == number, 0, n_atoms - other_lowest)
+            other_lowest = tl.zeros_like(other_highest)
+            highest = tl.where(known, highest, 0)
+            other_highest = tl.where(known, other_highest, 0)
+        else:
+            run = rows + 8 * number
+            own = tl.load(run, mask=known, other=-1)
+            base = tl.load(run + 1, mask=known, other=0)
+            lowest = tl.load(run + 2, mask=known, other=0)
+            highest = tl.load(run + 3, mask=known, other=0)
+            other_own = tl.load(run + 4, mask=known, other=-1)
+            other_base = tl.load(run + 5, mask=known, other=0)
+            other_lowest = tl.load(run + 6, mask=known, other=0)
+            other_highest = tl.load(run + 7, mask=known, other=0)
+        is_here = (place >= lowest) & (place < highest)
+        mask = is_here | ((place >= other_lowest) & (place < other_highest))
+        pair = tl.where(is_here, base + place, other_base - place)
         f = tl.load(factor + pair, mask=mask, other=0)
         fx = f * tl.load(u + pair, mask=mask, other=0)
         fy = f * tl.load(u + n_pairs + pair, mask=mask, other=0)
         fz = f * tl.load(u + 2 * n_pairs + pair, mask=mask, other=0)
-        # No atom is its own partner: in its own column there is room for minus the run's sum.
-        is_own = atom == own
-        ax += tl.where(is_own, -tl.sum(fx, 1)[:, None], fx)
-        ay += tl.where(is_own, -tl.sum(fy, 1)[:, None], fy)
-        az += tl.where(is_own, -tl.sum(fz, 1)[:, None], fz)
+        ax += _with_own(tl.where(is_here, fx, 0), place == own)
+        ay += _with_own(tl.where(is_here, fy, 0), place == own)
+        az += _with_own(tl.where(is_here, fz, 0), place == own)
+        bx += _with_own(tl.where(is_here, 0, fx), place == other_own)
+        by += _with_own(tl.where(is_here, 0, fy), place == other_own)
+        bz += _with_own(tl.where(is_here, 0, fz), place == other_own)
     atoms = tl.arange(0, ATOMS)
-    _store_sums(
-        out, row, n_atoms, atoms, atoms < n_atoms, exists,
-        tl.sum(ax, 0), tl.sum(ay, 0), tl.sum(az, 0),
-    )  # fmt: skip
+    backwards = tl.where(atoms < n_atoms, n_atoms - 1 - atoms, atoms)
+    sx = tl.sum(ax, 0) + tl.gather(tl.sum(bx, 0), backwards, 0)
+    sy = tl.sum(ay, 0) + tl.gather(tl.sum(by, 0), backwards, 0)
+    sz = tl.sum(az, 0) + tl.gather(tl.sum(bz, 0), backwards, 0)
+    _store_sums(out, row, n_atoms, atoms, atoms < n_atoms, exists, sx, sy, sz)
+
+
+@triton.jit
+def _run_of_all(first, n_atoms):
+    """Return what `folded_runs` has for the run of an atom among all pairs, without reading it."""
+    base = first * n_atoms - first * (first + 1) // 2 - first - 1
+    return first, base, first + 1, tl.zeros_like(first) + n_atoms
+
+
+@triton.jit
+def _with_own(terms, is_own):
+    """Put minus a run's sum at the place of its first atom, which is no pair's."""
+    return tl.where(is_own, -tl.sum(terms, 1)[:, None], terms)
 
 
 @triton.jit

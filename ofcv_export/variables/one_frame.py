@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from ofcv_export.variables.variable import Variable
 
 
-def one_frame(variable: Variable) -> tuple[Callable[..., Outputs], Form]:
+def one_frame(variable: Variable, device: str) -> tuple[Callable[..., Outputs], Form]:
     """Return values and derivatives of one frame as a function, and the name of its form.
 
     Parameters
     ----------
     variable : Variable
         A collective variable or a bias.
+    device : str
+        Where it will run.
 
     Returns
     -------
@@ -42,7 +44,7 @@ def one_frame(variable: Variable) -> tuple[Callable[..., Outputs], Form]:
         Maps positions (1, n_atoms, 3), a box when periodic, and parameters; and ``cyclic pairs``,
         ``gathered pairs`` or ``one frame``.
     """
-    form = pair_form(variable)
+    form = pair_form(variable, device)
     if form is not None:
         return form, form.name
     function = values_and_derivatives(
@@ -69,5 +71,5 @@ def for_one_frame(
     with_shapes(graph_module, probe(graph.inputs, {}))
     fold_selection(graph_module)
     if compiled:
-        as_vectors(graph_module)
+        as_vectors(graph_module, along_rows=graph.device != "cpu")
     return graph_module

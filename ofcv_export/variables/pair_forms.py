@@ -6,7 +6,8 @@
     neighbours in memory; nothing is gathered, and no pair force is scattered.
 ``gathered pairs``
     For chosen pairs. A position is a row that fills a vector register: fetching one, and adding a
-    force to one, is one instruction instead of three.
+    force to one, is one instruction instead of three. On a GPU for all pairs: there each atom
+    fetches its partners and adds its own forces up, in the fewest kernels.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from ofcv_export.base.groups import Groups
 from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.graph.derivatives import Outputs
 from ofcv_export.graph.matrix_vector import KEEPS_VIEWS
@@ -29,15 +31,19 @@ if TYPE_CHECKING:
 _VECTOR = 8
 # With fewer of all pairs than this share, cyclic shifts visit too many that nobody asked for.
 _SMALLEST_SHARE = 0.5
+# A row for each atom as long as the longest may take so many times what the pairs themselves do.
+_LARGEST_TABLE = 8
 
 
-def pair_form(variable: Variable) -> PairForm | None:
+def pair_form(variable: Variable, device: str) -> PairForm | None:
     """Return the form that suits a collective variable of pair distances.
 
     Parameters
     ----------
     variable : Variable
         Any one.
+    device : str
+        Where it will run.
 
     Returns
     -------
@@ -53,7 +59,13 @@ def pair_form(variable: Variable) -> PairForm | None:
     n_atoms, n_pairs = distances.n_atoms, distances.n_descriptors
     are_distinct = len({frozenset(pair) for pair in distances.pairs.tolist()}) == n_pairs
     are_most = 2 * n_pairs >= _SMALLEST_SHARE * n_atoms * (n_atoms - 1)
-    form = CyclicPairs if are_distinct and are_most else GatheredPairs
+    form: type[PairForm] = GatheredPairs
+    if device != "cpu":
+        widest = int(torch.bincount(distances.pairs.flatten()).max())
+        if n_atoms * widest <= _LARGEST_TABLE * 2 * n_pairs:
+            form = GatheredPartners
+    elif are_distinct and are_most:
+        form = CyclicPairs
     return form(distances, head, variable.n_outputs, variable.dtype)
 
 
@@ -195,6 +207,45 @@ class GatheredPairs(PairForm):
             return total.index_add(0, self.first, -forces)[:, :3]
 
         return self._derivatives(distances.unsqueeze(0), parameters, from_slopes)
+
+
+class GatheredPartners(PairForm):
+    """Distances of pairs, with the forces on an atom summed over a row of its pairs.
+
+    Rows are as long as the longest; what fills the others up gets no weight.
+    """
+
+    name = "gathered pairs"
+
+    def __init__(
+        self, distances: PairDistances, head: Head, n_outputs: int, dtype: torch.dtype
+    ) -> None:
+        super().__init__(distances, head, n_outputs, dtype)
+        here, there = torch.cat([distances.pairs, distances.pairs.flip(1)]).unbind(1)
+        groups = Groups.by(here, self.n_atoms)
+        place = here[groups.order], groups.rank
+        self.width = groups.width
+        self.partner = torch.zeros(self.n_atoms, self.width, dtype=torch.int64)
+        self.partner[place] = there[groups.order]
+        # The number of pairs where there is none.
+        self.pair = torch.full((self.n_atoms, self.width), self.n_pairs)
+        self.pair[place] = groups.order % self.n_pairs
+
+    def __call__(self, positions: Tensor, *parameters: Tensor) -> Outputs:
+        """Return values and derivatives, see `PairForm`."""
+        x = positions[0]
+        vectors = x.index_select(0, self.second) - x.index_select(0, self.first)
+        # Not as a sum over an axis, which would be a kernel of its own.
+        squared = vectors[:, 0].square() + vectors[:, 1].square() + vectors[:, 2].square()
+        inverse = _inverse(squared)
+
+        def from_slopes(slopes: Tensor) -> Tensor:
+            tension = torch.constant_pad_nd(slopes[0] * inverse, [0, 1])
+            tension = tension.index_select(0, self.pair.flatten()).view(self.n_atoms, -1, 1)
+            partners = x.index_select(0, self.partner.flatten()).view(self.n_atoms, -1, 3)
+            return (tension * (x.unsqueeze(1) - partners)).sum(1)
+
+        return self._derivatives((squared * inverse).unsqueeze(0), parameters, from_slopes)
 
 
 def _inverse(squared: Tensor) -> Tensor:

@@ -209,9 +209,11 @@ class Variable(nn.Module):
             normalisation=self.normalisation,
         )
 
-    def _one_frame(self, compiled: bool) -> tuple[Callable[[ExportGraph], nn.Module], Form]:
+    def _one_frame(
+        self, compiled: bool, device: str
+    ) -> tuple[Callable[[ExportGraph], nn.Module], Form]:
         """Return what builds the graph for one frame and the name of its form."""
-        function, form = one_frame(self)
+        function, form = one_frame(self, device)
         return partial(for_one_frame, function, compiled), form
 
     def _by_autograd(self) -> ValuesAndDerivatives:

@@ -61,6 +61,8 @@ def require_equal_pairs(pattern, dtype, ref_idx, n_outputs):
 # more atoms and pairs than one tile or program holds.
 PATTERNS = {
     "all pairs": (all_pairs(33).pattern(), True),
+    "all pairs of an even number": (all_pairs(34).pattern(), True),
+    "most pairs": (pattern_of(all_pairs(20).pairs[1:].tolist(), 20), True),
     "star": (pattern_of([(0, i) for i in range(1, 30)], 30), True),
     "some pairs": (pattern_of(all_pairs(40).pairs[::7].tolist(), 40), False),
     "long star": (pattern_of([(70, i) for i in reversed(range(70))], 71), False),

@@ -1,6 +1,7 @@
 """The forms for one frame give what the general graph gives."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -36,13 +37,13 @@ def shuffled(pairs, share=1.0):
     return pairs
 
 
-def one_frame(module, compiled):
-    graph = module.export_graph().for_one_frame(compiled)
+def one_frame(module, compiled, device="cpu"):
+    graph = dataclasses.replace(module.export_graph(), device=device).for_one_frame(compiled)
     return graph.module, graph.details.form
 
 
-def assert_right(module, compiled, form, *box):
-    graph_module, found = one_frame(module, compiled)
+def assert_right(module, compiled, form, *box, device="cpu"):
+    graph_module, found = one_frame(module, compiled, device)
     assert found == form
     for positions in frames(3, module.descriptors.n_atoms).unsqueeze(1):
         expected = module.values_and_derivatives(positions, *box)
@@ -71,6 +72,29 @@ def test_pairs_in_any_order_and_direction(share, compiled):
 )
 def test_few_or_repeated_pairs_are_gathered(pairs, compiled):
     assert_right(cv(pairs, 10, n_outputs=2), compiled, "gathered pairs")
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        shuffled(all_pairs(10)), shuffled(all_pairs(10), 0.4),
+        torch.cat([all_pairs(4), all_pairs(4)[:1]]),
+        torch.tensor([[0, 9]]),
+    ],
+)  # fmt: skip
+def test_on_a_gpu_pairs_are_gathered_by_atom(pairs):
+    module = cv(pairs, 10, n_outputs=2)
+    assert_right(module, True, "gathered pairs", device="cuda")
+    graph_module, _ = one_frame(module, True, "cuda")
+    assert not any(node.target is aten.index_add.default for node in graph_module.graph.nodes)
+
+
+def test_on_a_gpu_a_table_much_larger_than_the_pairs_is_not_made():
+    star = torch.tensor([[0, partner] for partner in range(1, 40)])
+    module = cv(star, 40)
+    assert_right(module, True, "gathered pairs", device="cuda")
+    graph_module, _ = one_frame(module, True, "cuda")
+    assert any(node.target is aten.index_add.default for node in graph_module.graph.nodes)
 
 
 def test_a_fixed_box_and_a_box_at_run_time_keep_the_general_graph():
