@@ -14,6 +14,7 @@ program works; its times mean nothing.
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import shutil
@@ -265,7 +266,7 @@ def in_place(captured: ofcv.Artifact, inputs: Sequence[Tensor]) -> Runner:
 
 def by_autograd(cv: ofcv.CollectiveVariable, device: torch.device) -> Runner:
     """Return a runner that differentiates a scripted module, as engines do today."""
-    module = value_only(cv).to(device)
+    module = value_only(copy.deepcopy(cv)).to(device)
 
     def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         positions = inputs[0].detach().requires_grad_()

@@ -511,7 +511,15 @@ def test_a_frame_that_does_not_exist_is_refused():
     assert torch.isfinite(out[0]).all()
     assert torch.isnan(out[1]).all()
     with pytest.raises(IndexError, match="got others in an earlier call"):
-        smart(x, index)
+        smart(x, torch.zeros_like(index))
+
+
+@needs_cuda
+@pytest.mark.parametrize("batch", [None, 1])
+def test_a_variable_on_the_device_is_exported_from_there(tmp_path, batch):
+    cv = star_cv().cuda()
+    assert ofcv.export(cv, tmp_path / "cv.pt", batch=batch).passed
+    assert next(cv.parameters()).is_cuda
 
 
 @needs_cuda

@@ -26,7 +26,7 @@ from ofcv_export.artifacts.replays import (
     run,
 )
 from ofcv_export.base.files import require_file
-from ofcv_export.base.modes import ordinary_modes, without_inference_tensors
+from ofcv_export.base.modes import on_cpu, ordinary_modes, without_inference_tensors
 from ofcv_export.base.options import require_options
 from ofcv_export.base.validation import require_finite
 from ofcv_export.contracts import contract_graph
@@ -38,6 +38,7 @@ from ofcv_export.graph.export_graph import Exportable, ExportGraph
 from ofcv_export.graph.metadata import Metadata, Probe, ProbeOutput
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec, symbols
+from ofcv_export.jacobian.smart_derivatives import SmartDerivatives
 from ofcv_export.variables.variable import Variable
 
 # Accepted difference relative to the largest value of a row.
@@ -273,6 +274,8 @@ def graph_of(
         module = module.with_atoms(atoms)
     if isinstance(module, torch.nn.Module):
         module = without_inference_tensors(module)
+        # A frozen dataset chooses its form by where it is, and is as large as it is.
+        module = module if isinstance(module, SmartDerivatives) else on_cpu(module)
     if contract is not None:
         return contract_graph(contract, module, **options)
     require_options(module.export_graph, options, type(module).__name__)

@@ -71,3 +71,9 @@ def without_inference_tensors(module: Module) -> Module:
     """
     tensors = [*module.parameters(), *module.buffers()]
     return copy.deepcopy(module) if any(entry.is_inference() for entry in tensors) else module
+
+
+def on_cpu(module: Module) -> Module:
+    """Return a module, a copy of it on the CPU where it is elsewhere: graphs are made there."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return module if all(entry.is_cpu for entry in tensors) else copy.deepcopy(module).cpu()

@@ -30,7 +30,7 @@ def _store_sums(out, row, n_atoms, atom, mask, exists, sx, sy, sz):
 @triton.jit
 def run_product(
     x, values, frames, rows, missing, out, n_frames, n_outputs, n_pairs, n_rows: tl.constexpr,
-    n_atoms, all_pairs: tl.constexpr, ROWS: tl.constexpr, ATOMS: tl.constexpr,
+    n_atoms: tl.constexpr, all_pairs: tl.constexpr, ROWS: tl.constexpr, ATOMS: tl.constexpr,
 ):  # fmt: skip
     """Sum x[p] u[p] by atom over rows of two runs of pairs: first atom by row, second by column."""
     row = tl.program_id(0).to(tl.int64)
