@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -17,10 +19,12 @@ from ofcv_export.c_source.value import Value, array
 from ofcv_export.c_source.writer import Writer
 from ofcv_export.graph.editing import with_shapes
 
+_PRECISIONS = {torch.float32: "float", torch.float64: "double"}
+_BYTES = {"float": 4, "double": 8, "int": 4, "int32_t": 4, "int64_t": 8}
 _KINDS = {torch.float32: "real", torch.float64: "real", torch.int64: "int64_t"}
 _FLAGS = (torch.bool, torch.uint8)
 # GCC would not vectorise square roots and choices that may set errno or raise a flag.
-_HEAD = """#include <math.h>
+HEAD = """#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -41,11 +45,13 @@ class Emitter:
         The graph, with shapes.
     real : str
         ``float`` or ``double``.
+    prefix : str
+        Beginning of the names of tables.
     """
 
-    def __init__(self, graph_module: fx.GraphModule, real: str) -> None:
+    def __init__(self, graph_module: fx.GraphModule, real: str, prefix: str) -> None:
         self.module = graph_module
-        self.writer = Writer(real)
+        self.writer = Writer(real, prefix)
         self.values: dict[fx.Node, Any] = {}
 
     def run(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -102,55 +108,92 @@ def kind_of(node: fx.Node) -> str:
     return "int" if dtype in _FLAGS else _KINDS[dtype]
 
 
+@dataclass(frozen=True)
+class Function:
+    """C99 source of a function for a graph with fixed sizes.
+
+    Attributes
+    ----------
+    real : str
+        ``float`` or ``double``.
+    preamble : str
+        What stands before the function: includes, elementary functions, tables of constants.
+    body : str
+        The function, ``static int``.
+    n_constants : int
+        Numbers in its tables.
+    n_bytes : int
+        Memory on the stack that its arrays take.
+    """
+
+    real: str
+    preamble: str
+    body: str
+    n_constants: int
+    n_bytes: int
+
+
 def emit(
     graph_module: fx.GraphModule,
     examples: Sequence[Tensor],
     name: str,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-) -> str:
-    """Return C99 source of a function for a graph with fixed sizes, in float32.
+    n_outputs: int,
+) -> Function:
+    """Return C99 source of a function for a graph with fixed sizes, in one precision.
 
-    ``int name(const float *input, ..., float *output, ...)`` returns 0. It allocates nothing and
+    ``static int name(const float *in0, ..., float *out0, ...)`` returns 0. It allocates nothing and
     changes nothing but its outputs. Its results are the same bits whatever compiles it: sums are
-    written out in lanes, elementary functions are polynomials (``functions_float.c``), and
-    contraction is off.
+    written out in lanes, elementary functions are polynomials of the project's own, and contraction
+    is off.
 
     Parameters
     ----------
     graph_module : torch.fx.GraphModule
         Operators of aten, with constants as buffers.
     examples : sequence of torch.Tensor
-        An input of each, float32 or int64.
+        An input of each, all of one floating dtype, or int64.
     name : str
-        Of the function.
-    inputs, outputs : sequence of str
-        Names of its arguments.
+        Of the function, with which the names of its tables begin, too.
+    n_outputs : int
+        How many results it has.
 
     Raises
     ------
     ValueError
-        For an operator that the source cannot hold, by name.
+        For an operator that the source cannot hold, by name, and for two precisions in one graph.
     """
     table: Any = core_aten_decompositions()
     module = make_fx(torch.func.functionalize(graph_module), table)(*examples)
     module.graph.eliminate_dead_code()
     with_shapes(module, examples)
-    emitter = Emitter(module, "float")
+    real = _precision(module)
+    emitter = Emitter(module, real, name)
+    inputs = [f"in{k}" for k in range(len(examples))]
+    outputs = [f"out{k}" for k in range(n_outputs)]
     emitter.run(inputs, outputs)
-    kinds = ["float" if e.is_floating_point() else "int64_t" for e in examples]
+    kinds = [real if e.is_floating_point() else "int64_t" for e in examples]
     arguments = [f"const {kind} *{given}" for kind, given in zip(kinds, inputs, strict=True)]
-    arguments += [f"float *{given}" for given in outputs]
-    return "\n".join(
-        [
-            _HEAD,
-            files(__package__).joinpath("functions_float.c").read_text(),
-            *emitter.writer.tables,
-            "",
-            f"int {name}({', '.join(arguments)}) {{",
-            *emitter.writer.lines,
-            "return 0;",
-            "}",
-            "",
-        ]
-    )
+    arguments += [f"{real} *{given}" for given in outputs]
+    lines = [f"static int {name}({', '.join(arguments)}) {{", *emitter.writer.lines, "return 0;", "}"]
+    body = "\n".join(lines)
+    functions = files(__package__).joinpath(f"functions_{real}.c").read_text()
+    preamble = "\n".join([HEAD, functions, *emitter.writer.tables])
+    return Function(real, preamble, body, emitter.writer.n_constants, _bytes_of_arrays(body))
+
+
+def _precision(module: fx.GraphModule) -> str:
+    """Return the type of a graph's numbers, ``float`` or ``double``."""
+    metas = [node.meta.get("tensor_meta") for node in module.graph.nodes]
+    found = {getattr(meta, "dtype", None) for meta in metas} & set(_PRECISIONS)
+    if len(found) > 1:
+        raise ValueError(
+            "module: expected one precision in C source, got float32 and float64 "
+            "(convert the module with .double())"
+        )
+    return _PRECISIONS[found.pop()] if found else "float"
+
+
+def _bytes_of_arrays(body: str) -> int:
+    """Return the memory of the arrays that a function declares."""
+    found = re.findall(r"^(\w+) \w+\[(\d+)\]", body, flags=re.MULTILINE)
+    return sum(_BYTES[kind] * int(size) for kind, size in found if kind in _BYTES)

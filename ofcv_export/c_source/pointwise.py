@@ -7,13 +7,14 @@ from typing import Any
 
 from ofcv_export.c_source.index import Index
 from ofcv_export.c_source.registry import Call, Operator, register
-from ofcv_export.c_source.value import Value, broadcast, constant
+from ofcv_export.c_source.value import Value, as_real, broadcast, constant
 
 
 def _value(call: Call, operand: Any) -> Value:
     """Return an operand, a number among them, in the shape of the result."""
     if isinstance(operand, Value):
-        return broadcast(operand, call.shape)
+        whole = broadcast(operand, call.shape)
+        return as_real(whole, call.writer.real) if call.kind == "real" else whole
     return constant(call.writer.number(float(operand)), call.shape, "real")
 
 
@@ -59,7 +60,7 @@ def _unary(template: str, cost: int = 1) -> Operator:
 
 def _function(name: str) -> Operator:
     return lambda call, *xs: _pointwise(
-        call, lambda *es: f"ofcv_{name}({', '.join(es)})", *xs, cost=10
+        call, lambda *es: f"{call.writer.own(name)}({', '.join(es)})", *xs, cost=10
     )
 
 
@@ -162,14 +163,22 @@ def _gelu(call: Call, x: Value, approximate: str = "none") -> Value:
         raise ValueError("module: expected GELU without approximation in C source, got tanh")
     x = call.writer.once(x)
     half, root, one = (call.writer.number(v) for v in (0.5, 0.5**0.5, 1.0))
+    erf = call.writer.own("erf")
     return _pointwise(
-        call, lambda e: f"({half} * {e} * ({one} + ofcv_erf({e} * {root})))", x, cost=20
+        call, lambda e: f"({half} * {e} * ({one} + {erf}({e} * {root})))", x, cost=20
     )
 
 
 @register("where.self")
 def _where(call: Call, condition: Value, a: Any, b: Any) -> Value:
-    return _pointwise(call, lambda c, x, y: f"({c} ? {x} : {y})", condition, a, b)
+    choice = broadcast(condition, call.shape)
+    values = [_value(call, operand) for operand in (a, b)]
+
+    def at(indices: Sequence[Index]) -> str:
+        x, y = (value.at(indices) for value in values)
+        return f"({choice.at(indices)} ? {x} : {y})"
+
+    return Value(call.shape, call.kind, at, choice.cost + sum(v.cost for v in values) + 1)
 
 
 @register("masked_fill.Scalar")

@@ -76,3 +76,10 @@ def mapped(
 ) -> Value:
     """Return a view: entries of a value at other indices."""
     return Value(tuple(shape), value.kind, lambda i: value.at(places(i)), value.cost)
+
+
+def as_real(value: Value, real: str) -> Value:
+    """Return a value as floating-point numbers, so that C divides them as such."""
+    if value.kind == "real":
+        return value
+    return Value(value.shape, "real", lambda i: f"(({real}){value.at(i)})", value.cost)

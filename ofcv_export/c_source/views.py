@@ -7,7 +7,7 @@ from typing import Any
 
 from ofcv_export.c_source.index import Index
 from ofcv_export.c_source.registry import Call, register
-from ofcv_export.c_source.value import Value, array, broadcast, mapped
+from ofcv_export.c_source.value import Value, array, as_real, broadcast, mapped
 from ofcv_export.graph.editing import row_major
 
 
@@ -17,10 +17,18 @@ from ofcv_export.graph.editing import row_major
     "lift_fresh_copy.default",
     "detach.default",
     "contiguous.default",
-    "_to_copy.default",
 )
 def _same(call: Call, x: Value, *_: Any, **__: Any) -> Value:
     return x
+
+
+@register("_to_copy.default")
+def _converted(call: Call, x: Value, *_: Any, **__: Any) -> Value:
+    if call.kind == "real" or call.kind == x.kind:
+        return as_real(x, call.writer.real) if call.kind == "real" else x
+    if call.kind == "int":
+        return Value(x.shape, "int", lambda i: f"({x.at(i)} != 0)", x.cost + 1)
+    return Value(x.shape, call.kind, lambda i: f"((int64_t){x.at(i)})", x.cost + 1)
 
 
 @register("as_strided.default")

@@ -21,10 +21,19 @@ class Writer:
     ----------
     real : str
         ``float`` or ``double``.
+    prefix : str
+        Beginning of the names of tables.
+
+    Attributes
+    ----------
+    n_constants : int
+        Numbers in the tables.
     """
 
-    def __init__(self, real: str) -> None:
+    def __init__(self, real: str, prefix: str = "") -> None:
         self.real = real
+        self.prefix = prefix
+        self.n_constants = 0
         self.lines: list[str] = []
         self.tables: list[str] = []
         self._count = 0
@@ -51,6 +60,10 @@ class Writer:
         text += "f" if self.real == "float" else ""
         return f"({text})" if text.startswith("-") else text
 
+    def own(self, name: str) -> str:
+        """Return the name of an elementary function of the project's own."""
+        return f"ofcv_{name}" if self.real == "float" else f"ofcv_{name}_d"
+
     def declare(self, shape: Sequence[int], kind: str) -> Value:
         """Return a new array."""
         name = self.name("b")
@@ -74,7 +87,8 @@ class Writer:
         entries = tensor.flatten().tolist()
         key = (kind, tuple(tensor.shape), tensor.numpy().tobytes())
         if key not in self._known:
-            name = self.name("t")
+            name = self.name(f"{self.prefix}_t")
+            self.n_constants += len(entries)
             text = [self.number(e) if kind == "real" else str(int(e)) for e in entries] or ["0"]
             self.tables.append(
                 f"static const {self.type_of(kind)} {name}[{len(text)}] = {{{', '.join(text)}}};"

@@ -63,6 +63,11 @@ def inputs_of(specs):
     return inputs
 
 
+def source_of(module, inputs, n_outputs):
+    function = emit(module, inputs, "evaluate", n_outputs)
+    return f"{function.preamble}\n{function.body.removeprefix('static ')}\n"
+
+
 def compiled(source, folder, compiler, options):
     name = f"{compiler}{options.replace(' ', '')}.so"
     (folder / "graph.c").write_text(source)
@@ -83,9 +88,8 @@ def test_numbers_are_those_of_float64_and_bits_those_of_every_compiler(tmp_path,
     module = VARIABLES[name]()
     graph = module.export_graph().with_size("batch", 1)
     one_frame = graph.for_one_frame(compiled=False)
-    names = [spec.name for spec in graph.inputs], [spec.name for spec in graph.outputs]
     inputs = inputs_of(graph.inputs)
-    source = emit(one_frame.module, inputs, "evaluate", *names)
+    source = source_of(one_frame.module, inputs, len(graph.outputs))
     exact = graph.in_float64()(*(entry.double() for entry in inputs))
     like = [entry.float() for entry in exact]
     results = [
@@ -106,7 +110,7 @@ def test_an_operator_that_is_not_there_is_named():
             return x.sort(1).values
 
     with pytest.raises(ValueError, match="operators that C source can hold, got aten.sort"):
-        emit(traced(Sorted(), specs), [torch.ones(4, 5)], "evaluate", ["x"], ["y"])
+        emit(traced(Sorted(), specs), [torch.ones(4, 5)], "evaluate", 1)
 
 
 def test_a_view_by_strides_is_refused():
@@ -116,7 +120,7 @@ def test_a_view_by_strides_is_refused():
 
     specs = [TensorSpec("x", "float32", (4, 4))]
     with pytest.raises(ValueError, match="expected no view by strides in C source"):
-        emit(traced(Strided(), specs), [torch.ones(4, 4)], "evaluate", ["x"], ["y"])
+        emit(traced(Strided(), specs), [torch.ones(4, 4)], "evaluate", 1)
 
 
 class Views(nn.Module):
@@ -134,8 +138,34 @@ def test_views_and_joins_in_any_order(tmp_path):
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
     index = torch.tensor([3, 0, 0, 2, 1, 3])
     specs = [TensorSpec("x", "float32", (4, 5)), TensorSpec("index", "int64", (6,), 0, 4)]
-    source = emit(traced(Views(), specs), [x, index], "evaluate", ["x", "index"], ["a", "b", "c"])
+    source = source_of(traced(Views(), specs), [x, index], 3)
     expected = Views()(x, index)
     found = called(compiled(source, tmp_path, COMPILERS[0], "-O2"), [x, index], expected)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+class Flags(nn.Module):
+    def forward(self, x):
+        above = (x > 0).to(x.dtype)
+        share = (x > 0).sum(1) / (x < 9).sum(1)
+        return above.sum(1) / 2, share, torch.where(x.to(torch.int64) != 0, x, 0.5)
+
+
+def test_flags_and_integers_become_numbers_before_they_are_divided(tmp_path):
+    x = 3 * torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
+    specs = [TensorSpec("x", "float32", (4, 5))]
+    source = source_of(traced(Flags(), specs), [x], 3)
+    expected = Flags()(x)
+    found = called(compiled(source, tmp_path, COMPILERS[0], "-O2"), [x], expected)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_two_precisions_in_one_graph_are_refused():
+    class Mixed(nn.Module):
+        def forward(self, x):
+            return (x.double() * 2).float()
+
+    specs = [TensorSpec("x", "float32", (4, 5))]
+    with pytest.raises(ValueError, match="expected one precision in C source, got float32 and"):
+        emit(traced(Mixed(), specs), [torch.ones(4, 5)], "evaluate", 1)
