@@ -33,6 +33,7 @@ from ofcv_export.base.validation import (
     require_floating_dtype,
     require_positive,
 )
+from ofcv_export.c_source.interface import symbol_of
 from ofcv_export.formats import format_of
 from ofcv_export.formats.format import Format
 from ofcv_export.formats.machine import devices
@@ -151,11 +152,16 @@ def _export(
         raise ValueError(f"path: expected the suffix .pt for a contract, got {str(path)!r}")
     graph = graph_of("module", module, atoms, contract, options)
     if batch is not None:
-        graph = _with_batch(graph, batch)
+        _require_batch(graph, batch)
+    is_source = file_format.name == "c"
+    if is_source:
+        graph = dataclasses.replace(graph.by_frames(batch or 1), symbol=symbol_of(Path(path)))
+    elif batch is not None:
+        graph = graph.with_size("batch", batch)
     if device != "cpu":
         _require_device(device, file_format.name)
         graph = dataclasses.replace(graph, device=device)
-    if batch == 1 and file_format.name != "onnx":
+    if batch == 1 and file_format.name != "onnx" and not is_source:
         # ONNX Runtime has its own ways with the general form.
         graph = graph.for_one_frame(compiled=file_format.name == "aotinductor")
     for spec in (*graph.inputs, *graph.outputs):
@@ -230,13 +236,13 @@ def _require_device(device: str, format_name: str) -> None:
         raise ValueError(f"device: expected {' or '.join(devices())} here, got {device!r}")
 
 
-def _with_batch(graph: ExportGraph, batch: int) -> ExportGraph:
+def _require_batch(graph: ExportGraph, batch: int) -> None:
+    """Raise ValueError unless a graph has batches, of a positive number of frames."""
     require_positive("batch", batch)
     if not any("batch" in spec.shape for spec in graph.inputs):
         raise ValueError(
             f"batch: expected None for a {graph.kind}, which has no batch of frames, got {batch}"
         )
-    return graph.with_size("batch", batch)
 
 
 def _atoms(atoms: Sequence[int] | None, graph: ExportGraph) -> list[int] | None:

@@ -35,6 +35,8 @@ TRANSITION, TRAINED, FRAMES, DISPLACED = "transition", "trained", "frames", "dis
 _DISPLACEMENT = 0.2
 # Halvings of the way between two frames; in float32 there is nothing left of it.
 _BISECTIONS = 26
+# A value that changes by so much of the whole change within the last of them jumps.
+_JUMP = 0.1
 _FITTING_STEPS = 60
 # Lengths of boxes, in standard deviations of the positions in them.
 _BOX = (4.0, 8.0)
@@ -167,7 +169,9 @@ class Geometry:
     def _transition(self, n_frames: int, generator: np.random.Generator) -> Drawn:
         """Return frames where some value is halfway between those of two other frames.
 
-        A value that saturates differently in both has to change somewhere on the way.
+        A value that saturates differently in both has to change somewhere on the way. Where it
+        jumps, as an angle does from one periodic image to the next, rounding decides on which side
+        a frame is, and the first frame is taken instead.
         """
         low, high = (np.log2(end(self.sizes.values())) for end in (min, max))
         drawn = self._cluster(2.0 ** generator.uniform(low, high, 2 * n_frames), generator)
@@ -183,9 +187,16 @@ class Geometry:
             middle = (below + above) / 2
             positions = first + middle * (second - first)
             values = self.evaluate(Drawn(positions, drawn.box)).gather(1, column)
-            before = ((values < halfway) == (start < halfway)).unsqueeze(2)
-            below, above = torch.where(before, middle, below), torch.where(before, above, middle)
-        return Drawn(first + (below + above) / 2 * (second - first), drawn.box)
+            is_before = ((values < halfway) == (start < halfway)).unsqueeze(2)
+            below = torch.where(is_before, middle, below)
+            above = torch.where(is_before, above, middle)
+        before, after = (
+            self.evaluate(Drawn(first + side * (second - first), drawn.box))
+            for side in (below, above)
+        )
+        jumps = (after - before).abs().amax(1) > _JUMP * (end - start).abs().amax(1)
+        way = torch.where(jumps[:, None, None], below.new_zeros(()), (below + above) / 2)
+        return Drawn(first + way * (second - first), drawn.box)
 
     def _trained(self, n_frames: int, generator: np.random.Generator) -> Drawn:
         """Return frames whose descriptors are about those that a network was trained on."""

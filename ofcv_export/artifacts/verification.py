@@ -31,7 +31,6 @@ from ofcv_export.base.options import require_options
 from ofcv_export.base.validation import require_finite
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
-from ofcv_export.formats.format import Runner
 from ofcv_export.formats.torchscript import TorchScript
 from ofcv_export.graph.details import ContractDetails, Details, variable_of
 from ofcv_export.graph.export_graph import Exportable, ExportGraph
@@ -185,10 +184,7 @@ def compare(path: Path, content: bytes, metadata: Metadata, replays: Replays) ->
     """Compare an artifact's content with its judge, see `verify`."""
     graph, exact = replays.graph, replays.exact
     comparisons: list[Comparison] = []
-    file_format = format_of(path)
-    runners = {
-        device: file_format.load(content, path, device) for device in file_format.devices(metadata)
-    }
+    runners = format_of(path).runners(content, path, metadata)
     rounding = _Rounding(replays)
     program = TorchScript().program(content, path, "cpu") if graph.differentiable else None
     slopes: list[Comparison] = []
@@ -333,10 +329,8 @@ def _nearest_image(
 def _replay_probe(path: Path, content: bytes, metadata: Metadata) -> VerificationReport:
     """Compare an artifact with the float64 outputs that its metadata records."""
     comparisons: list[Comparison] = []
-    file_format = format_of(path)
-    for device in file_format.devices(metadata):
-        run: Runner = file_format.load(content, path, device)
-        outputs = run(probe(metadata.inputs, metadata.probe.sizes))
+    for device, runner in format_of(path).runners(content, path, metadata).items():
+        outputs = runner(probe(metadata.inputs, metadata.probe.sizes))
         for spec, output in zip(metadata.outputs, outputs, strict=True):
             recorded = metadata.probe.outputs[spec.name]
             expected = torch.tensor(recorded.values, dtype=torch.float64)

@@ -99,3 +99,35 @@ def _index_put(
     if not accumulate:
         raise ValueError("module: expected sums in C source, got index_put without accumulate")
     return _index_add(call, onto, axis, indices[axis], x)
+
+
+@register("scatter_add.default")
+def _scatter_add(call: Call, onto: Value, axis: int, index: Value, x: Value) -> Value:
+    axis %= len(call.shape)
+    writer, strides = call.writer, row_major(call.shape)
+    target = writer.declare(call.shape, call.kind)
+    writer.store(target, onto)
+
+    def body(indices: list[Index]) -> None:
+        place = [Index.of(index.at(indices)) if a == axis else e for a, e in enumerate(indices)]
+        writer.line(f"{target.array}[{linear(place, strides)}] += {x.at(indices)};")
+
+    writer.loops(index.shape, body)
+    return target
+
+
+@register("scatter_reduce.two")
+def _scatter_reduce(
+    call: Call,
+    onto: Value,
+    axis: int,
+    index: Value,
+    x: Value,
+    reduce: str,
+    include_self: bool = True,
+) -> Value:
+    if reduce != "sum" or not include_self:
+        raise ValueError(
+            f"module: expected sums that add to what is there in C source, got {reduce}"
+        )
+    return _scatter_add(call, onto, axis, index, x)

@@ -13,7 +13,14 @@ from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ofcv_export.c_source import arrays, pointwise, products, sums, views  # noqa: F401 (operators)
+from ofcv_export.c_source import (  # noqa: F401 (operators)
+    arrays,
+    eigenvalues,
+    pointwise,
+    products,
+    sums,
+    views,
+)
 from ofcv_export.c_source.registry import TABLE, Call
 from ofcv_export.c_source.value import Value, array
 from ofcv_export.c_source.writer import Writer
@@ -174,23 +181,30 @@ def emit(
     kinds = [real if e.is_floating_point() else "int64_t" for e in examples]
     arguments = [f"const {kind} *{given}" for kind, given in zip(kinds, inputs, strict=True)]
     arguments += [f"{real} *{given}" for given in outputs]
-    lines = [f"static int {name}({', '.join(arguments)}) {{", *emitter.writer.lines, "return 0;", "}"]
+    lines = [
+        f"static int {name}({', '.join(arguments)}) {{",
+        *emitter.writer.lines,
+        "return 0;",
+        "}",
+    ]
     body = "\n".join(lines)
-    functions = files(__package__).joinpath(f"functions_{real}.c").read_text()
-    preamble = "\n".join([HEAD, functions, *emitter.writer.tables])
+    names = [f"functions_{real}.c", *emitter.writer.needed]
+    functions = [files(__package__).joinpath(file).read_text() for file in names]
+    preamble = "\n".join([HEAD, *functions, *emitter.writer.tables])
     return Function(real, preamble, body, emitter.writer.n_constants, _bytes_of_arrays(body))
 
 
 def _precision(module: fx.GraphModule) -> str:
     """Return the type of a graph's numbers, ``float`` or ``double``."""
     metas = [node.meta.get("tensor_meta") for node in module.graph.nodes]
-    found = {getattr(meta, "dtype", None) for meta in metas} & set(_PRECISIONS)
+    dtypes = {getattr(meta, "dtype", None) for meta in metas}
+    found = [dtype for dtype in _PRECISIONS if dtype in dtypes]
     if len(found) > 1:
         raise ValueError(
             "module: expected one precision in C source, got float32 and float64 "
             "(convert the module with .double())"
         )
-    return _PRECISIONS[found.pop()] if found else "float"
+    return _PRECISIONS[found[0]] if found else "float"
 
 
 def _bytes_of_arrays(body: str) -> int:

@@ -164,9 +164,7 @@ def _gelu(call: Call, x: Value, approximate: str = "none") -> Value:
     x = call.writer.once(x)
     half, root, one = (call.writer.number(v) for v in (0.5, 0.5**0.5, 1.0))
     erf = call.writer.own("erf")
-    return _pointwise(
-        call, lambda e: f"({half} * {e} * ({one} + {erf}({e} * {root})))", x, cost=20
-    )
+    return _pointwise(call, lambda e: f"({half} * {e} * ({one} + {erf}({e} * {root})))", x, cost=20)
 
 
 @register("where.self")

@@ -55,6 +55,16 @@ def _sum(
 
 @register("argmin.default")
 def _argmin(call: Call, x: Value, axis: int | None = None, keepdim: bool = False) -> Value:
+    return _first(call, x, axis, "<")
+
+
+@register("argmax.default")
+def _argmax(call: Call, x: Value, axis: int | None = None, keepdim: bool = False) -> Value:
+    return _first(call, x, axis, ">")
+
+
+def _first(call: Call, x: Value, axis: int | None, symbol: str) -> Value:
+    """Return the place of the first entry that no other one is below, or above."""
     writer, x = call.writer, call.writer.in_memory(x)
     if axis is None:
         assert x.array is not None
@@ -70,7 +80,7 @@ def _argmin(call: Call, x: Value, axis: int | None = None, keepdim: bool = False
         best, k = writer.name("m"), writer.name("i")
         writer.line(f"int {best} = 0;")
         writer.line(f"for (int {k} = 1; {k} < {x.shape[axis]}; ++{k}) {{")
-        writer.line(f"if ({at(Index.of(k))} < {at(Index.of(best))}) {best} = {k};")
+        writer.line(f"if ({at(Index.of(k))} {symbol} {at(Index.of(best))}) {best} = {k};")
         writer.line("}")
         writer.line(f"{target.array}[{linear(outer, row_major(others))}] = {best};")
 

@@ -90,6 +90,30 @@ def _slice(
     )
 
 
+@register("squeeze.dims")
+def _squeeze(call: Call, x: Value, axes: Sequence[int]) -> Value:
+    named = [a % len(x.shape) for a in axes]
+    gone = [a for a in named if x.shape[a] == 1]
+
+    def places(indices: Sequence[Index]) -> list[Index]:
+        left = iter(indices)
+        return [Index() if a in gone else next(left) for a in range(len(x.shape))]
+
+    return mapped(x, call.shape, places)
+
+
+@register("diagonal.default")
+def _diagonal(call: Call, x: Value, offset: int = 0, first: int = 0, second: int = 1) -> Value:
+    first, second = first % len(x.shape), second % len(x.shape)
+    starts = {first: max(-offset, 0), second: max(offset, 0)}
+
+    def places(indices: Sequence[Index]) -> list[Index]:
+        left = iter(indices[:-1])
+        return [indices[-1] + starts[a] if a in starts else next(left) for a in range(len(x.shape))]
+
+    return mapped(x, call.shape, places)
+
+
 @register("t.default")
 def _t(call: Call, x: Value) -> Value:
     return mapped(x, call.shape, lambda i: list(reversed(i)))

@@ -28,12 +28,15 @@ class Writer:
     ----------
     n_constants : int
         Numbers in the tables.
+    needed : list of str
+        Files of this package, of C, that the function calls.
     """
 
     def __init__(self, real: str, prefix: str = "") -> None:
         self.real = real
         self.prefix = prefix
         self.n_constants = 0
+        self.needed: list[str] = []
         self.lines: list[str] = []
         self.tables: list[str] = []
         self._count = 0
@@ -59,6 +62,11 @@ class Writer:
             text = float(value).hex()
         text += "f" if self.real == "float" else ""
         return f"({text})" if text.startswith("-") else text
+
+    def need(self, file: str) -> None:
+        """Note that the function calls what is in a file of C of this package."""
+        if file not in self.needed:
+            self.needed.append(file)
 
     def own(self, name: str) -> str:
         """Return the name of an elementary function of the project's own."""

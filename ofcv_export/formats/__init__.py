@@ -1,6 +1,6 @@
 """The file formats, chosen by a file's suffix, behind one interface.
 
-May import `base` and `graph`.
+May import `base`, `graph` and `c_source`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from os import PathLike
 
 from ofcv_export.base.files import require_suffix
 from ofcv_export.formats.aotinductor import AOTInductor
+from ofcv_export.formats.c99 import C99
 from ofcv_export.formats.format import Format
 from ofcv_export.formats.onnx import Onnx
 from ofcv_export.formats.torchscript import TorchScript
 
 FORMATS: dict[str, Format] = {
-    entry.suffix: entry for entry in (TorchScript(), Onnx(), AOTInductor())
+    entry.suffix: entry for entry in (TorchScript(), Onnx(), AOTInductor(), C99())
 }
 
 

@@ -81,6 +81,10 @@ class Format(ABC):
             If the file was compiled for another machine.
         """
 
+    def runners(self, content: bytes, path: Path, metadata: Metadata) -> dict[str, Runner]:
+        """Return what verification runs: the file on each device, by the device's name."""
+        return {device: self.load(content, path, device) for device in self.devices(metadata)}
+
     def target(self, graph: ExportGraph) -> dict[str, Any]:
         """Return what files of this graph are made for: device, instruction set, ONNX opset."""
         return {"device": "cpu", "instruction_set": None, "opset": None}

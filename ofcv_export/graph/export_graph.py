@@ -67,6 +67,10 @@ class ExportGraph:
         Whether AOTInductor puts intermediate results on the stack.
     device : str
         Device that AOTInductor compiles for.
+    frame : ExportGraph, optional
+        The graph of a single frame, which C source calls for one after the other.
+    symbol : str
+        Beginning of the names in C source.
     descriptors : torch.nn.Module, optional
         Makes the input ``descriptors`` of positions and a box or None, where it is the only one.
     normalisation : Normalisation, optional
@@ -89,6 +93,8 @@ class ExportGraph:
     one_frame: Callable[[bool, str], tuple[Callable[[ExportGraph], nn.Module], Form]] | None = None
     stack_buffers: bool = False
     device: str = "cpu"
+    frame: ExportGraph | None = None
+    symbol: str = "model"
     descriptors: nn.Module | None = None
     normalisation: Normalisation | None = None
 
@@ -115,6 +121,13 @@ class ExportGraph:
         details = msgspec.structs.replace(self.details, form=form)
         graph = self.with_size("batch", 1)
         return replace(graph, build=build, details=details, stack_buffers=compiled)
+
+    def by_frames(self, n_frames: int) -> ExportGraph:
+        """Return the graph of a number of frames, each in the form for one frame if it has one."""
+        if self.one_frame is None or not any("batch" in spec.shape for spec in self.inputs):
+            return self.with_size("batch", n_frames)
+        frame = self.for_one_frame(compiled=False)
+        return replace(self.with_size("batch", n_frames), details=frame.details, frame=frame)
 
     def with_size(self, symbol: str, size: int) -> ExportGraph:
         """Return the same graph with the symbolic size `symbol` fixed to `size`."""

@@ -1,0 +1,215 @@
+"""What a file of C source shows to the outside: evaluate, error, metadata, around its functions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ofcv_export.c_source.emitter import Function
+from ofcv_export.graph.metadata import Metadata
+from ofcv_export.graph.tensor_spec import TensorSpec
+
+_TYPES = {"float32": "float", "float64": "double", "int64": "int64_t"}
+_PER_LINE = 24
+# What no argument can be called, in C or in C++.
+_KEYWORDS = frozenset(
+    """alignas alignof and asm auto bitand bitor bool break case catch char class compl const
+    constexpr continue decltype default delete do double else enum explicit export extern false
+    float for friend goto if inline int long mutable namespace new noexcept not nullptr operator or
+    private protected public register restrict return short signed sizeof static struct switch
+    template this throw true try typedef typeid typename union unsigned using virtual void volatile
+    while xor NAN INFINITY""".split()  # noqa: SIM905
+)
+
+
+def symbol_of(path: Path) -> str:
+    """Return the name in C that a file's functions begin with: its stem, where that is one."""
+    name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
+    is_name = not name[:1].isdigit() and name and name not in _KEYWORDS
+    return name if is_name else f"model_{name}"
+
+
+def source_text(
+    function: Function,
+    frame: Sequence[TensorSpec],
+    metadata: Metadata,
+    symbol: str,
+    version: str,
+) -> str:
+    """Return a whole translation unit, without its digest.
+
+    Parameters
+    ----------
+    function : Function
+        Named ``{symbol}_frame``.
+    frame : sequence of TensorSpec
+        Inputs and outputs of that function, which is called once for each frame of the file's.
+    metadata : Metadata
+        Of the file.
+    symbol : str
+        Beginning of the names.
+    version : str
+        Of this package.
+    """
+    inputs, outputs = metadata.inputs, metadata.outputs
+    return "\n".join([
+        _comment(metadata, symbol, version),
+        function.preamble,
+        "",
+        function.body,
+        "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        *_prototypes(inputs, outputs, symbol),
+        *_evaluate(inputs, outputs, frame, symbol),
+        *_error(inputs, symbol),
+        *_metadata(metadata, symbol),
+        "#ifdef __cplusplus",
+        "}",
+        "#endif",
+        "",
+    ])  # fmt: skip
+
+
+def argument(spec: TensorSpec) -> str:
+    """Return what an input or output is called in C."""
+    return f"{spec.name}_" if spec.name in _KEYWORDS else spec.name
+
+
+def errors(inputs: Sequence[TensorSpec]) -> list[str]:
+    """Return what the codes from 1 on say."""
+    return [
+        f"{spec.name}: expected integers in [{spec.low}, {spec.high}), got others"
+        if spec.is_integer
+        else f"{spec.name}: expected finite numbers, got NaN or infinity"
+        for spec in inputs
+    ]
+
+
+def signature(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], symbol: str) -> str:
+    """Return the declaration of the function that evaluates."""
+    arguments = [f"const {_TYPES[spec.dtype]} *{argument(spec)}" for spec in inputs]
+    arguments += [f"{_TYPES[spec.dtype]} *{argument(spec)}" for spec in outputs]
+    return f"int {symbol}_evaluate({', '.join(arguments)})"
+
+
+def _prototypes(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], symbol: str
+) -> list[str]:
+    return [
+        f"{signature(inputs, outputs, symbol)};",
+        f"const char *{symbol}_error(int code);",
+        f"const char *{symbol}_metadata(void);",
+        "",
+    ]
+
+
+def _evaluate(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    frame: Sequence[TensorSpec],
+    symbol: str,
+) -> list[str]:
+    """Return the function that checks its inputs and calls the one for a frame."""
+    lines = [f"{signature(inputs, outputs, symbol)} {{"]
+    for code, spec in enumerate(inputs, 1):
+        name = argument(spec)
+        wrong = f"!({name}[i] - {name}[i] == 0)"
+        if spec.is_integer:
+            wrong = f"{name}[i] < {spec.low} || {name}[i] >= {spec.high}"
+        lines.append(f"  for (int i = 0; i < {_size(spec)}; ++i) {{ if ({wrong}) return {code}; }}")
+    places, n_frames = [], 1
+    for spec, one in zip([*inputs, *outputs], frame, strict=True):
+        if spec.shape == one.shape:
+            places.append(argument(spec))
+        else:
+            places.append(f"{argument(spec)} + {_size(one)} * i")
+            n_frames = _size(spec) // _size(one)
+    call = f"{symbol}_frame({', '.join(places)});"
+    loop = f"  for (int i = 0; i < {n_frames}; ++i) {call}" if n_frames > 1 else f"  {call}"
+    return [*lines, loop, "  return 0;", "}", ""]
+
+
+def _error(inputs: Sequence[TensorSpec], symbol: str) -> list[str]:
+    cases = [f'    case {code}: return "{text}";' for code, text in enumerate(errors(inputs), 1)]
+    return [
+        f"const char *{symbol}_error(int code) {{",
+        "  switch (code) {",
+        '    case 0: return "";',
+        *cases,
+        f'    default: return "code: expected 0 to {len(inputs)}, got another one";',
+        "  }",
+        "}",
+        "",
+    ]
+
+
+def _metadata(metadata: Metadata, symbol: str) -> list[str]:
+    """Return the JSON as an array, since C99 allows no string so long, and a function to it."""
+    numbers = [*metadata.to_json().encode(), 0]
+    # Signed, as char may be.
+    text = [str(n - 256 if n > 127 else n) for n in numbers]
+    rows = [", ".join(text[k : k + _PER_LINE]) for k in range(0, len(text), _PER_LINE)]
+    return [
+        f"static const signed char {symbol}_json[] = {{",
+        ",\n".join(rows),
+        "};",
+        "",
+        f"const char *{symbol}_metadata(void) {{ return (const char *){symbol}_json; }}",
+    ]
+
+
+def code_in(text: str) -> str:
+    """Return a file's text without its metadata, which change when nothing that runs does."""
+    return text[: text.index("static const signed char ")]
+
+
+def metadata_in(text: str) -> bytes | None:
+    """Return the JSON in a file's text, or None where there is none."""
+    found = re.search(r"^static const signed char \w+_json\[\] = \{([^}]*)\};", text, re.MULTILINE)
+    if found is None:
+        return None
+    return bytes(int(entry) % 256 for entry in found[1].split(","))[:-1]
+
+
+def symbol_in(text: str) -> str:
+    """Return the beginning of the names in a file of ours."""
+    found = re.search(r"^static const signed char (\w+)_json\[\]", text, re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def _size(spec: TensorSpec) -> int:
+    return math.prod(int(size) for size in spec.shape)
+
+
+def _comment(metadata: Metadata, symbol: str, version: str) -> str:
+    """Return what somebody who opens the file wants to know."""
+    inputs, outputs = metadata.inputs, metadata.outputs
+    rows = []
+    for spec in (*inputs, *outputs):
+        unit = metadata.output_units.get(spec.name)
+        if spec.name in ("positions", "box"):
+            unit = metadata.length_unit
+        shape = " x ".join(map(str, spec.shape)) or "one number"
+        rows.append(f"     {argument(spec):20} {shape}{f', {unit}' if unit else ''}")
+    kind = metadata.kind.replace("_", " ")
+    lines = [
+        f"{symbol}: {kind}, written by ofcv-export {version}.",
+        "",
+        f"     {signature(inputs, outputs, symbol)};",
+        "",
+        *rows,
+        "",
+        f"   It returns 0, or a code that {symbol}_error(code) explains; then no output is set.",
+        f"   {symbol}_metadata() is JSON: units, atoms, measured errors. Re-entrant, and allocates",
+        "   nothing. C99, nothing but the standard library: cc -std=c99 -O3 -march=native -c. The",
+        "   results are the same bits with any compiler, options and processor, as long as",
+        "   -ffast-math is off.",
+    ]
+    text = "\n".join(lines)
+    # No unit may end the comment.
+    return "/* " + text.replace("*/", "* /") + " */"
