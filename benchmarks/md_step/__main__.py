@@ -65,7 +65,7 @@ def add_rows(table: Table, name: str, form: str, times: dict[str, Times]) -> Non
     limit, autograd = times["fused"][1], times["autograd"][1]
     for way, label in WAYS.items():
         low, median, high = times[way]
-        label = f"{label} ({form})" if way in ("pt", "pt2") else label
+        label = f"{label} ({form})" if way in ("pt", "pt2", "c") else label
         table.add_row(
             name,
             label,

@@ -3,6 +3,7 @@
 // A line for each way: its name, and the 10 %, 50 % and 90 % quantiles of the calling thread's
 // processor time in microseconds, which other programs on the machine disturb least.
 
+#include <dlfcn.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/script.h>
 
@@ -77,6 +78,17 @@ double microseconds_now() {
   return 1e6 * static_cast<double>(time.tv_sec) + 1e-3 * static_cast<double>(time.tv_nsec);
 }
 
+/// The function of a file of C source, compiled.
+using Evaluate = int (*)(const float* positions, float* values, float* derivatives);
+
+Evaluate evaluate_in(const std::string& path) {
+  void* library = dlopen(path.c_str(), RTLD_NOW);
+  void* symbol = library != nullptr ? dlsym(library, "cv_evaluate") : nullptr;
+  if (symbol != nullptr) return reinterpret_cast<Evaluate>(symbol);
+  std::cerr << dlerror() << "\n";
+  std::exit(1);
+}
+
 /// Ends the program unless all ways give the same derivatives.
 void require_agreement(const std::vector<Way>& ways, const std::vector<float>& derivatives) {
   ways[0].step();
@@ -124,6 +136,7 @@ int main(int argc, char** argv) {
 
   const ofcv::Model torchscript(folder + "/cv.pt");
   const ofcv::Model compiled(folder + "/cv.pt2");
+  const Evaluate source = evaluate_in(folder + "/cv.so");
   torch::jit::Module value_only = torch::jit::load(folder + "/value.pt");
   value_only.eval();
   const std::vector<ofcv::View> inputs = {{positions.data(), {1, n_atoms, 3}}};
@@ -145,6 +158,7 @@ int main(int argc, char** argv) {
       {"autograd", differentiate},
       {"pt", [&] { torchscript.evaluate(inputs, outputs); }},
       {"pt2", [&] { compiled.evaluate(inputs, outputs); }},
+      {"c", [&] { source(positions.data(), value.data(), derivatives.data()); }},
   };
   require_agreement(ways, derivatives);
   measure(ways);

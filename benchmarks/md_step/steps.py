@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import ofcv_export as ofcv
+from ofcv_export.c_source.compiler import compiler
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.graph.details import VariableDetails
 
@@ -29,6 +30,7 @@ WAYS = {
     "autograd": "TorchScript + autograd, C++",
     "pt": "ours, .pt, C++",
     "pt2": "ours, .pt2, C++",
+    "c": "ours, .c, C",
     "onnx": "ours, .onnx, ONNX Runtime from Python",
 }
 # 10 %, 50 % and 90 % quantiles in microseconds.
@@ -103,8 +105,12 @@ def write_files(system: System, folder: Path) -> str:
     _positions(system).numpy().tofile(folder / "positions.bin")
     system.pairs.to(torch.int32).numpy().tofile(folder / "pairs.bin")
     value_only(cv).save(folder / "value.pt")
-    for suffix in (".onnx", ".pt", ".pt2"):
+    for suffix in (".onnx", ".pt", ".c", ".pt2"):
         report = ofcv.export(cv, folder / f"cv{suffix}", batch=1)
+    options = ["-std=c99", "-O3", "-march=native", "-shared", "-fPIC"]
+    subprocess.run(
+        [compiler(), *options, "-o", folder / "cv.so", folder / "cv.c", "-lm"], check=True
+    )
     assert report.metadata is not None
     assert isinstance(report.metadata.details, VariableDetails)
     return str(report.metadata.details.form)

@@ -39,9 +39,9 @@ def compiler() -> str:
 
 def compilers() -> list[str]:
     """Return the system's compiler, and GCC and Clang where they are others."""
-    found = {
-        os.path.realpath(path): path for path in [compiler(), *map(shutil.which, _NAMES)] if path
-    }
+    found: dict[str, str] = {}
+    for path in filter(None, [compiler(), *map(shutil.which, _NAMES)]):
+        found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 
 
