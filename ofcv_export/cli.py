@@ -34,6 +34,7 @@ from ofcv_export.base.validation import first_line, shape_text
 from ofcv_export.density.basis import basis_of_irreps
 from ofcv_export.density.fitting.fit_statistics import fit_statistics
 from ofcv_export.density.fitting.sample_weighers import parse_weigher
+from ofcv_export.formats.c99 import fortran_module
 from ofcv_export.graph.export_graph import Exportable
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tensor_spec import TensorSpec
@@ -60,7 +61,7 @@ SOURCE_HELP = (
     "What to export: a frozen set-up (.npz, written by SmartDerivatives.save), dataset statistics "
     "(.zarr, or their URL) or a Lightning checkpoint of an mlcolvar model (.ckpt)."
 )
-ArtifactArgument = Annotated[Path, typer.Argument(help="An artifact: .onnx, .pt or .pt2.")]
+ArtifactArgument = Annotated[Path, typer.Argument(help="An artifact: .c, .onnx, .pt or .pt2.")]
 FramesOption = Annotated[
     Path | None,
     typer.Option(
@@ -149,7 +150,7 @@ def _require_unused(source: str, **options: Any) -> None:
 @app.command()
 def export(
     source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
-    path: Annotated[Path, typer.Argument(help="The artifact to write: .onnx, .pt or .pt2.")],
+    path: Annotated[Path, typer.Argument(help="The artifact to write: .c, .onnx, .pt or .pt2.")],
     batch: Annotated[int | None, typer.Option(help="Fix the number of frames.")] = None,
     n_outputs: Annotated[
         int | None, typer.Option(help="Number of outputs of the CV; none for a single one.")
@@ -260,6 +261,22 @@ def inspect(
         return
     console.print(_metadata_table(path, metadata))
     _print_tensors(metadata)
+
+
+@app.command()
+def fortran(
+    path: Annotated[Path, typer.Argument(help="An artifact: .c.")],
+    module: Annotated[
+        Path | None, typer.Argument(help="The module to write; by default beside the artifact.")
+    ] = None,
+) -> None:
+    """Write a Fortran module with the interface of a file of C source."""
+    with _one_line_errors():
+        target = module or path.with_suffix(".f90")
+        text = fortran_module(path)
+        with atomic_path(target) as temporary:
+            temporary.write_text(text)
+    console.print(f"{target}: interface of {path}")
 
 
 @app.command()

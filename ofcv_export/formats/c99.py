@@ -9,14 +9,17 @@ import ctypes
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import torch
 from torch import Tensor, fx
 
 from ofcv_export.base.arrays import in_memory
+from ofcv_export.base.files import require_file, require_suffix
 from ofcv_export.c_source import compiler
 from ofcv_export.c_source.emitter import Function, emit
+from ofcv_export.c_source.fortran import fortran_text
 from ofcv_export.c_source.interface import code_in, errors, metadata_in, source_text, symbol_in
 from ofcv_export.formats.format import Format, Runner, damaged, foreign
 from ofcv_export.graph.export_graph import ExportGraph
@@ -130,3 +133,25 @@ def _require_at_most(what: str, found: int, most: int) -> None:
         raise ValueError(
             f"module: expected at most {most} {what} for a .c file, got {found} (.pt2 has no limit)"
         )
+
+
+def fortran_module(path: str | PathLike[str]) -> str:
+    """Return a Fortran 2003 module with the interface of a file of C source.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, ``.c``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, foreign or of another format.
+    """
+    target = require_file("path", path)
+    require_suffix("path", target, C99.suffix)
+    content = target.read_bytes()
+    metadata = C99().metadata(content, target)
+    return fortran_text(metadata.inputs, metadata.outputs, symbol_in(content.decode()))

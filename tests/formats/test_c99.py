@@ -51,9 +51,9 @@ def variable(descriptors=None, n_outputs=2, **options):
     return ofcv.CollectiveVariable(descriptors, network, **options).float()
 
 
-def compiled(path, *arguments):
+def compiled(path, *arguments, target=None):
     """Compile a file by a command and return where the result is."""
-    target = path.with_suffix(".out")
+    target = target or path.with_suffix(".out")
     subprocess.run(["cc", *STRICT.split(), "-O1", path, *arguments, "-o", target], check=True)
     return target
 
@@ -335,6 +335,51 @@ def test_no_global_state_and_no_allocation(tmp_path):
     symbols = subprocess.check_output(["nm", tmp_path / "cv.out"], text=True)
     # Neither initialised nor zeroed data that anything could write to.
     assert not re.search(r" [bBdDC] ", symbols)
+
+
+EXAMPLES = Path(__file__).parents[2] / "cpp_demo" / "c_source"
+
+
+@pytest.fixture
+def example(tmp_path):
+    """A file, positions as text, and what it gives for them."""
+    ofcv.export(variable(n_outputs=1), tmp_path / "cv.c")
+    positions = frames(1, 6, torch.float32)
+    value, slopes = ofcv.load(tmp_path / "cv.c")(positions)
+    text = " ".join(f"{x:.9g}" for x in positions.flatten().tolist())
+    return tmp_path / "cv.c", text, [value.item(), *slopes.flatten().tolist()]
+
+
+def test_the_example_in_c(example, tmp_path):
+    path, text, expected = example
+    program = compiled(EXAMPLES / "step.c", path, "-lm", target=tmp_path / "step")
+    out = subprocess.run([program, "6"], input=text, capture_output=True, text=True, check=True)
+    assert np.array_equal(np.float32(out.stdout.split()), np.float32(expected))
+    out = subprocess.run(
+        [program, "6"], input=text.replace(text.split()[4], "inf"), capture_output=True, text=True
+    )
+    assert out.returncode == 1
+    assert out.stderr == "positions: expected finite numbers, got NaN or infinity\n"
+
+
+@pytest.mark.skipif(shutil.which("gfortran") is None, reason="no gfortran")
+def test_the_example_in_fortran(example, tmp_path):
+    path, text, expected = example
+    done = CliRunner().invoke(app, ["fortran", str(path)])
+    assert done.exit_code == 0, done.output
+    compiled(path, "-c", target=tmp_path / "cv.o")
+    sources = [tmp_path / "cv.f90", EXAMPLES / "step.f90", tmp_path / "cv.o"]
+    command = ["gfortran", "-Wall", "-std=f2008", "-J", tmp_path, *sources, "-lm"]
+    subprocess.run([*command, "-o", tmp_path / "step"], check=True, cwd=tmp_path)
+    out = subprocess.check_output([tmp_path / "step"], input=f"6\n{text}\n", text=True)
+    assert np.array_equal(np.float32(out.split()), np.float32(expected))
+
+
+def test_fortran_wants_c_source(tmp_path):
+    (tmp_path / "cv.pt").write_bytes(b"")
+    done = CliRunner().invoke(app, ["fortran", str(tmp_path / "cv.pt")])
+    assert done.exit_code == 1
+    assert "path: expected a file name ending in .c, got" in done.output
 
 
 def test_ctypes_can_do_it_alone(tmp_path):

@@ -48,15 +48,29 @@ def short_tour(page: Page) -> Iterator[None]:
 
     n_frames = 20
     page["model"], _ = committor()
-    page["positions"] = frames(3, 5, FLOAT)
+    page["positions"] = frames(1, 5, FLOAT)
     page["dataset"] = {"data": frames(n_frames, 10, FLOAT), "labels": torch.zeros(n_frames)}
     first, second = all_pairs(10).T
     page["descriptors"] = lambda r: torch.linalg.vector_norm(r[:, first] - r[:, second], dim=2)
     page["output_wrt_descriptors"] = random(n_frames, 45)
     yield
-    assert page["values"].shape == (3, 1)
-    assert page["derivatives"].shape == (3, 1, 5, 3)
+    assert page["values"].shape == (1, 1)
+    assert page["derivatives"].shape == (1, 1, 5, 3)
     assert page["forces"].shape == (n_frames, 10, 3)
+
+
+def c_source(page: Page) -> Iterator[None]:
+    """A network of the distances of 5 atoms."""
+    cv = ofcv.CollectiveVariable(PairDistances(all_pairs(5), 5), network(10))
+    page["cv"], page["positions"] = cv, frames(1, 5, FLOAT)
+    yield
+    assert page["derivatives"].shape == (1, 1, 5, 3)
+
+
+def prototypes() -> str:
+    """Return the declarations in a file of C source."""
+    found = re.findall(r"^(?:int|const char) .*\);$", Path("cv.c").read_text(), re.MULTILINE)
+    return "\n".join(found)
 
 
 def collective_variables(page: Page) -> Iterator[None]:
@@ -347,6 +361,7 @@ PRELUDES: dict[tuple[str, str], Callable[[Page], Iterator[None]]] = {
     ("README.md", "Artifacts"): artifacts,
     ("README.md", "As a part of your own model"): own_model,
     ("docs/cuda.md", "Running"): cuda,
+    ("docs/formats.md", "`.c`"): c_source,
     ("docs/engines/ase.md", "ASE"): ase,
     ("docs/engines/ase.md", "Units, atoms and cell"): ase_in_time,
     ("docs/engines/colvars.md", "Colvars"): colvars,
@@ -411,6 +426,10 @@ def lammps_error() -> str:
 
 
 GENERATED: dict[tuple[str, str], Callable[[], str]] = {
+    (
+        "docs/formats.md",
+        "int cv_evaluate(const float *positions, float *values, float *derivatives);",
+    ): prototypes,
     ("docs/engines/colvars.md", "colvar {"): colvars_block,
     ("docs/engines/gromacs.md", "nnpot-active         = true"): mdp_lines,
     (
