@@ -19,9 +19,10 @@ static inline int32_t ofcv_float_to_bits(float x) {
 /* 2^k for -126 <= k <= 127 */
 static inline float ofcv_power_of_two(int32_t k) { return ofcv_bits_to_float((k + 127) << 23); }
 
+/* What is no number becomes the highest, so that all results have an integer part. */
 static inline float ofcv_between(float x, float lowest, float highest) {
-  const float y = x > highest ? highest : x;
-  return y < lowest ? lowest : y;
+  const float y = x < highest ? x : highest;
+  return y > lowest ? y : lowest;
 }
 
 /* The nearest integer, for |x| < 2^22: adding the shift leaves it in the last bits. */
@@ -58,7 +59,8 @@ static inline float ofcv_tanh(float x) {
   p = p * z - 0x1.555554p-2f;
   const float near = x + (x * z) * p;
   const float far = 1.0f - 2.0f / (ofcv_exp(a + a) + 1.0f);
-  return a < 0.6f ? near : x < 0.0f ? -far : x != x ? x : far;
+  const float result = a < 0.6f ? near : x < 0.0f ? -far : far;
+  return x == 0.0f || x != x ? x : result;
 }
 
 /* 1 / (1 + e^-x), with e^-|x| alone, which never is too large */
@@ -73,10 +75,11 @@ static inline float ofcv_sigmoid(float x) {
    log(1 + f) = f - f^2 / 2 + f^3 p(f) */
 static inline float ofcv_log(float x) {
   const int is_tiny = x < 0x1p-126f;
-  const int32_t bits = ofcv_float_to_bits(is_tiny ? x * 0x1p+24f : x);
-  /* the exponent of x / sqrt(1/2) */
-  const int32_t k = (bits - 0x3f3504f3) >> 23;
-  const float f = ofcv_bits_to_float(bits - k * 0x800000) - 1.0f;
+  const uint32_t bits = (uint32_t)ofcv_float_to_bits(is_tiny ? x * 0x1p+24f : x);
+  /* the biased exponent of x / sqrt(1/2) */
+  const uint32_t exponent = (bits - 0x3f3504f3u + 0x3f800000u) >> 23;
+  const int32_t k = (int32_t)exponent - 127;
+  const float f = ofcv_bits_to_float((int32_t)(bits - (exponent << 23) + 0x3f800000u)) - 1.0f;
   float p = 0x1.14577p-4f;
   p = p * f - 0x1.de511p-4f;
   p = p * f + 0x1.e6fbbcp-4f;
@@ -96,7 +99,7 @@ static inline float ofcv_log(float x) {
 static inline float ofcv_log1p(float x) {
   const float u = 1.0f + x;
   const float lost = x - (u - 1.0f);
-  return u == 1.0f ? x : ofcv_log(u) + lost / u;
+  return u == 1.0f || !(x <= 0x1.fffffep+127f) ? x : ofcv_log(u) + lost / u;
 }
 
 /* log(1 + e^x) */
@@ -228,8 +231,9 @@ static inline float ofcv_cos(float x) { return ofcv_sin_or_cos(x, 1); }
 /* atan2 by atan t = t + t^3 p(t^2) for t up to tan(pi / 8), pi / 4 + atan((t - 1) / (t + 1)) beyond */
 static inline float ofcv_atan2(float y, float x) {
   const double a = y < 0.0f ? -(double)y : (double)y, b = x < 0.0f ? -(double)x : (double)x;
-  const int is_steep = a > b;
-  const double small = is_steep ? b : a, large = is_steep ? a : b;
+  const int is_steep = a > b, are_infinite = a == b && a > 0x1.fffffep+127;
+  const double small = are_infinite ? 1.0 : is_steep ? b : a;
+  const double large = are_infinite ? 1.0 : is_steep ? a : b;
   const int is_wide = small > 0x1.a827999fcef32p-2 * large;
   const double below = is_wide ? small + large : large;
   const double t = below > 0.0 ? (is_wide ? small - large : small) / below : 0.0, z = t * t;
