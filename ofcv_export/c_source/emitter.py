@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import torch
@@ -21,12 +20,13 @@ from ofcv_export.c_source import (  # noqa: F401 (operators)
     sums,
     views,
 )
+from ofcv_export.c_source.library import functions_for
 from ofcv_export.c_source.registry import TABLE, Call
 from ofcv_export.c_source.value import Value, array
 from ofcv_export.c_source.writer import Writer
 from ofcv_export.graph.editing import with_shapes
 
-_PRECISIONS = {torch.float32: "float", torch.float64: "double"}
+_TYPES = {torch.float32: "float", torch.float64: "double", torch.int64: "int64_t"}
 _BYTES = {"float": 4, "double": 8, "int": 4, "int32_t": 4, "int64_t": 8}
 _KINDS = {torch.float32: "real", torch.float64: "real", torch.int64: "int64_t"}
 _FLAGS = (torch.bool, torch.uint8)
@@ -66,18 +66,35 @@ class Emitter:
         names = iter(inputs)
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
-                self.values[node] = array(next(names), shape_of(node), kind_of(node))
+                self.values[node] = self._input(next(names), node)
             elif node.op == "get_attr":
                 self.values[node] = self.writer.known(self.module.get_buffer(str(node.target)))
             elif node.op == "call_function":
                 self.values[node] = self._kept(node, self._called(node))
-            elif node.op == "output":
-                results = (
-                    node.args[0] if isinstance(node.args[0], (tuple, list)) else [node.args[0]]
-                )
-                for name, result in zip(outputs, results, strict=True):
-                    value = self.values[result]
-                    self.writer.store(array(name, value.shape, value.kind), value)
+        for name, result in zip(outputs, self.outputs, strict=True):
+            value = self.values[result]
+            self.writer.store(array(name, value.shape, value.kind), value)
+
+    @property
+    def inputs(self) -> list[fx.Node]:
+        """The nodes of the inputs, in order."""
+        return [node for node in self.module.graph.nodes if node.op == "placeholder"]
+
+    @property
+    def outputs(self) -> list[fx.Node]:
+        """The nodes of the results, in order."""
+        (node,) = (node for node in self.module.graph.nodes if node.op == "output")
+        results: Any = node.args[0]
+        return list(results) if isinstance(results, (tuple, list)) else [results]
+
+    def _input(self, name: str, node: fx.Node) -> Value:
+        """Return an input, as an array of the type that is computed in."""
+        given = array(name, shape_of(node), kind_of(node))
+        if given.kind != "real" or _type(node) == self.writer.real:
+            return given
+        target = self.writer.declare(given.shape, "real")
+        self.writer.store(target, given)
+        return target
 
     def _called(self, node: fx.Node) -> Any:
         sources = [self.values[source] for source in node.all_input_nodes]
@@ -140,34 +157,27 @@ class Function:
     n_bytes: int
 
 
-def emit(
-    graph_module: fx.GraphModule,
-    examples: Sequence[Tensor],
-    name: str,
-    n_outputs: int,
-) -> Function:
-    """Return C99 source of a function for a graph with fixed sizes, in one precision.
+def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) -> Function:
+    """Return C99 source of a function for a graph with fixed sizes.
 
     ``static int name(const float *in0, ..., float *out0, ...)`` returns 0. It allocates nothing and
     changes nothing but its outputs. Its results are the same bits whatever compiles it: sums are
     written out in lanes, elementary functions are polynomials of the project's own, and contraction
-    is off.
+    is off. Where some of the graph is in double precision all of it is computed so.
 
     Parameters
     ----------
     graph_module : torch.fx.GraphModule
         Operators of aten, with constants as buffers.
     examples : sequence of torch.Tensor
-        An input of each, all of one floating dtype, or int64.
+        An input of each: float32, float64 or int64.
     name : str
         Of the function, with which the names of its tables begin, too.
-    n_outputs : int
-        How many results it has.
 
     Raises
     ------
     ValueError
-        For an operator that the source cannot hold, by name, and for two precisions in one graph.
+        For an operator that the source cannot hold, by name.
     """
     table: Any = core_aten_decompositions()
     module = make_fx(torch.func.functionalize(graph_module), table)(*examples)
@@ -175,12 +185,11 @@ def emit(
     with_shapes(module, examples)
     real = _precision(module)
     emitter = Emitter(module, real, name)
-    inputs = [f"in{k}" for k in range(len(examples))]
-    outputs = [f"out{k}" for k in range(n_outputs)]
-    emitter.run(inputs, outputs)
-    kinds = [real if e.is_floating_point() else "int64_t" for e in examples]
-    arguments = [f"const {kind} *{given}" for kind, given in zip(kinds, inputs, strict=True)]
-    arguments += [f"{real} *{given}" for given in outputs]
+    inputs = {f"in{k}": _type(node) for k, node in enumerate(emitter.inputs)}
+    outputs = {f"out{k}": _type(node) for k, node in enumerate(emitter.outputs)}
+    emitter.run(list(inputs), list(outputs))
+    arguments = [f"const {kind} *{argument}" for argument, kind in inputs.items()]
+    arguments += [f"{kind} *{argument}" for argument, kind in outputs.items()]
     lines = [
         f"static int {name}({', '.join(arguments)}) {{",
         *emitter.writer.lines,
@@ -189,22 +198,19 @@ def emit(
     ]
     body = "\n".join(lines)
     names = [f"functions_{real}.c", *emitter.writer.needed]
-    functions = [files(__package__).joinpath(file).read_text() for file in names]
-    preamble = "\n".join([HEAD, *functions, *emitter.writer.tables])
+    preamble = "\n".join([HEAD, functions_for(body, names), *emitter.writer.tables])
     return Function(real, preamble, body, emitter.writer.n_constants, _bytes_of_arrays(body))
 
 
 def _precision(module: fx.GraphModule) -> str:
-    """Return the type of a graph's numbers, ``float`` or ``double``."""
+    """Return the type that a graph is computed in: ``double`` if any of its numbers are that."""
     metas = [node.meta.get("tensor_meta") for node in module.graph.nodes]
-    dtypes = {getattr(meta, "dtype", None) for meta in metas}
-    found = [dtype for dtype in _PRECISIONS if dtype in dtypes]
-    if len(found) > 1:
-        raise ValueError(
-            "module: expected one precision in C source, got float32 and float64 "
-            "(convert the module with .double())"
-        )
-    return _PRECISIONS[found[0]] if found else "float"
+    return "double" if any(getattr(m, "dtype", None) == torch.float64 for m in metas) else "float"
+
+
+def _type(node: fx.Node) -> str:
+    """Return the type in C of an input or output."""
+    return _TYPES[node.meta["tensor_meta"].dtype]
 
 
 def _bytes_of_arrays(body: str) -> int:

@@ -63,8 +63,8 @@ def inputs_of(specs):
     return inputs
 
 
-def source_of(module, inputs, n_outputs):
-    function = emit(module, inputs, "evaluate", n_outputs)
+def source_of(module, inputs):
+    function = emit(module, inputs, "evaluate")
     return f"{function.preamble}\n{function.body.removeprefix('static ')}\n"
 
 
@@ -89,7 +89,7 @@ def test_numbers_are_those_of_float64_and_bits_those_of_every_compiler(tmp_path,
     graph = module.export_graph().with_size("batch", 1)
     one_frame = graph.for_one_frame(compiled=False)
     inputs = inputs_of(graph.inputs)
-    source = source_of(one_frame.module, inputs, len(graph.outputs))
+    source = source_of(one_frame.module, inputs)
     exact = graph.in_float64()(*(entry.double() for entry in inputs))
     like = [entry.float() for entry in exact]
     results = [
@@ -110,7 +110,7 @@ def test_an_operator_that_is_not_there_is_named():
             return x.sort(1).values
 
     with pytest.raises(ValueError, match="operators that C source can hold, got aten.sort"):
-        emit(traced(Sorted(), specs), [torch.ones(4, 5)], "evaluate", 1)
+        emit(traced(Sorted(), specs), [torch.ones(4, 5)], "evaluate")
 
 
 def test_a_view_by_strides_is_refused():
@@ -120,7 +120,7 @@ def test_a_view_by_strides_is_refused():
 
     specs = [TensorSpec("x", "float32", (4, 4))]
     with pytest.raises(ValueError, match="expected no view by strides in C source"):
-        emit(traced(Strided(), specs), [torch.ones(4, 4)], "evaluate", 1)
+        emit(traced(Strided(), specs), [torch.ones(4, 4)], "evaluate")
 
 
 class Views(nn.Module):
@@ -138,7 +138,7 @@ def test_views_and_joins_in_any_order(tmp_path):
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
     index = torch.tensor([3, 0, 0, 2, 1, 3])
     specs = [TensorSpec("x", "float32", (4, 5)), TensorSpec("index", "int64", (6,), 0, 4)]
-    source = source_of(traced(Views(), specs), [x, index], 3)
+    source = source_of(traced(Views(), specs), [x, index])
     expected = Views()(x, index)
     found = called(compiled(source, tmp_path, COMPILERS[0], "-O2"), [x, index], expected)
     for one, other in zip(found, expected, strict=True):
@@ -155,17 +155,25 @@ class Flags(nn.Module):
 def test_flags_and_integers_become_numbers_before_they_are_divided(tmp_path):
     x = 3 * torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
     specs = [TensorSpec("x", "float32", (4, 5))]
-    source = source_of(traced(Flags(), specs), [x], 3)
+    source = source_of(traced(Flags(), specs), [x])
     expected = Flags()(x)
     found = called(compiled(source, tmp_path, COMPILERS[0], "-O2"), [x], expected)
     assert all(map(torch.equal, found, expected))
 
 
-def test_two_precisions_in_one_graph_are_refused():
-    class Mixed(nn.Module):
-        def forward(self, x):
-            return (x.double() * 2).float()
+class Mixed(nn.Module):
+    def forward(self, x, y):
+        total = (x.double() / 3).sum(1) + y
+        return total.float(), (total - 1e8).sin(), x * x
 
-    specs = [TensorSpec("x", "float32", (4, 5))]
-    with pytest.raises(ValueError, match="expected one precision in C source, got float32 and"):
-        emit(traced(Mixed(), specs), [torch.ones(4, 5)], "evaluate", 1)
+
+def test_of_two_precisions_the_higher_one_counts(tmp_path):
+    x, y = torch.rand(4, 5), 1e8 + torch.rand(4, dtype=torch.float64)
+    specs = [TensorSpec("x", "float32", (4, 5)), TensorSpec("y", "float64", (4,))]
+    source = source_of(traced(Mixed(), specs), [x, y])
+    expected = Mixed()(x, y)
+    found = called(compiled(source, tmp_path, COMPILERS[0], "-O2"), [x, y], expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(
+            one, other, rtol=1e-7 if one.dtype == torch.float32 else 1e-13, atol=0
+        )
