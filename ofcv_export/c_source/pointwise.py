@@ -91,7 +91,21 @@ def _exact(name: str, cost: int = 1) -> Operator:
     return lambda call, x: _pointwise(call, lambda e: f"{_library(call, name)}({e})", x, cost=cost)
 
 
-register("sqrt.default")(_exact("sqrt", cost=5))
+
+
+def _root(call: Call) -> str:
+    """Return the name of the square root."""
+    name = _library(call, "sqrt")
+    call.writer.depends_on_arguments_alone(name)
+    return name
+
+
+@register("sqrt.default")
+def _sqrt(call: Call, x: Value) -> Value:
+    root = _root(call)
+    return _pointwise(call, lambda e: f"{root}({e})", x, cost=5)
+
+
 register("abs.default")(_exact("fabs"))
 register("round.default")(_exact("rint"))
 register("floor.default")(_exact("floor"))
@@ -99,7 +113,7 @@ register("floor.default")(_exact("floor"))
 
 @register("rsqrt.default")
 def _rsqrt(call: Call, x: Value) -> Value:
-    root, one = _library(call, "sqrt"), call.writer.number(1)
+    root, one = _root(call), call.writer.number(1)
     return _pointwise(call, lambda e: f"({one} / {root}({e}))", x, cost=10)
 
 

@@ -10,53 +10,123 @@ from torch import Tensor
 from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, broadcast, constant, mapped
-from ofcv_export.c_source.writer import LANES, Writer
+from ofcv_export.c_source.writer import LANES, Writer, tree
 from ofcv_export.graph.editing import row_major
 
-# Rows of weights that are added to the sums in one go, so that these are read less often.
+# Rows of weights that are added to the sums in one go, so that sums are stored less often.
 _ROWS = 8
-# Sums of a product that are under way at a time.
-_TILE = 64
+# Sums of a vector's entries that are under way at a time.
+_LANES = 8
 
 
 def _product(call: Call, x: Value, w: Value, start: Value | None = None) -> Value:
-    """Return x (n, k) @ w (k, m), plus a start (m)."""
-    writer, (n, k), m = call.writer, x.shape, w.shape[1]
+    """Return x (n, k) @ w (k, m), plus a start (m).
+
+    A matrix of weights is laid out once for both directions of the chain rule: in blocks of columns
+    along its longer side, see `_in_blocks`.
+    """
+    writer, m = call.writer, w.shape[1]
     x = writer.in_memory(x)
-    begin = broadcast(constant(writer.number(0), (m,), "real") if start is None else start, (m,))
-    if m < LANES or w.tensor is None:
+    zeros = constant(writer.number(0), (m,), "real")
+    begin = zeros if start is None else broadcast(start, (m,))
+    if min(w.shape) < LANES and m < LANES or w.tensor is None:
         return _products_of_rows(call, x, w, begin)
-    n_tiles = -(-m // _TILE)
-    width = m if n_tiles == 1 else _TILE
-    padded = n_tiles * width
-    target = writer.declare((n, padded), "real")
-    weights = writer.known(_tiles(w.tensor, n_tiles, width))
-    if begin.tensor is not None:
-        begin = writer.known(torch.nn.functional.pad(begin.tensor, (0, padded - m)))
-
-    def tile(outer: list[Index]) -> None:
-        r, t = outer
-        s = writer.name("s")
-        writer.line(f"{writer.real} {s}[{width}];")
-        writer.loops(
-            [width], lambda c: writer.line(f"{s}[{c[0]}] = {begin.at([t * width + c[0]])};")
-        )
-        _accumulate(writer, s, k, width, lambda e: x.at([r, e]), lambda e, c: weights.at([t, e, c]))
-        writer.loops([width], lambda c: writer.line(
-            f"{target.array}[{linear([r, t * width + c[0]], (padded, 1))}] = {s}[{c[0]}];"
-        ))  # fmt: skip
-
-    writer.line("{")
-    writer.loops([n, n_tiles], tile)
-    writer.line("}")
-    return mapped(target, (n, m), lambda i: list(i))
+    width = _width(writer)
+    along, across = _in_blocks(w.tensor, width), _in_blocks(w.tensor.t(), width)
+    k = w.shape[0]
+    is_across = k > m or (k == m and writer.has_table(across))
+    product = _across_blocks if is_across else _along_blocks
+    return product(writer, x, writer.known(across if is_across else along), begin)
 
 
-def _tiles(weights: Tensor, n_tiles: int, width: int) -> Tensor:
-    """Return weights (k, m) as (n_tiles, k, width), in the order that they are read in."""
-    k, m = weights.shape
-    padded = torch.nn.functional.pad(weights, (0, n_tiles * width - m))
-    return padded.reshape(k, n_tiles, width).transpose(0, 1).contiguous()
+def _width(writer: Writer) -> int:
+    """Return the number of columns of a block: as many as vector registers hold."""
+    return 64 if writer.real == "float" else 32
+
+
+def _in_blocks(weights: Tensor, width: int) -> Tensor:
+    """Return weights (rows, columns) as blocks of columns, row by row, one after the other."""
+    return torch.cat([block.flatten() for block in weights.split(width, dim=1)])
+
+
+def _blocks(
+    writer: Writer, n_columns: int, block: Callable[[Index, int], None]
+) -> None:
+    """Write what is done with each block, from its first column and its width."""
+    width = _width(writer)
+    whole = n_columns // width
+    if whole:
+        with writer.loop(whole) as number:
+            block(number * width, width)
+    if n_columns % width:
+        block(Index({}, whole * width), n_columns % width)
+
+
+def _along_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Value:
+    """Return x @ w plus a start, for blocks of w: rows times entries of x are added up."""
+    (n, k), m = x.shape, begin.shape[0]
+    target = writer.declare((n, m), "real")
+    writer.store(target, broadcast(begin, (n, m)))
+
+    def block(r: Index, first: Index, width: int) -> None:
+        def rows(row: Index, n_rows: int) -> None:
+            names = [writer.name("f") for _ in range(n_rows)]
+            for e, name in enumerate(names):
+                writer.line(f"const {writer.real} {name} = {x.at([r, row + e])};")
+            with writer.loop(width) as c:
+                place = target.at([r, first + c])
+                terms = [
+                    f"{name} * {weights.at([first * k + row * width + (c + e * width)])}"
+                    for e, name in enumerate(names)
+                ]
+                writer.line(f"{place} += {tree(terms)};")
+
+        with writer.loop(k // _ROWS) as group:
+            rows(group * _ROWS, _ROWS)
+        if k % _ROWS:
+            rows(Index({}, k - k % _ROWS), k % _ROWS)
+
+    with writer.loop(n) as r:
+        _blocks(writer, m, lambda first, width: block(r, first, width))
+    return target
+
+
+def _across_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Value:
+    """Return x @ w plus a start, for blocks of w transposed.
+
+    An entry is a sum of products along a row of each block, in lanes, which are added up last.
+    """
+    (n, k), m = x.shape, begin.shape[0]
+    target, sums = writer.declare((n, m), "real"), writer.declare((m, _LANES), "real")
+
+    def block(r: Index, first: Index, width: int) -> None:
+        with writer.loop(m) as row:
+            start = first * m + row * width
+
+            def add(n_lanes: int, places: range) -> None:
+                with writer.loop(n_lanes) as c:
+                    terms = [
+                        f"{x.at([r, first + c + e])} * {weights.at([start + c + e])}"
+                        for e in places
+                    ]
+                    writer.line(f"{sums.at([row, c])} += {tree(terms)};")
+
+            rest = width % _LANES
+            if width >= _LANES:
+                add(_LANES, range(0, width - rest, _LANES))
+            if rest:
+                add(rest, range(width - rest, width - rest + 1))
+
+    with writer.loop(n) as r:
+        writer.store(sums, constant(writer.number(0), sums.shape, "real"))
+        _blocks(writer, k, lambda first, width: block(r, first, width))
+
+        def total(c: list[Index]) -> None:
+            lanes = [sums.at([c[0], Index({}, e)]) for e in range(_LANES)]
+            writer.line(f"{target.at([r, c[0]])} = {begin.at(c)} + {tree(lanes)};")
+
+        writer.loops([m], total)
+    return target
 
 
 def _products_of_rows(call: Call, x: Value, w: Value, begin: Value) -> Value:
@@ -74,41 +144,6 @@ def _products_of_rows(call: Call, x: Value, w: Value, begin: Value) -> Value:
 
     writer.loops([n, m], entry)
     return target
-
-
-def _accumulate(
-    writer: Writer,
-    sums: str,
-    n_terms: int,
-    width: int,
-    factor: Callable[[Index], str],
-    weight: Callable[[Index, Index], str],
-) -> None:
-    """Add factors times rows of weights to sums, one after the other, some rows in one go."""
-    whole = n_terms // _ROWS
-
-    def rows(first: Index, n_rows: int) -> None:
-        names = [writer.name("f") for _ in range(n_rows)]
-        for e, name in enumerate(names):
-            writer.line(f"const {writer.real} {name} = {factor(first + e)};")
-
-        def add(c: list[Index]) -> None:
-            total = f"{sums}[{c[0]}]"
-            for e, name in enumerate(names):
-                total = f"({total} + {name} * {weight(first + e, c[0])})"
-            writer.line(f"{sums}[{c[0]}] = {total};")
-
-        writer.loops([width], add)
-
-    if whole:
-        variable = writer.name("i")
-        writer.line(f"for (int {variable} = 0; {variable} < {whole}; ++{variable}) {{")
-        rows(Index({variable: _ROWS}), _ROWS)
-        writer.line("}")
-    if n_terms % _ROWS:
-        writer.line("{")
-        rows(Index({}, whole * _ROWS), n_terms % _ROWS)
-        writer.line("}")
 
 
 @register("mm.default")

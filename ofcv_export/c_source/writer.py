@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -12,6 +13,10 @@ from ofcv_export.graph.editing import row_major
 
 # Partial sums that are under way at a time, as many in every compiler's code.
 LANES = 16
+
+_CONST = """#if defined(__GNUC__) && !defined(__cplusplus)
+extern __typeof__({0}) {0} __attribute__((__const__));
+#endif"""
 
 
 class Writer:
@@ -72,7 +77,7 @@ class Writer:
         """Return a constant array, one for equal contents."""
         tensor, kind = tensor.detach().cpu().contiguous(), _kind(tensor)
         entries = tensor.flatten().tolist()
-        key = (kind, tuple(tensor.shape), tensor.numpy().tobytes())
+        key = _key(tensor)
         if key not in self._known:
             name = self.name("t")
             text = [self.number(e) if kind == "real" else str(int(e)) for e in entries] or ["0"]
@@ -81,6 +86,30 @@ class Writer:
             )
             self._known[key] = array(name, tensor.shape, kind)
         return self._known[key]
+
+    def has_table(self, tensor: Tensor) -> bool:
+        """Return whether a constant array with these contents is there."""
+        return _key(tensor) in self._known
+
+    @contextmanager
+    def loop(self, size: int) -> Iterator[Index]:
+        """Write a loop around what is written inside; give its variable."""
+        if size == 1:
+            yield Index()
+            return
+        variable = self.name("i")
+        self.line(f"for (int {variable} = 0; {variable} < {size}; ++{variable}) {{")
+        yield Index.of(variable)
+        self.line("}")
+
+    def depends_on_arguments_alone(self, function: str) -> None:
+        """Tell GCC that a function of C's library sets no errno, else it is not vectorised.
+
+        In C++ its type may be that of several functions and cannot be repeated.
+        """
+        text = _CONST.format(function)
+        if text not in self.tables:
+            self.tables.append(text)
 
     def loops(self, shape: Sequence[int], body: Callable[[list[Index]], None]) -> None:
         """Write nested loops around what `body` writes for their variables."""
@@ -148,6 +177,19 @@ class Writer:
     def once(self, value: Value) -> Value:
         """Return a value of which an expression may take an entry more than once."""
         return self.in_memory(value) if value.cost else value
+
+
+def tree(terms: Sequence[str]) -> str:
+    """Return the sum of terms, halves first, so that few of them wait for others."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return f"({tree(terms[:half])} + {tree(terms[half:])})"
+
+
+def _key(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
+    """Return what tells a table from others."""
+    return _kind(tensor), tuple(tensor.shape), tensor.detach().cpu().contiguous().numpy().tobytes()
 
 
 def _kind(tensor: Tensor) -> str:
