@@ -91,8 +91,6 @@ def _exact(name: str, cost: int = 1) -> Operator:
     return lambda call, x: _pointwise(call, lambda e: f"{_library(call, name)}({e})", x, cost=cost)
 
 
-
-
 def _root(call: Call) -> str:
     """Return the name of the square root."""
     name = _library(call, "sqrt")

@@ -29,7 +29,7 @@ def _product(call: Call, x: Value, w: Value, start: Value | None = None) -> Valu
     x = writer.in_memory(x)
     zeros = constant(writer.number(0), (m,), "real")
     begin = zeros if start is None else broadcast(start, (m,))
-    if min(w.shape) < LANES and m < LANES or w.tensor is None:
+    if (min(w.shape) < LANES and m < LANES) or w.tensor is None:
         return _products_of_rows(call, x, w, begin)
     width = _width(writer)
     along, across = _in_blocks(w.tensor, width), _in_blocks(w.tensor.t(), width)
@@ -49,9 +49,7 @@ def _in_blocks(weights: Tensor, width: int) -> Tensor:
     return torch.cat([block.flatten() for block in weights.split(width, dim=1)])
 
 
-def _blocks(
-    writer: Writer, n_columns: int, block: Callable[[Index, int], None]
-) -> None:
+def _blocks(writer: Writer, n_columns: int, block: Callable[[Index, int], None]) -> None:
     """Write what is done with each block, from its first column and its width."""
     width = _width(writer)
     whole = n_columns // width
@@ -66,10 +64,9 @@ def _along_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Val
     """Return x @ w plus a start, for blocks of w: rows times entries of x are added up."""
     (n, k), m = x.shape, begin.shape[0]
     target = writer.declare((n, m), "real")
-    writer.store(target, broadcast(begin, (n, m)))
 
     def block(r: Index, first: Index, width: int) -> None:
-        def rows(row: Index, n_rows: int) -> None:
+        def rows(row: Index, n_rows: int, before: Value) -> None:
             names = [writer.name("f") for _ in range(n_rows)]
             for e, name in enumerate(names):
                 writer.line(f"const {writer.real} {name} = {x.at([r, row + e])};")
@@ -79,12 +76,13 @@ def _along_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Val
                     f"{name} * {weights.at([first * k + row * width + (c + e * width)])}"
                     for e, name in enumerate(names)
                 ]
-                writer.line(f"{place} += {tree(terms)};")
+                writer.line(f"{place} = {before.at([r, first + c])} + {tree(terms)};")
 
-        with writer.loop(k // _ROWS) as group:
-            rows(group * _ROWS, _ROWS)
-        if k % _ROWS:
-            rows(Index({}, k - k % _ROWS), k % _ROWS)
+        n_first = k % _ROWS or min(k, _ROWS)
+        rows(Index(), n_first, broadcast(begin, (n, m)))
+        if k > n_first:
+            with writer.loop((k - n_first) // _ROWS) as group:
+                rows(group * _ROWS + n_first, _ROWS, target)
 
     with writer.loop(n) as r:
         _blocks(writer, m, lambda first, width: block(r, first, width))
@@ -121,11 +119,11 @@ def _across_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Va
         writer.store(sums, constant(writer.number(0), sums.shape, "real"))
         _blocks(writer, k, lambda first, width: block(r, first, width))
 
-        def total(c: list[Index]) -> None:
-            lanes = [sums.at([c[0], Index({}, e)]) for e in range(_LANES)]
-            writer.line(f"{target.at([r, c[0]])} = {begin.at(c)} + {tree(lanes)};")
-
-        writer.loops([m], total)
+        lanes = _halved(writer, sums)
+        writer.loops([m], lambda c: writer.line(
+            f"{target.at([r, c[0]])} = {begin.at(c)} + "
+            f"({lanes.at([c[0], Index()])} + {lanes.at([c[0], Index({}, 1)])});"
+        ))  # fmt: skip
     return target
 
 
@@ -144,6 +142,18 @@ def _products_of_rows(call: Call, x: Value, w: Value, begin: Value) -> Value:
 
     writer.loops([n, m], entry)
     return target
+
+
+def _halved(writer: Writer, sums: Value) -> Value:
+    """Return two lanes of sums (m, lanes): the second half added to the first, over and over."""
+    m, n_lanes = sums.shape
+    if n_lanes == 2:
+        return sums
+    half = n_lanes // 2
+    target = writer.declare((m, half), sums.kind)
+    with writer.loop(m) as row, writer.loop(half) as c:
+        writer.line(f"{target.at([row, c])} = {sums.at([row, c])} + {sums.at([row, c + half])};")
+    return _halved(writer, target)
 
 
 @register("mm.default")

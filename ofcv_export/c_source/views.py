@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from ofcv_export.c_source.index import Index
+from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, array, broadcast, mapped
 from ofcv_export.graph.editing import row_major
+
+# What it costs to look up a place in a table, in operations.
+_FETCH = 2
 
 
 @register(
@@ -49,18 +54,35 @@ def _copy(call: Call, x: Value, source: Value, *_: Any, **__: Any) -> Value:
     "unflatten.int",
 )
 def _view(call: Call, x: Value, *_: Any) -> Value:
-    if [n for n in x.shape if n != 1] == [n for n in call.shape if n != 1]:
-        kept = [axis for axis, n in enumerate(call.shape) if n != 1]
+    parts = _parts(x.shape, call.shape)
+    if parts is not None:
 
         def places(indices: Sequence[Index]) -> list[Index]:
-            rest = iter([indices[axis] for axis in kept])
-            return [Index() if n == 1 else next(rest) for n in x.shape]
+            found = []
+            for axes in parts:
+                strides = row_major([call.shape[axis] for axis in axes])
+                found.append(linear([indices[axis] for axis in axes], strides))
+            return found
 
         view = mapped(x, call.shape, places)
         return Value(call.shape, x.kind, view.at, x.cost, x.array)
     whole = call.writer.in_memory(x)
     assert whole.array is not None
     return array(whole.array, call.shape, x.kind)
+
+
+def _parts(shape: Sequence[int], split: Sequence[int]) -> list[list[int]] | None:
+    """Return the axes into which a view splits each axis of a shape; None where it joins some."""
+    rest = [axis for axis, n in enumerate(split) if n != 1]
+    parts: list[list[int]] = []
+    for size in shape:
+        own: list[int] = []
+        while math.prod(split[axis] for axis in own) < size and rest:
+            own.append(rest.pop(0))
+        if math.prod(split[axis] for axis in own) != size:
+            return None
+        parts.append(own)
+    return parts
 
 
 @register("expand.default")
@@ -171,10 +193,11 @@ def _index_select(call: Call, x: Value, axis: int, index: Value) -> Value:
     axis %= len(x.shape)
     # What is read in any order is better computed once.
     source = call.writer.once(x)
-    return mapped(
+    fetched = mapped(
         source, call.shape,
         lambda i: [Index.of(index.at([e])) if a == axis else e for a, e in enumerate(i)],
     )  # fmt: skip
+    return replace(fetched, cost=_FETCH)
 
 
 @register("index.Tensor")

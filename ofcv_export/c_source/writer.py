@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 
 from torch import Tensor
 
+from ofcv_export.c_source.fusion import fused, in_registers
 from ofcv_export.c_source.index import Index, linear
+from ofcv_export.c_source.nests import Nest, whole
 from ofcv_export.c_source.value import Value, array
 from ofcv_export.graph.editing import row_major
 
 # Partial sums that are under way at a time, as many in every compiler's code.
 LANES = 16
 
+# Loops of so few iterations are written out, up to so many copies of a line.
+_SHORT, _COPIES = 4, 16
 _CONST = """#if defined(__GNUC__) && !defined(__cplusplus)
 extern __typeof__({0}) {0} __attribute__((__const__));
 #endif"""
@@ -30,7 +35,9 @@ class Writer:
 
     def __init__(self, real: str) -> None:
         self.real = real
-        self.lines: list[str] = []
+        self._statements: list[Nest | str] = []
+        self._types: dict[str, str] = {}
+        self._sizes: dict[str, int] = {}
         self.tables: list[str] = []
         self._count = 0
         self._known: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
@@ -42,7 +49,18 @@ class Writer:
 
     def line(self, text: str) -> None:
         """Add a line."""
-        self.lines.append(text)
+        self._statements.append(text)
+
+    @property
+    def lines(self) -> list[str]:
+        """The body of the function so far, with loops over the same entries in one."""
+        nests, gone = in_registers(fused(whole(self._statements)), self._types)
+        arrays = [
+            f"{self._types[name]} {name}[{size}];"
+            for name, size in self._sizes.items()
+            if name not in gone
+        ]
+        return [*arrays, *(line for nest in nests for line in nest.text())]
 
     def number(self, value: float) -> str:
         """Return a number in C, exact."""
@@ -60,8 +78,12 @@ class Writer:
         """Return a new array."""
         name = self.name("b")
         value = array(name, shape, kind)
-        self.line(f"{self.type_of(kind)} {name}[{max(value.size, 1)}];")
+        self._types[name], self._sizes[name] = self.type_of(kind), max(value.size, 1)
         return value
+
+    def owns(self, value: Value) -> bool:
+        """Return whether a value is all of an array that was declared here."""
+        return value.array in self._types
 
     def type_of(self, kind: str) -> str:
         """Return the type of an entry."""
@@ -112,20 +134,27 @@ class Writer:
             self.tables.append(text)
 
     def loops(self, shape: Sequence[int], body: Callable[[list[Index]], None]) -> None:
-        """Write nested loops around what `body` writes for their variables."""
-        indices = []
-        opened = 0
-        for size in shape:
-            if size == 1:
-                indices.append(Index())
-                continue
-            variable = self.name("i")
-            self.line(f"for (int {variable} = 0; {variable} < {size}; ++{variable}) {{")
-            indices.append(Index.of(variable))
-            opened += 1
-        body(indices)
-        for _ in range(opened):
-            self.line("}")
+        """Write nested loops around what `body` writes for their variables.
+
+        Short ones, as over x, y and z, are written out inside the others.
+        """
+        short = _short(shape)
+        loops = [
+            (self.name("i"), size)
+            for size, is_short in zip(shape, short, strict=True)
+            if not is_short
+        ]
+        outer, self._statements = self._statements, []
+        for places in product(
+            *(range(n) for n, is_short in zip(shape, short, strict=True) if is_short)
+        ):
+            numbers, variables = iter(places), iter(loops)
+            body([
+                Index({}, next(numbers)) if is_short else Index.of(next(variables)[0])
+                for is_short in short
+            ])  # fmt: skip
+        inner, self._statements = self._statements, outer
+        self._statements.extend(_around(loops, inner) if loops else inner)
 
     def store(
         self, target: Value, value: Value, offset: int = 0, strides: Sequence[int] = ()
@@ -148,6 +177,10 @@ class Writer:
 
     def sum(self, length: int, term: Callable[[Index], str], total: str) -> None:
         """Write the sum of terms to a place, in lanes whose order no compiler can change."""
+        if length <= _SHORT:
+            terms = [term(Index({}, k)) for k in range(length)]
+            self.line(f"{total} = {' + '.join(terms)};")
+            return
         self.line("{")
         if length < 2 * LANES:
             self.line(f"{self.real} s = {self.number(0)};")
@@ -166,17 +199,33 @@ class Writer:
             self.loops([rest], lambda i: self.line(f"s[{i[0]}] += {term(i[0] + whole * LANES)};"))
         half = LANES // 2
         while half:
-            variable = self.name("i")
-            self.line(
-                f"for (int {variable} = 0; {variable} < {half}; ++{variable}) "
-                f"s[{variable}] += s[{variable} + {half}];"
-            )
+            with self.loop(half) as c:
+                self.line(f"s[{c}] += s[{c + half}];")
             half //= 2
         self.line(f"{total} = s[0];\n}}")
 
     def once(self, value: Value) -> Value:
         """Return a value of which an expression may take an entry more than once."""
         return self.in_memory(value) if value.cost else value
+
+
+def _short(shape: Sequence[int]) -> list[bool]:
+    """Return which loops are written out: the innermost of a few iterations."""
+    short, copies = [], 1
+    for size in reversed(shape):
+        short.append(size <= _SHORT and copies * size <= _COPIES)
+        copies *= size if short[-1] else 1
+    return short[::-1]
+
+
+def _around(loops: list[tuple[str, int]], statements: list[Nest | str]) -> list[Nest | str]:
+    """Return loops around statements, as one nest where these are lines or a nest."""
+    inner = whole(statements)
+    lines = tuple(line for nest in inner for line in nest.lines)
+    is_plain = not any("{" in line for line in lines)
+    if is_plain and (len(inner) == 1 or not any(nest.loops for nest in inner)):
+        return [Nest((*loops, *inner[0].loops), lines)]
+    return list(Nest(tuple(loops), tuple(line for nest in inner for line in nest.text())).text())
 
 
 def tree(terms: Sequence[str]) -> str:
