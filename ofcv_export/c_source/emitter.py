@@ -87,7 +87,7 @@ class Emitter:
     def _kept(self, node: fx.Node, value: Any) -> Any:
         """Return a value, as an array where it is used more than once and is no cheap read."""
         if isinstance(value, Value) and value.cost > _CHEAP and len(node.users) > 1:
-            return self.writer.in_memory(value)
+            return self.writer.kept(value)
         return value
 
 

@@ -64,7 +64,12 @@ def _looks_up(nest: Nest) -> bool:
 
 
 def _meets_elsewhere(nest: Nest, one: Access, other: Access) -> bool:
-    """Return whether an iteration may touch by `other` what another one touches by `one`."""
+    """Return whether an iteration may touch by `other` what another one touches by `one`.
+
+    Unless both add to it, which may be done in any order that is written down.
+    """
+    if one.is_sum and other.is_sum:
+        return False
     here, there = one.place(), other.place()
     if here is None or there is None or here.factors != there.factors:
         return True

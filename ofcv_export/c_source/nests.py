@@ -58,11 +58,14 @@ class Access:
         The place, in C.
     is_write : bool
         Whether the line writes it; `+=` counts as both.
+    is_sum : bool
+        Whether the line adds to it.
     """
 
     array: str
     index: str
     is_write: bool
+    is_sum: bool = False
 
     @property
     def text(self) -> str:
@@ -126,12 +129,12 @@ def accesses(line: str) -> Iterator[Access]:
     ]
     target = found[0] if found and line.startswith(f"{found[0][0]}[") else None
     after = line[len(f"{target[0]}[{target[1]}]") :] if target else ""
-    is_plain = after.startswith(" = ")
+    is_plain, is_sum = after.startswith(" = "), after.startswith(" += ")
     for number, (array, index) in enumerate(found):
         if number or not is_plain:
-            yield Access(array, index, False)
+            yield Access(array, index, False, is_sum and not number)
     if target:
-        yield Access(*target, True)
+        yield Access(*target, True, is_sum)
 
 
 def _end(line: str, start: int) -> int:

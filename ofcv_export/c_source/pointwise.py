@@ -122,7 +122,7 @@ def _reciprocal(call: Call, x: Value) -> Value:
 
 @register("sign.default")
 def _sign(call: Call, x: Value) -> Value:
-    x = call.writer.in_memory(x)
+    x = call.writer.once(x)
     real = call.writer.real
     return _pointwise(call, lambda e: f"({real})(({e} > 0) - ({e} < 0))", x)
 

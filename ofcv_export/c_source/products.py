@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from ofcv_export.c_source.index import Index, linear
+from ofcv_export.c_source.index import Index
 from ofcv_export.c_source.registry import Call, register
-from ofcv_export.c_source.value import Value, broadcast, constant, mapped
+from ofcv_export.c_source.value import Value, broadcast, constant, mapped, plus
 from ofcv_export.c_source.writer import LANES, Writer, tree
-from ofcv_export.graph.editing import row_major
 
 # Rows of weights that are added to the sums in one go, so that sums are stored less often.
 _ROWS = 8
@@ -25,18 +22,23 @@ def _product(call: Call, x: Value, w: Value, start: Value | None = None) -> Valu
     A matrix of weights is laid out once for both directions of the chain rule: in blocks of columns
     along its longer side, see `_in_blocks`.
     """
-    writer, m = call.writer, w.shape[1]
+    writer, (k, m) = call.writer, w.shape
+    if w.tensor is None or max(k, m) < LANES or (m < LANES and k <= _width(writer)):
+        return _products_of_rows(call, writer.once(x), w, _begin(writer, start, m))
     x = writer.in_memory(x)
-    zeros = constant(writer.number(0), (m,), "real")
-    begin = zeros if start is None else broadcast(start, (m,))
-    if (min(w.shape) < LANES and m < LANES) or w.tensor is None:
-        return _products_of_rows(call, x, w, begin)
-    width = _width(writer)
-    along, across = _in_blocks(w.tensor, width), _in_blocks(w.tensor.t(), width)
-    k = w.shape[0]
-    is_across = k > m or (k == m and writer.has_table(across))
-    product = _across_blocks if is_across else _along_blocks
-    return product(writer, x, writer.known(across if is_across else along), begin)
+    along, across = _in_blocks(w.tensor, _width(writer)), _in_blocks(w.tensor.t(), _width(writer))
+    if k > m or (k == m and writer.has_table(across)):
+        return _across_blocks(writer, x, writer.known(across), _begin(writer, start, m))
+    if start is not None and start.tensor is None:
+        return plus(_along_blocks(writer, x, writer.known(along), _begin(writer, None, m)), start)
+    return _along_blocks(writer, x, writer.known(along), _begin(writer, start, m))
+
+
+def _begin(writer: Writer, start: Value | None, m: int) -> Value:
+    """Return a start (m), zeros if there is none."""
+    if start is None:
+        return constant(writer.number(0), (m,), "real")
+    return broadcast(start, (m,))
 
 
 def _width(writer: Writer) -> int:
@@ -44,26 +46,28 @@ def _width(writer: Writer) -> int:
     return 64 if writer.real == "float" else 32
 
 
+def _filled_up(size: int) -> int:
+    """Return the least multiple of the lanes that is not below a size."""
+    return -(-size // _LANES) * _LANES
+
+
 def _in_blocks(weights: Tensor, width: int) -> Tensor:
-    """Return weights (rows, columns) as blocks of columns, row by row, one after the other."""
-    return torch.cat([block.flatten() for block in weights.split(width, dim=1)])
+    """Return weights (rows, columns) as blocks of columns, row by row, one after the other.
 
-
-def _blocks(writer: Writer, n_columns: int, block: Callable[[Index, int], None]) -> None:
-    """Write what is done with each block, from its first column and its width."""
-    width = _width(writer)
-    whole = n_columns // width
-    if whole:
-        with writer.loop(whole) as number:
-            block(number * width, width)
-    if n_columns % width:
-        block(Index({}, whole * width), n_columns % width)
+    Zeros fill the last block up to whole lanes.
+    """
+    columns = weights.shape[1]
+    filled = torch.nn.functional.pad(weights, (0, _filled_up(columns) - columns))
+    return torch.cat([block.flatten() for block in filled.split(width, dim=1)])
 
 
 def _along_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Value:
     """Return x @ w plus a start, for blocks of w: rows times entries of x are added up."""
     (n, k), m = x.shape, begin.shape[0]
-    target = writer.declare((n, m), "real")
+    columns = _filled_up(m)
+    target = writer.declare((n, columns), "real")
+    if begin.tensor is not None:
+        begin = writer.known(torch.nn.functional.pad(begin.tensor, (0, columns - m)))
 
     def block(r: Index, first: Index, width: int) -> None:
         def rows(row: Index, n_rows: int, before: Value) -> None:
@@ -71,22 +75,36 @@ def _along_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Val
             for e, name in enumerate(names):
                 writer.line(f"const {writer.real} {name} = {x.at([r, row + e])};")
             with writer.loop(width) as c:
-                place = target.at([r, first + c])
                 terms = [
                     f"{name} * {weights.at([first * k + row * width + (c + e * width)])}"
                     for e, name in enumerate(names)
                 ]
-                writer.line(f"{place} = {before.at([r, first + c])} + {tree(terms)};")
+                place = [r, first + c]
+                writer.line(f"{target.at(place)} = {before.at(place)} + {tree(terms)};")
 
-        n_first = k % _ROWS or min(k, _ROWS)
-        rows(Index(), n_first, broadcast(begin, (n, m)))
+        n_first = k % _ROWS or _ROWS
+        rows(Index(), n_first, broadcast(begin, (n, columns)))
         if k > n_first:
             with writer.loop((k - n_first) // _ROWS) as group:
                 rows(group * _ROWS + n_first, _ROWS, target)
 
+    width = _width(writer)
+    whole, rest = divmod(columns, width)
     with writer.loop(n) as r:
-        _blocks(writer, m, lambda first, width: block(r, first, width))
-    return target
+        if whole:
+            with writer.loop(whole) as number:
+                block(r, number * width, width)
+        if rest:
+            block(r, Index({}, whole * width), rest)
+    return _first_columns(target, m)
+
+
+def _first_columns(x: Value, m: int) -> Value:
+    """Return the first m columns of an array."""
+    n, columns = x.shape
+    if n == 1 or m == columns:
+        return Value((n, m), x.kind, x.at, 0, x.array)
+    return mapped(x, (n, m), list)
 
 
 def _across_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Value:
@@ -95,30 +113,27 @@ def _across_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Va
     An entry is a sum of products along a row of each block, in lanes, which are added up last.
     """
     (n, k), m = x.shape, begin.shape[0]
+    columns, widest = _filled_up(k), _width(writer)
+    x = writer.filled_up(x, columns)
     target, sums = writer.declare((n, m), "real"), writer.declare((m, _LANES), "real")
 
-    def block(r: Index, first: Index, width: int) -> None:
-        with writer.loop(m) as row:
+    def block(r: Index, first: Index, width: int, operation: str) -> None:
+        with writer.loop(m) as row, writer.loop(_LANES) as c:
             start = first * m + row * width
-
-            def add(n_lanes: int, places: range) -> None:
-                with writer.loop(n_lanes) as c:
-                    terms = [
-                        f"{x.at([r, first + c + e])} * {weights.at([start + c + e])}"
-                        for e in places
-                    ]
-                    writer.line(f"{sums.at([row, c])} += {tree(terms)};")
-
-            rest = width % _LANES
-            if width >= _LANES:
-                add(_LANES, range(0, width - rest, _LANES))
-            if rest:
-                add(rest, range(width - rest, width - rest + 1))
+            terms = [
+                f"{x.at([r, first + c + e])} * {weights.at([start + c + e])}"
+                for e in range(0, width, _LANES)
+            ]
+            writer.line(f"{sums.at([row, c])} {operation} {tree(terms)};")
 
     with writer.loop(n) as r:
-        writer.store(sums, constant(writer.number(0), sums.shape, "real"))
-        _blocks(writer, k, lambda first, width: block(r, first, width))
-
+        block(r, Index(), min(columns, widest), "=")
+        whole, rest = divmod(columns, widest)
+        if whole > 1:
+            with writer.loop(whole - 1) as number:
+                block(r, number * widest + widest, widest, "+=")
+        if whole and rest:
+            block(r, Index({}, whole * widest), rest, "+=")
         lanes = _halved(writer, sums)
         writer.loops([m], lambda c: writer.line(
             f"{target.at([r, c[0]])} = {begin.at(c)} + "
@@ -131,11 +146,12 @@ def _products_of_rows(call: Call, x: Value, w: Value, begin: Value) -> Value:
     """Return x @ w plus a start, each entry as one sum."""
     writer, (n, k), m = call.writer, x.shape, w.shape[1]
     target = writer.declare((n, m), "real")
+    w = writer.once(w)
     columns = writer.known(w.tensor.t().contiguous()) if w.tensor is not None else None
 
     def entry(indices: list[Index]) -> None:
         r, c = indices
-        place = f"{target.array}[{linear([r, c], (m, 1))}]"
+        place = target.at(indices)
         weight = (lambda e: columns.at([c, e])) if columns else (lambda e: w.at([e, c]))
         writer.sum(k, lambda e: f"{x.at([r, e])} * {weight(e)}", place)
         writer.line(f"{place} += {begin.at([c])};")
@@ -170,13 +186,12 @@ def _addmm(call: Call, start: Value, x: Value, w: Value) -> Value:
 def _bmm(call: Call, a: Value, b: Value) -> Value:
     """Return small products, each entry as one sum."""
     writer, (_, _, k) = call.writer, a.shape
-    a, b = writer.in_memory(a), writer.in_memory(b)
+    a, b = writer.once(a), writer.once(b)
     target = writer.declare(call.shape, "real")
 
     def entry(indices: list[Index]) -> None:
         g, r, c = indices
-        place = f"{target.array}[{linear([g, r, c], row_major(call.shape))}]"
-        writer.sum(k, lambda e: f"{a.at([g, r, e])} * {b.at([g, e, c])}", place)
+        writer.sum(k, lambda e: f"{a.at([g, r, e])} * {b.at([g, e, c])}", target.at(indices))
 
     writer.loops(call.shape, entry)
     return target

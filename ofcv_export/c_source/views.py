@@ -208,8 +208,9 @@ def _index(call: Call, x: Value, indices: Sequence[Value | None]) -> Value:
 
 @register("gather.default")
 def _gather(call: Call, x: Value, axis: int, index: Value) -> Value:
-    x, index, axis = call.writer.in_memory(x), call.writer.in_memory(index), axis % len(x.shape)
-    return mapped(
+    x, index, axis = call.writer.once(x), call.writer.once(index), axis % len(x.shape)
+    fetched = mapped(
         x, call.shape,
         lambda i: [Index.of(index.at(i)) if a == axis else e for a, e in enumerate(i)],
     )  # fmt: skip
+    return replace(fetched, cost=_FETCH)

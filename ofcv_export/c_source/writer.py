@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -11,7 +12,7 @@ from torch import Tensor
 from ofcv_export.c_source.fusion import fused, in_registers
 from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.nests import Nest, whole
-from ofcv_export.c_source.value import Value, array
+from ofcv_export.c_source.value import Value, array, by_component, constant
 from ofcv_export.graph.editing import row_major
 
 # Partial sums that are under way at a time, as many in every compiler's code.
@@ -19,6 +20,8 @@ LANES = 16
 
 # Loops of so few iterations are written out, up to so many copies of a line.
 _SHORT, _COPIES = 4, 16
+# With so many vectors loops over them are vector instructions.
+_VECTORS = 8
 _CONST = """#if defined(__GNUC__) && !defined(__cplusplus)
 extern __typeof__({0}) {0} __attribute__((__const__));
 #endif"""
@@ -206,7 +209,40 @@ class Writer:
 
     def once(self, value: Value) -> Value:
         """Return a value of which an expression may take an entry more than once."""
-        return self.in_memory(value) if value.cost else value
+        return self.kept(value) if value.cost else value
+
+    def kept(self, value: Value) -> Value:
+        """Return a value whose entries are in memory, in the order that suits loops."""
+        n_last = _n_components(value.shape)
+        if not n_last:
+            return self.in_memory(value)
+        name = self.declare(value.shape, value.kind).array
+        assert name is not None
+        target = by_component(name, value.shape, n_last, value.kind)
+        self.loops(value.shape, lambda i: self.line(f"{target.at(i)} = {value.at(i)};"))
+        return target
+
+    def filled_up(self, x: Value, n_columns: int) -> Value:
+        """Return an array (n, k) with columns of zeros added."""
+        n, k = x.shape
+        if k == n_columns:
+            return x
+        if n == 1 and x.array in self._sizes:
+            self._sizes[x.array] = n_columns
+            wide = array(x.array, (1, n_columns), x.kind)
+        else:
+            wide = self.declare((n, n_columns), x.kind)
+            self.store(wide, x, strides=(n_columns, 1))
+        self.store(wide, constant(self.number(0), (n, n_columns - k), "real"), k, (n_columns, 1))
+        return wide
+
+
+def _n_components(shape: Sequence[int]) -> int:
+    """Return how many of the last axes are components of vectors or tensors; 0 for few vectors."""
+    short = _short(shape)
+    n_last = next((n for n, is_short in enumerate(reversed(short)) if not is_short), len(short))
+    n_components = math.prod(shape[len(shape) - n_last :])
+    return n_last if 1 < n_components <= math.prod(shape) // _VECTORS else 0
 
 
 def _short(shape: Sequence[int]) -> list[bool]:
