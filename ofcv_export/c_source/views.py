@@ -195,7 +195,7 @@ def _index_select(call: Call, x: Value, axis: int, index: Value) -> Value:
     source = call.writer.once(x)
     fetched = mapped(
         source, call.shape,
-        lambda i: [Index.of(index.at([e])) if a == axis else e for a, e in enumerate(i)],
+        lambda i: [Index.looked_up(index.at([e])) if a == axis else e for a, e in enumerate(i)],
     )  # fmt: skip
     return replace(fetched, cost=_FETCH)
 
@@ -211,6 +211,6 @@ def _gather(call: Call, x: Value, axis: int, index: Value) -> Value:
     x, index, axis = call.writer.once(x), call.writer.once(index), axis % len(x.shape)
     fetched = mapped(
         x, call.shape,
-        lambda i: [Index.of(index.at(i)) if a == axis else e for a, e in enumerate(i)],
+        lambda i: [Index.looked_up(index.at(i)) if a == axis else e for a, e in enumerate(i)],
     )  # fmt: skip
     return replace(fetched, cost=_FETCH)
