@@ -11,7 +11,9 @@ from ofcv_export.c_source.value import Value, broadcast, constant, mapped, plus
 from ofcv_export.c_source.writer import LANES, Writer, tree
 
 # Rows of weights that are added to the sums in one go, so that sums are stored less often.
-_ROWS = 8
+_ROWS = 4
+# Rows of weights whose products with a vector are under way at a time: it is read less often.
+_SUMS = 2
 # Sums of a vector's entries that are under way at a time.
 _LANES = 8
 
@@ -118,13 +120,21 @@ def _across_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Va
     target, sums = writer.declare((n, m), "real"), writer.declare((m, _LANES), "real")
 
     def block(r: Index, first: Index, width: int, operation: str) -> None:
-        with writer.loop(m) as row, writer.loop(_LANES) as c:
-            start = first * m + row * width
-            terms = [
-                f"{x.at([r, first + c + e])} * {weights.at([start + c + e])}"
-                for e in range(0, width, _LANES)
-            ]
-            writer.line(f"{sums.at([row, c])} {operation} {tree(terms)};")
+        def rows(start: Index, n_rows: int) -> None:
+            with writer.loop(_LANES) as c:
+                for row in (start + e for e in range(n_rows)):
+                    place = first * m + row * width + c
+                    terms = [
+                        f"{x.at([r, first + c + e])} * {weights.at([place + e])}"
+                        for e in range(0, width, _LANES)
+                    ]
+                    writer.line(f"{sums.at([row, c])} {operation} {tree(terms)};")
+
+        if m >= _SUMS:
+            with writer.loop(m // _SUMS) as group:
+                rows(group * _SUMS, _SUMS)
+        if m % _SUMS:
+            rows(Index({}, m - m % _SUMS), m % _SUMS)
 
     with writer.loop(n) as r:
         block(r, Index(), min(columns, widest), "=")
