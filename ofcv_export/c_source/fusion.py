@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from ofcv_export.c_source.nests import Access, Nest, Place, accesses
 
+# Functions that no compiler vectorises.
+_BRANCHING = ("ofcv_sin(", "ofcv_cos(")
+
 
 def fused(nests: Sequence[Nest]) -> list[Nest]:
     """Return nests that do the same, with each put into the first of the same loops that it can be.
@@ -53,14 +56,15 @@ def _share(a: Nest, b: Nest) -> list[tuple[Access, Access]]:
 
 def _may_join(a: Nest, b: Nest) -> bool:
     """Return whether two nests with the same variables give the same as one."""
-    if _looks_up(a) != _looks_up(b):
-        # What fetches entries by a table is no loop of vector instructions.
+    if _is_scalar(a) != _is_scalar(b):
         return False
     return not any(_meets_elsewhere(a, one, other) for one, other in set(_share(a, b)))
 
 
-def _looks_up(nest: Nest) -> bool:
-    return any("[" in access.index for access in nest.accesses())
+def _is_scalar(nest: Nest) -> bool:
+    """Return whether a nest is no loop of vector instructions: one of tables or of branches."""
+    calls = any(function in line for line in nest.lines for function in _BRANCHING)
+    return calls or any("[" in access.index for access in nest.accesses())
 
 
 def _meets_elsewhere(nest: Nest, one: Access, other: Access) -> bool:

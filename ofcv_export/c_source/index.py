@@ -29,6 +29,8 @@ class Index:
     @classmethod
     def looked_up(cls, entry: str) -> Index:
         """Return the index that an entry of a table holds, as wide as addresses."""
+        if entry.isdigit():
+            return cls.of(int(entry))
         return cls.of(f"(int64_t){entry}")
 
     def __add__(self, other: Index | int) -> Index:

@@ -58,9 +58,12 @@ def _unary(template: str, cost: int = 1) -> Operator:
 
 
 def _function(name: str) -> Operator:
-    return lambda call, *xs: _pointwise(
-        call, lambda *es: f"ofcv_{name}({', '.join(es)})", *xs, cost=10
-    )
+    def apply(call: Call, *xs: Value) -> Value:
+        if name == "acos":
+            call.writer.depends_on_arguments_alone("sqrt")
+        return _pointwise(call, lambda *es: f"ofcv_{name}({', '.join(es)})", *xs, cost=10)
+
+    return apply
 
 
 register("neg.default")(_unary("(-{})"))

@@ -26,7 +26,7 @@ def _product(call: Call, x: Value, w: Value, start: Value | None = None) -> Valu
     """
     writer, (k, m) = call.writer, w.shape
     if w.tensor is None or max(k, m) < LANES or (m < LANES and k <= _width(writer)):
-        return _products_of_rows(call, writer.once(x), w, _begin(writer, start, m))
+        return _products_of_rows(call, writer.once(x), w, start)
     x = writer.in_memory(x)
     along, across = _in_blocks(w.tensor, _width(writer)), _in_blocks(w.tensor.t(), _width(writer))
     if k > m or (k == m and writer.has_table(across)):
@@ -152,7 +152,7 @@ def _across_blocks(writer: Writer, x: Value, weights: Value, begin: Value) -> Va
     return target
 
 
-def _products_of_rows(call: Call, x: Value, w: Value, begin: Value) -> Value:
+def _products_of_rows(call: Call, x: Value, w: Value, start: Value | None) -> Value:
     """Return x @ w plus a start, each entry as one sum."""
     writer, (n, k), m = call.writer, x.shape, w.shape[1]
     target = writer.declare((n, m), "real")
@@ -163,8 +163,8 @@ def _products_of_rows(call: Call, x: Value, w: Value, begin: Value) -> Value:
         r, c = indices
         place = target.at(indices)
         weight = (lambda e: columns.at([c, e])) if columns else (lambda e: w.at([e, c]))
-        writer.sum(k, lambda e: f"{x.at([r, e])} * {weight(e)}", place)
-        writer.line(f"{place} += {begin.at([c])};")
+        first = _begin(writer, start, m).at([c]) if start else ""
+        writer.sum(k, lambda e: f"{x.at([r, e])} * {weight(e)}", place, n * m, first)
 
     writer.loops([n, m], entry)
     return target
@@ -201,7 +201,8 @@ def _bmm(call: Call, a: Value, b: Value) -> Value:
 
     def entry(indices: list[Index]) -> None:
         g, r, c = indices
-        writer.sum(k, lambda e: f"{a.at([g, r, e])} * {b.at([g, e, c])}", target.at(indices))
+        term = lambda e: f"{a.at([g, r, e])} * {b.at([g, e, c])}"  # noqa: E731
+        writer.sum(k, term, target.at(indices), target.size)
 
     writer.loops(call.shape, entry)
     return target

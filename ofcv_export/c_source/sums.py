@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ofcv_export.c_source.index import Index, linear
+from ofcv_export.c_source.index import Index
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, array, constant
-from ofcv_export.graph.editing import row_major
 
 
 @register("sum.dim_IntList", "sum.default")
@@ -30,12 +29,8 @@ def _sum(
         n = x.shape[-1]
 
         def row(outer: list[Index]) -> None:
-            place = f"{target.array}[{linear(outer, row_major(target.shape))}]"
-            if n <= 4:
-                terms = [x.at(whole(outer, [Index.of(k)])) for k in range(n)]
-                writer.line(f"{place} = {' + '.join(terms)};")
-            else:
-                writer.sum(n, lambda k: x.at(whole(outer, [k])), place)
+            term = lambda k: x.at(whole(outer, [k]))  # noqa: E731
+            writer.sum(n, term, target.at(outer), of=target.size)
 
         writer.loops(target.shape, row)
     else:
@@ -43,8 +38,7 @@ def _sum(
 
         def column(inner: list[Index]) -> None:
             def add(outer: list[Index]) -> None:
-                place = linear(outer, row_major(target.shape))
-                writer.line(f"{target.array}[{place}] += {x.at(whole(outer, inner))};")
+                writer.line(f"{target.at(outer)} += {x.at(whole(outer, inner))};")
 
             writer.loops(target.shape, add)
 
@@ -72,7 +66,7 @@ def _argmin(call: Call, x: Value, axis: int | None = None, keepdim: bool = False
         writer.line(f"for (int {k} = 1; {k} < {x.shape[axis]}; ++{k}) {{")
         writer.line(f"if ({at(Index.of(k))} < {at(Index.of(best))}) {best} = {k};")
         writer.line("}")
-        writer.line(f"{target.array}[{linear(outer, row_major(others))}] = {best};")
+        writer.line(f"{target.at(outer)} = {best};")
 
     writer.line("{")
     writer.loops(others, entry)

@@ -53,6 +53,8 @@ def by_component(name: str, shape: Sequence[int], n_last: int, kind: str) -> Val
     Then loops over the other axes read x, y and z of vectors each from memory without gaps.
     """
     first, last = tuple(shape[: len(shape) - n_last]), tuple(shape[len(shape) - n_last :])
+    if not n_last:
+        return array(name, shape, kind)
     whole = row_major((*last, *first))
     strides = [*whole[n_last:], *whole[:n_last]]
     return Value(tuple(shape), kind, lambda i: f"{name}[{linear(i, strides)}]")

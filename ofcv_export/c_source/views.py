@@ -14,6 +14,7 @@ from ofcv_export.graph.editing import row_major
 
 # What it costs to look up a place in a table, in operations.
 _FETCH = 2
+_FEW = 4
 
 
 @register(
@@ -51,6 +52,7 @@ def _copy(call: Call, x: Value, source: Value, *_: Any, **__: Any) -> Value:
     "reshape.default",
     "unsqueeze.default",
     "squeeze.dim",
+    "squeeze.dims",
     "unflatten.int",
 )
 def _view(call: Call, x: Value, *_: Any) -> Value:
@@ -197,7 +199,9 @@ def _index_select(call: Call, x: Value, axis: int, index: Value) -> Value:
         source, call.shape,
         lambda i: [Index.looked_up(index.at([e])) if a == axis else e for a, e in enumerate(i)],
     )  # fmt: skip
-    return replace(fetched, cost=_FETCH)
+    # The places of a few components are known where they are written out.
+    is_known = index.tensor is not None and index.size <= _FEW
+    return fetched if is_known else replace(fetched, cost=_FETCH)
 
 
 @register("index.Tensor")

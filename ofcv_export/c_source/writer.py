@@ -20,8 +20,8 @@ LANES = 16
 
 # Loops of so few iterations are written out, up to so many copies of a line.
 _SHORT, _COPIES = 4, 16
-# With so many vectors loops over them are vector instructions.
-_VECTORS = 8
+# With so many vectors, or rows of a few columns, loops over them are vector instructions.
+_VECTORS, _MANY = 8, 32
 _CONST = """#if defined(__GNUC__) && !defined(__cplusplus)
 extern __typeof__({0}) {0} __attribute__((__const__));
 #endif"""
@@ -94,22 +94,31 @@ class Writer:
 
     def known(self, tensor: Tensor) -> Value:
         """Return a constant, whose table is written when an entry is first asked for."""
-        return Value(
-            tuple(tensor.shape), _kind(tensor), lambda i: self.table(tensor).at(i), 0, None, tensor
-        )
+
+        def at(indices: Sequence[Index]) -> str:
+            if any(index.terms for index in indices):
+                return self.table(tensor).at(indices)
+            return self._text(tensor[tuple(index.offset for index in indices)].item())
+
+        return Value(tuple(tensor.shape), _kind(tensor), at, 0, None, tensor)
+
+    def _text(self, entry: float) -> str:
+        """Return an entry of a constant in C."""
+        return self.number(entry) if isinstance(entry, float) else str(int(entry))
 
     def table(self, tensor: Tensor) -> Value:
         """Return a constant array, one for equal contents."""
         tensor, kind = tensor.detach().cpu().contiguous(), _kind(tensor)
-        entries = tensor.flatten().tolist()
         key = _key(tensor)
         if key not in self._known:
-            name = self.name("t")
-            text = [self.number(e) if kind == "real" else str(int(e)) for e in entries] or ["0"]
+            name, shape = self.name("t"), tensor.shape
+            n_last = _n_components(shape) or _n_columns(shape)
+            entries = tensor.reshape(-1, math.prod(shape[len(shape) - n_last :])).t().flatten()
+            text = [self._text(e) for e in entries.tolist()] or ["0"]
             self.tables.append(
                 f"static const {self.type_of(kind)} {name}[{len(text)}] = {{{', '.join(text)}}};"
             )
-            self._known[key] = array(name, tensor.shape, kind)
+            self._known[key] = by_component(name, shape, n_last, kind)
         return self._known[key]
 
     def has_table(self, tensor: Tensor) -> bool:
@@ -178,17 +187,34 @@ class Writer:
         self.store(target, value)
         return target
 
-    def sum(self, length: int, term: Callable[[Index], str], total: str) -> None:
-        """Write the sum of terms to a place, in lanes whose order no compiler can change."""
-        if length <= _SHORT:
+    def sum(
+        self, length: int, term: Callable[[Index], str], total: str, of: int = 1, start: str = ""
+    ) -> None:
+        """Write the sum of terms to a place, in lanes whose order no compiler can change.
+
+        Parameters
+        ----------
+        length : int
+            Number of terms.
+        term : callable
+            A term by its number.
+        total : str
+            The place.
+        of : int
+            Number of such sums; many short ones are written out, for vector instructions.
+        start : str
+            What the terms are added to.
+        """
+        first = f"{start} + " if start else ""
+        if length <= _SHORT or (length <= _COPIES and of >= _MANY):
             terms = [term(Index({}, k)) for k in range(length)]
-            self.line(f"{total} = {' + '.join(terms)};")
+            self.line(f"{total} = {first}{tree(terms)};")
             return
         self.line("{")
         if length < 2 * LANES:
             self.line(f"{self.real} s = {self.number(0)};")
             self.loops([length], lambda i: self.line(f"s += {term(i[0])};"))
-            self.line(f"{total} = s;\n}}")
+            self.line(f"{total} = {first}s;\n}}")
             return
         whole = length // LANES
         self.line(f"{self.real} s[{LANES}] = {{0}};")
@@ -205,7 +231,7 @@ class Writer:
             with self.loop(half) as c:
                 self.line(f"s[{c}] += s[{c + half}];")
             half //= 2
-        self.line(f"{total} = s[0];\n}}")
+        self.line(f"{total} = {first}s[0];\n}}")
 
     def once(self, value: Value) -> Value:
         """Return a value of which an expression may take an entry more than once."""
@@ -243,6 +269,12 @@ def _n_components(shape: Sequence[int]) -> int:
     n_last = next((n for n, is_short in enumerate(reversed(short)) if not is_short), len(short))
     n_components = math.prod(shape[len(shape) - n_last :])
     return n_last if 1 < n_components <= math.prod(shape) // _VECTORS else 0
+
+
+def _n_columns(shape: Sequence[int]) -> int:
+    """Return 1 for many rows of a few columns, else 0."""
+    are_few = len(shape) > 1 and 1 < shape[-1] <= _COPIES
+    return int(are_few and math.prod(shape[:-1]) >= _MANY)
 
 
 def _short(shape: Sequence[int]) -> list[bool]:
