@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,10 @@ from ofcv_export.c_source.value import Value, broadcast, constant
 def _value(call: Call, operand: Any) -> Value:
     """Return an operand, a number among them, in the shape of the result."""
     if isinstance(operand, Value):
-        return broadcast(operand, call.shape)
+        is_repeated = operand.size < math.prod(call.shape)
+        # What is not cheap is computed once for all repetitions.
+        once = call.writer.kept(operand) if is_repeated and operand.cost > 1 else operand
+        return broadcast(once, call.shape)
     return constant(call.writer.number(float(operand)), call.shape, "real")
 
 

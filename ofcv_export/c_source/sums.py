@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 from ofcv_export.c_source.index import Index
 from ofcv_export.c_source.registry import Call, register
-from ofcv_export.c_source.value import Value, array, constant
+from ofcv_export.c_source.value import Value, array, mapped
+from ofcv_export.c_source.writer import Writer, tree
+
+# A sum along an axis before so few components is one of numbers side by side.
+_FEW = 4
 
 
 @register("sum.dim_IntList", "sum.default")
@@ -17,7 +23,8 @@ def _sum(
     writer = call.writer
     over = sorted(a % len(x.shape) for a in (axes or range(len(x.shape))))
     kept = [a for a in range(len(x.shape)) if a not in over]
-    target = writer.declare([x.shape[a] for a in kept], "real")
+    sizes = [x.shape[a] for a in over]
+    target = writer.declare_kept([x.shape[a] for a in kept], "real")
 
     def whole(outer: Sequence[Index], inner: Sequence[Index]) -> list[Index]:
         out = [Index()] * len(x.shape)
@@ -25,26 +32,39 @@ def _sum(
             out[a] = e
         return out
 
-    if len(over) == 1 and over[0] == len(x.shape) - 1:
-        n = x.shape[-1]
-
-        def row(outer: list[Index]) -> None:
-            term = lambda k: x.at(whole(outer, [k]))  # noqa: E731
-            writer.sum(n, term, target.at(outer), of=target.size)
-
-        writer.loops(target.shape, row)
+    if writer.is_written_out(math.prod(sizes), target.size):
+        places = [[Index({}, e) for e in place] for place in product(*map(range, sizes))]
+        writer.loops(target.shape, lambda outer: writer.line(
+            f"{target.at(outer)} = {tree([x.at(whole(outer, place)) for place in places])};"
+        ))  # fmt: skip
+    elif len(over) == 1 and math.prod(x.shape[over[0] + 1 :]) <= _FEW:
+        writer.loops(target.shape, lambda outer: writer.sum(
+            sizes[0], lambda k: x.at(whole(outer, [k])), target.at(outer)
+        ))  # fmt: skip
     else:
-        writer.store(target, constant(writer.number(0), target.shape, "real"))
+        _sum_in_steps(writer, target, sizes, lambda outer, inner: x.at(whole(outer, inner)))
+    if call.shape == target.shape:
+        return target
+    return mapped(target, call.shape, lambda i: [i[a] for a in kept])
 
-        def column(inner: list[Index]) -> None:
-            def add(outer: list[Index]) -> None:
-                writer.line(f"{target.at(outer)} += {x.at(whole(outer, inner))};")
 
-            writer.loops(target.shape, add)
+def _sum_in_steps(
+    writer: Writer,
+    target: Value,
+    sizes: Sequence[int],
+    term: Callable[[Sequence[Index], Sequence[Index]], str],
+) -> None:
+    """Write sums to which the terms are added for all entries of the target in turn."""
+    writer.loops(
+        target.shape, lambda outer: writer.line(f"{target.at(outer)} = {writer.number(0)};")
+    )
 
-        writer.loops([x.shape[a] for a in over], column)
-    assert target.array is not None
-    return array(target.array, call.shape, "real")
+    def step(inner: list[Index]) -> None:
+        writer.loops(
+            target.shape, lambda outer: writer.line(f"{target.at(outer)} += {term(outer, inner)};")
+        )
+
+    writer.loops(sizes, step)
 
 
 @register("argmin.default")

@@ -187,6 +187,10 @@ class Writer:
         self.store(target, value)
         return target
 
+    def is_written_out(self, length: int, of: int) -> bool:
+        """Return whether sums are written as one expression, one of so many of this length."""
+        return length <= _SHORT or (length <= _COPIES and of >= _MANY)
+
     def sum(
         self, length: int, term: Callable[[Index], str], total: str, of: int = 1, start: str = ""
     ) -> None:
@@ -206,7 +210,7 @@ class Writer:
             What the terms are added to.
         """
         first = f"{start} + " if start else ""
-        if length <= _SHORT or (length <= _COPIES and of >= _MANY):
+        if self.is_written_out(length, of):
             terms = [term(Index({}, k)) for k in range(length)]
             self.line(f"{total} = {first}{tree(terms)};")
             return
@@ -239,14 +243,17 @@ class Writer:
 
     def kept(self, value: Value) -> Value:
         """Return a value whose entries are in memory, in the order that suits loops."""
-        n_last = _n_components(value.shape)
-        if not n_last:
-            return self.in_memory(value)
-        name = self.declare(value.shape, value.kind).array
-        assert name is not None
-        target = by_component(name, value.shape, n_last, value.kind)
+        if value.array is not None and not value.cost:
+            return value
+        target = self.declare_kept(value.shape, value.kind)
         self.loops(value.shape, lambda i: self.line(f"{target.at(i)} = {value.at(i)};"))
         return target
+
+    def declare_kept(self, shape: Sequence[int], kind: str) -> Value:
+        """Return a new array in the order that suits loops."""
+        name = self.declare(shape, kind).array
+        assert name is not None
+        return by_component(name, shape, _n_components(shape), kind)
 
     def filled_up(self, x: Value, n_columns: int) -> Value:
         """Return an array (n, k) with columns of zeros added."""
