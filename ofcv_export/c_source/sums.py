@@ -10,7 +10,7 @@ from typing import Any
 from ofcv_export.c_source.index import Index
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, array, mapped
-from ofcv_export.c_source.writer import Writer, tree
+from ofcv_export.c_source.writer import LANES, Writer, tree
 
 # A sum along an axis before so few components is one of numbers side by side.
 _FEW = 4
@@ -81,11 +81,10 @@ def _argmin(call: Call, x: Value, axis: int | None = None, keepdim: bool = False
         def at(k: Index) -> str:
             return x.at([*outer[:axis], k, *outer[axis:]])
 
-        best, k = writer.name("m"), writer.name("i")
+        best, n = writer.name("m"), x.shape[axis]
+        least = _least(writer, writer.type_of(x.kind), n, at)
         writer.line(f"int {best} = 0;")
-        writer.line(f"for (int {k} = 1; {k} < {x.shape[axis]}; ++{k}) {{")
-        writer.line(f"if ({at(Index.of(k))} < {at(Index.of(best))}) {best} = {k};")
-        writer.line("}")
+        writer.line(f"while ({best} < {n - 1} && {at(Index.of(best))} > {least}) ++{best};")
         writer.line(f"{target.at(outer)} = {best};")
 
     writer.line("{")
@@ -93,3 +92,25 @@ def _argmin(call: Call, x: Value, axis: int | None = None, keepdim: bool = False
     writer.line("}")
     assert target.array is not None
     return array(target.array, call.shape, "int64_t")
+
+
+def _least(writer: Writer, kind: str, n: int, at: Callable[[Index], str]) -> str:
+    """Return the name of the least of n entries, found in lanes where there are many."""
+    lanes, n_lanes = writer.name("s"), min(n, LANES)
+
+    def take(entry: str, place: str) -> None:
+        writer.line(f"{place} = {entry} < {place} ? {entry} : {place};")
+
+    writer.line(f"{kind} {lanes}[{n_lanes}];")
+    with writer.loop(n_lanes) as c:
+        writer.line(f"{lanes}[{c}] = {at(c)};")
+    if n >= 2 * LANES:
+        with writer.loop(n // LANES - 1) as block, writer.loop(LANES) as c:
+            take(at(block * LANES + c + LANES), f"{lanes}[{c}]")
+    if n > LANES and n % LANES:
+        with writer.loop(n % LANES) as c:
+            take(at(c + (n - n % LANES)), f"{lanes}[{c}]")
+    if n_lanes > 1:
+        with writer.loop(n_lanes - 1) as c:
+            take(f"{lanes}[{c + 1}]", f"{lanes}[0]")
+    return f"{lanes}[0]"
