@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ofcv_export.c_source.nests import Access, Nest, Place, accesses
 
 # Functions that no compiler vectorises.
-_BRANCHING = ("ofcv_sin(", "ofcv_cos(")
+_BRANCHING = ("ofcv_sin", "ofcv_cos")
 
 
 def fused(nests: Sequence[Nest]) -> list[Nest]:

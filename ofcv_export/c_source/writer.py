@@ -17,7 +17,6 @@ from ofcv_export.graph.editing import row_major
 
 # Partial sums that are under way at a time, as many in every compiler's code.
 LANES = 16
-
 # Loops of so few iterations are written out, up to so many copies of a line.
 _SHORT, _COPIES = 4, 16
 # With so many vectors, or rows of a few columns, loops over them are vector instructions.
@@ -220,16 +219,13 @@ class Writer:
             self.loops([length], lambda i: self.line(f"s += {term(i[0])};"))
             self.line(f"{total} = {first}s;\n}}")
             return
-        whole = length // LANES
+        n_blocks, rest = divmod(length, LANES)
         self.line(f"{self.real} s[{LANES}] = {{0}};")
-        outer, inner = self.name("i"), self.name("i")
-        self.line(f"for (int {outer} = 0; {outer} < {whole}; ++{outer}) {{")
-        self.line(f"for (int {inner} = 0; {inner} < {LANES}; ++{inner}) {{")
-        self.line(f"s[{inner}] += {term(Index({outer: LANES, inner: 1}))};")
-        self.line("}\n}")
-        rest = length - whole * LANES
+        with self.loop(n_blocks) as block, self.loop(LANES) as c:
+            self.line(f"s[{c}] += {term(block * LANES + c)};")
         if rest:
-            self.loops([rest], lambda i: self.line(f"s[{i[0]}] += {term(i[0] + whole * LANES)};"))
+            with self.loop(rest) as c:
+                self.line(f"s[{c}] += {term(c + n_blocks * LANES)};")
         half = LANES // 2
         while half:
             with self.loop(half) as c:
@@ -261,7 +257,7 @@ class Writer:
         if k == n_columns:
             return x
         if n == 1 and x.array in self._sizes:
-            self._sizes[x.array] = n_columns
+            self._sizes[x.array] = max(self._sizes[x.array], n_columns)
             wide = array(x.array, (1, n_columns), x.kind)
         else:
             wide = self.declare((n, n_columns), x.kind)
@@ -296,6 +292,8 @@ def _short(shape: Sequence[int]) -> list[bool]:
 def _around(loops: list[tuple[str, int]], statements: list[Nest | str]) -> list[Nest | str]:
     """Return loops around statements, as one nest where these are lines or a nest."""
     inner = whole(statements)
+    if not inner:
+        return []
     lines = tuple(line for nest in inner for line in nest.lines)
     is_plain = not any("{" in line for line in lines)
     if is_plain and (len(inner) == 1 or not any(nest.loops for nest in inner)):
