@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from ofcv_export.graph.editing import row_major
 
 @register("cat.default")
 def _cat(call: Call, parts: Sequence[Value], axis: int = 0) -> Value:
+    if len(parts) == 1:
+        return parts[0]
     axis %= len(call.shape)
     target, start = call.writer.declare(call.shape, call.kind), 0
     strides = row_major(call.shape)
@@ -36,6 +38,8 @@ def _stack(call: Call, parts: Sequence[Value], axis: int = 0) -> Value:
 
 @register("constant_pad_nd.default")
 def _pad(call: Call, x: Value, pads: Sequence[int], number: float = 0) -> Value:
+    if not any(pads):
+        return x
     target, strides = call.writer.declare(call.shape, call.kind), row_major(call.shape)
     call.writer.store(target, constant(call.writer.number(number), call.shape, x.kind))
     before = [0] * len(x.shape)
@@ -76,18 +80,39 @@ def _arange(call: Call, start: int, end: int, step: int = 1, **_: Any) -> Value:
     return call.writer.known(torch.arange(start, end, step))
 
 
+# Parts of a list that are added up side by side: neighbours often add to the same place, and the
+# second would wait for the first.
+_AT_ONCE = 4
+
+
 @register("index_add.default")
 def _index_add(call: Call, onto: Value, axis: int, index: Value, x: Value) -> Value:
     axis %= len(call.shape)
     writer, strides = call.writer, row_major(call.shape)
-    target = writer.declare(call.shape, call.kind)
-    writer.store(target, onto)
+    target = onto
+    if not (writer.owns(onto) and len(call.node.all_input_nodes[0].users) == 1):
+        target = writer.declare(call.shape, call.kind)
+        writer.store(target, onto)
 
-    def body(indices: list[Index]) -> None:
-        place = [Index.of(index.at([e])) if a == axis else e for a, e in enumerate(indices)]
+    def add(indices: list[Index]) -> None:
+        place = [Index.looked_up(index.at([e])) if a == axis else e for a, e in enumerate(indices)]
         writer.line(f"{target.array}[{linear(place, strides)}] += {x.at(indices)};")
 
-    writer.loops(x.shape, body)
+    def body(starts: Sequence[int]) -> Callable[[list[Index]], None]:
+        def at(indices: list[Index]) -> None:
+            for start in starts:
+                add([e + start if a == axis else e for a, e in enumerate(indices)])
+
+        return at
+
+    length, rest = divmod(x.shape[axis], _AT_ONCE)
+    sizes = list(x.shape)
+    if length:
+        sizes[axis] = length
+        writer.loops(sizes, body(range(0, length * _AT_ONCE, length)))
+    if rest:
+        sizes[axis] = rest
+        writer.loops(sizes, body([length * _AT_ONCE]))
     return target
 
 

@@ -29,6 +29,8 @@ from ofcv_export.graph.editing import with_shapes
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.int64: "int64_t"}
 _BYTES = {"float": 4, "double": 8, "int": 4, "int32_t": 4, "int64_t": 8}
 _KINDS = {torch.float32: "real", torch.float64: "real", torch.int64: "int64_t"}
+# What costs no more is computed anew at every use: one operation on entries that are in memory.
+_CHEAP = 1
 _FLAGS = (torch.bool, torch.uint8)
 # GCC would not vectorise square roots and choices that may set errno or raise a flag.
 HEAD = """#include <math.h>
@@ -113,9 +115,9 @@ class Emitter:
         return function(Call(self.writer, node, shape_of(node), kind_of(node)), *args, **kwargs)
 
     def _kept(self, node: fx.Node, value: Any) -> Any:
-        """Return a value, as an array where it is used more than once and is no mere read."""
-        if isinstance(value, Value) and value.cost and len(node.users) > 1:
-            return self.writer.in_memory(value)
+        """Return a value, as an array where it is used more than once and is no cheap read."""
+        if isinstance(value, Value) and value.cost > _CHEAP and len(node.users) > 1:
+            return self.writer.kept(value)
         return value
 
 

@@ -26,6 +26,13 @@ class Index:
         """Return the index of one expression or number."""
         return cls({}, expression) if isinstance(expression, int) else cls({expression: 1})
 
+    @classmethod
+    def looked_up(cls, entry: str) -> Index:
+        """Return the index that an entry of a table holds, as wide as addresses."""
+        if entry.isdigit():
+            return cls.of(int(entry))
+        return cls.of(f"(int64_t){entry}")
+
     def __add__(self, other: Index | int) -> Index:
         if isinstance(other, int):
             return Index(self.terms, self.offset + other)

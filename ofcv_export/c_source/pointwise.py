@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,10 @@ from ofcv_export.c_source.value import Value, as_real, broadcast, constant
 def _value(call: Call, operand: Any) -> Value:
     """Return an operand, a number among them, in the shape of the result."""
     if isinstance(operand, Value):
-        whole = broadcast(operand, call.shape)
+        is_repeated = operand.size < math.prod(call.shape)
+        # What is not cheap is computed once for all repetitions.
+        once = call.writer.kept(operand) if is_repeated and operand.cost > 1 else operand
+        whole = broadcast(once, call.shape)
         return as_real(whole, call.writer.real) if call.kind == "real" else whole
     return constant(call.writer.number(float(operand)), call.shape, "real")
 
@@ -59,9 +63,14 @@ def _unary(template: str, cost: int = 1) -> Operator:
 
 
 def _function(name: str) -> Operator:
-    return lambda call, *xs: _pointwise(
-        call, lambda *es: f"{call.writer.own(name)}({', '.join(es)})", *xs, cost=10
-    )
+    def apply(call: Call, *xs: Value) -> Value:
+        if name == "acos":
+            call.writer.depends_on_arguments_alone("sqrt")
+        return _pointwise(
+            call, lambda *es: f"{call.writer.own(name)}({', '.join(es)})", *xs, cost=10
+        )
+
+    return apply
 
 
 register("neg.default")(_unary("(-{})"))
@@ -92,7 +101,19 @@ def _exact(name: str, cost: int = 1) -> Operator:
     return lambda call, x: _pointwise(call, lambda e: f"{_library(call, name)}({e})", x, cost=cost)
 
 
-register("sqrt.default")(_exact("sqrt", cost=5))
+def _root(call: Call) -> str:
+    """Return the name of the square root."""
+    name = _library(call, "sqrt")
+    call.writer.depends_on_arguments_alone(name)
+    return name
+
+
+@register("sqrt.default")
+def _sqrt(call: Call, x: Value) -> Value:
+    root = _root(call)
+    return _pointwise(call, lambda e: f"{root}({e})", x, cost=5)
+
+
 register("abs.default")(_exact("fabs"))
 register("round.default")(_exact("rint"))
 register("floor.default")(_exact("floor"))
@@ -100,7 +121,7 @@ register("floor.default")(_exact("floor"))
 
 @register("rsqrt.default")
 def _rsqrt(call: Call, x: Value) -> Value:
-    root, one = _library(call, "sqrt"), call.writer.number(1)
+    root, one = _root(call), call.writer.number(1)
     return _pointwise(call, lambda e: f"({one} / {root}({e}))", x, cost=10)
 
 
@@ -111,7 +132,7 @@ def _reciprocal(call: Call, x: Value) -> Value:
 
 @register("sign.default")
 def _sign(call: Call, x: Value) -> Value:
-    x = call.writer.in_memory(x)
+    x = call.writer.once(x)
     real = call.writer.real
     return _pointwise(call, lambda e: f"({real})(({e} > 0) - ({e} < 0))", x)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
-from ofcv_export.c_source.index import Index, linear
+from ofcv_export.c_source.index import Index
 from ofcv_export.c_source.registry import Call, register
-from ofcv_export.c_source.value import Value, array, constant
-from ofcv_export.graph.editing import row_major
+from ofcv_export.c_source.value import Value, array, mapped
+from ofcv_export.c_source.writer import LANES, Writer, tree
+
+# A sum along an axis before so few components is one of numbers side by side.
+_FEW = 4
 
 
 @register("sum.dim_IntList", "sum.default")
@@ -18,7 +23,8 @@ def _sum(
     writer = call.writer
     over = sorted(a % len(x.shape) for a in (axes or range(len(x.shape))))
     kept = [a for a in range(len(x.shape)) if a not in over]
-    target = writer.declare([x.shape[a] for a in kept], "real")
+    sizes = [x.shape[a] for a in over]
+    target = writer.declare_kept([x.shape[a] for a in kept], "real")
 
     def whole(outer: Sequence[Index], inner: Sequence[Index]) -> list[Index]:
         out = [Index()] * len(x.shape)
@@ -26,31 +32,39 @@ def _sum(
             out[a] = e
         return out
 
-    if len(over) == 1 and over[0] == len(x.shape) - 1:
-        n = x.shape[-1]
-
-        def row(outer: list[Index]) -> None:
-            place = f"{target.array}[{linear(outer, row_major(target.shape))}]"
-            if n <= 4:
-                terms = [x.at(whole(outer, [Index.of(k)])) for k in range(n)]
-                writer.line(f"{place} = {' + '.join(terms)};")
-            else:
-                writer.sum(n, lambda k: x.at(whole(outer, [k])), place)
-
-        writer.loops(target.shape, row)
+    if writer.is_written_out(math.prod(sizes), target.size):
+        places = [[Index({}, e) for e in place] for place in product(*map(range, sizes))]
+        writer.loops(target.shape, lambda outer: writer.line(
+            f"{target.at(outer)} = {tree([x.at(whole(outer, place)) for place in places])};"
+        ))  # fmt: skip
+    elif len(over) == 1 and math.prod(x.shape[over[0] + 1 :]) <= _FEW:
+        writer.loops(target.shape, lambda outer: writer.sum(
+            sizes[0], lambda k: x.at(whole(outer, [k])), target.at(outer)
+        ))  # fmt: skip
     else:
-        writer.store(target, constant(writer.number(0), target.shape, "real"))
+        _sum_in_steps(writer, target, sizes, lambda outer, inner: x.at(whole(outer, inner)))
+    if call.shape == target.shape:
+        return target
+    return mapped(target, call.shape, lambda i: [i[a] for a in kept])
 
-        def column(inner: list[Index]) -> None:
-            def add(outer: list[Index]) -> None:
-                place = linear(outer, row_major(target.shape))
-                writer.line(f"{target.array}[{place}] += {x.at(whole(outer, inner))};")
 
-            writer.loops(target.shape, add)
+def _sum_in_steps(
+    writer: Writer,
+    target: Value,
+    sizes: Sequence[int],
+    term: Callable[[Sequence[Index], Sequence[Index]], str],
+) -> None:
+    """Write sums to which the terms are added for all entries of the target in turn."""
+    writer.loops(
+        target.shape, lambda outer: writer.line(f"{target.at(outer)} = {writer.number(0)};")
+    )
 
-        writer.loops([x.shape[a] for a in over], column)
-    assert target.array is not None
-    return array(target.array, call.shape, "real")
+    def step(inner: list[Index]) -> None:
+        writer.loops(
+            target.shape, lambda outer: writer.line(f"{target.at(outer)} += {term(outer, inner)};")
+        )
+
+    writer.loops(sizes, step)
 
 
 @register("argmin.default")
@@ -77,15 +91,36 @@ def _first(call: Call, x: Value, axis: int | None, symbol: str) -> Value:
         def at(k: Index) -> str:
             return x.at([*outer[:axis], k, *outer[axis:]])
 
-        best, k = writer.name("m"), writer.name("i")
+        best, n = writer.name("m"), x.shape[axis]
+        most = _most(writer, writer.type_of(x.kind), n, at, symbol)
         writer.line(f"int {best} = 0;")
-        writer.line(f"for (int {k} = 1; {k} < {x.shape[axis]}; ++{k}) {{")
-        writer.line(f"if ({at(Index.of(k))} {symbol} {at(Index.of(best))}) {best} = {k};")
-        writer.line("}")
-        writer.line(f"{target.array}[{linear(outer, row_major(others))}] = {best};")
+        writer.line(f"while ({best} < {n - 1} && {at(Index.of(best))} != {most}) ++{best};")
+        writer.line(f"{target.at(outer)} = {best};")
 
     writer.line("{")
     writer.loops(others, entry)
     writer.line("}")
     assert target.array is not None
     return array(target.array, call.shape, "int64_t")
+
+
+def _most(writer: Writer, kind: str, n: int, at: Callable[[Index], str], symbol: str) -> str:
+    """Return the least or largest of n entries, found in lanes where there are many."""
+    lanes, n_lanes = writer.name("s"), min(n, LANES)
+
+    def take(entry: str, place: str) -> None:
+        writer.line(f"{place} = {entry} {symbol} {place} ? {entry} : {place};")
+
+    writer.line(f"{kind} {lanes}[{n_lanes}];")
+    with writer.loop(n_lanes) as c:
+        writer.line(f"{lanes}[{c}] = {at(c)};")
+    if n >= 2 * LANES:
+        with writer.loop(n // LANES - 1) as block, writer.loop(LANES) as c:
+            take(at(block * LANES + c + LANES), f"{lanes}[{c}]")
+    if n > LANES and n % LANES:
+        with writer.loop(n % LANES) as c:
+            take(at(c + (n - n % LANES)), f"{lanes}[{c}]")
+    if n_lanes > 1:
+        with writer.loop(n_lanes - 1) as c:
+            take(f"{lanes}[{c + 1}]", f"{lanes}[0]")
+    return f"{lanes}[0]"

@@ -47,6 +47,19 @@ class Value:
         return math.prod(self.shape)
 
 
+def by_component(name: str, shape: Sequence[int], n_last: int, kind: str) -> Value:
+    """Return the value that an array holds with its last axes outermost.
+
+    Then loops over the other axes read x, y and z of vectors each from memory without gaps.
+    """
+    first, last = tuple(shape[: len(shape) - n_last]), tuple(shape[len(shape) - n_last :])
+    if not n_last:
+        return array(name, shape, kind)
+    whole = row_major((*last, *first))
+    strides = [*whole[n_last:], *whole[:n_last]]
+    return Value(tuple(shape), kind, lambda i: f"{name}[{linear(i, strides)}]")
+
+
 def array(name: str, shape: Sequence[int], kind: str) -> Value:
     """Return the value that an array holds."""
     strides = row_major(shape)
@@ -83,3 +96,10 @@ def as_real(value: Value, real: str) -> Value:
     if value.kind == "real":
         return value
     return Value(value.shape, "real", lambda i: f"(({real}){value.at(i)})", value.cost)
+
+
+def plus(a: Value, b: Value) -> Value:
+    """Return the sum of a value and another, repeated to its shape."""
+    other = broadcast(b, a.shape)
+    at = lambda i: f"({a.at(i)} + {other.at(i)})"  # noqa: E731
+    return Value(a.shape, a.kind, at, a.cost + other.cost + 1)

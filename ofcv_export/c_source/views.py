@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from ofcv_export.c_source.index import Index
+from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, array, as_real, broadcast, mapped
 from ofcv_export.graph.editing import row_major
+
+# What it costs to look up a place in a table, in operations.
+_FETCH = 2
+_FEW = 4
 
 
 @register(
@@ -54,21 +60,39 @@ def _copy(call: Call, x: Value, source: Value, *_: Any, **__: Any) -> Value:
     "reshape.default",
     "unsqueeze.default",
     "squeeze.dim",
+    "squeeze.dims",
     "unflatten.int",
 )
 def _view(call: Call, x: Value, *_: Any) -> Value:
-    if [n for n in x.shape if n != 1] == [n for n in call.shape if n != 1]:
-        kept = [axis for axis, n in enumerate(call.shape) if n != 1]
+    parts = _parts(x.shape, call.shape)
+    if parts is not None:
 
         def places(indices: Sequence[Index]) -> list[Index]:
-            rest = iter([indices[axis] for axis in kept])
-            return [Index() if n == 1 else next(rest) for n in x.shape]
+            found = []
+            for axes in parts:
+                strides = row_major([call.shape[axis] for axis in axes])
+                found.append(linear([indices[axis] for axis in axes], strides))
+            return found
 
         view = mapped(x, call.shape, places)
         return Value(call.shape, x.kind, view.at, x.cost, x.array)
     whole = call.writer.in_memory(x)
     assert whole.array is not None
     return array(whole.array, call.shape, x.kind)
+
+
+def _parts(shape: Sequence[int], split: Sequence[int]) -> list[list[int]] | None:
+    """Return the axes into which a view splits each axis of a shape; None where it joins some."""
+    rest = [axis for axis, n in enumerate(split) if n != 1]
+    parts: list[list[int]] = []
+    for size in shape:
+        own: list[int] = []
+        while math.prod(split[axis] for axis in own) < size and rest:
+            own.append(rest.pop(0))
+        if math.prod(split[axis] for axis in own) != size:
+            return None
+        parts.append(own)
+    return parts
 
 
 @register("expand.default")
@@ -88,18 +112,6 @@ def _slice(
         call.shape,
         lambda i: [e * step + min(first, n) if a == axis else e for a, e in enumerate(i)],
     )
-
-
-@register("squeeze.dims")
-def _squeeze(call: Call, x: Value, axes: Sequence[int]) -> Value:
-    named = [a % len(x.shape) for a in axes]
-    gone = [a for a in named if x.shape[a] == 1]
-
-    def places(indices: Sequence[Index]) -> list[Index]:
-        left = iter(indices)
-        return [Index() if a in gone else next(left) for a in range(len(x.shape))]
-
-    return mapped(x, call.shape, places)
 
 
 @register("diagonal.default")
@@ -203,10 +215,13 @@ def _index_select(call: Call, x: Value, axis: int, index: Value) -> Value:
     axis %= len(x.shape)
     # What is read in any order is better computed once.
     source = call.writer.once(x)
-    return mapped(
+    fetched = mapped(
         source, call.shape,
-        lambda i: [Index.of(index.at([e])) if a == axis else e for a, e in enumerate(i)],
+        lambda i: [Index.looked_up(index.at([e])) if a == axis else e for a, e in enumerate(i)],
     )  # fmt: skip
+    # The places of a few components are known where they are written out.
+    is_known = index.tensor is not None and index.size <= _FEW
+    return fetched if is_known else replace(fetched, cost=_FETCH)
 
 
 @register("index.Tensor")
@@ -217,8 +232,9 @@ def _index(call: Call, x: Value, indices: Sequence[Value | None]) -> Value:
 
 @register("gather.default")
 def _gather(call: Call, x: Value, axis: int, index: Value) -> Value:
-    x, index, axis = call.writer.in_memory(x), call.writer.in_memory(index), axis % len(x.shape)
-    return mapped(
+    x, index, axis = call.writer.once(x), call.writer.once(index), axis % len(x.shape)
+    fetched = mapped(
         x, call.shape,
-        lambda i: [Index.of(index.at(i)) if a == axis else e for a, e in enumerate(i)],
+        lambda i: [Index.looked_up(index.at(i)) if a == axis else e for a, e in enumerate(i)],
     )  # fmt: skip
+    return replace(fetched, cost=_FETCH)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from ofcv_export.variables.variable import Variable
 
 
-def one_frame(variable: Variable, device: str) -> tuple[Callable[..., Outputs], Form]:
+def one_frame(
+    variable: Variable, device: str, compiled: bool = True
+) -> tuple[Callable[..., Outputs], Form]:
     """Return values and derivatives of one frame as a function, and the name of its form.
 
     Parameters
@@ -37,6 +39,8 @@ def one_frame(variable: Variable, device: str) -> tuple[Callable[..., Outputs], 
         A collective variable or a bias.
     device : str
         Where it will run.
+    compiled : bool
+        Whether Inductor compiles it.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def one_frame(variable: Variable, device: str) -> tuple[Callable[..., Outputs], 
         Maps positions (1, n_atoms, 3), a box when periodic, and parameters; and ``cyclic pairs``,
         ``gathered pairs`` or ``one frame``.
     """
-    form = pair_form(variable, device)
+    form = pair_form(variable, device, compiled)
     if form is not None:
         return form, form.name
     function = values_and_derivatives(

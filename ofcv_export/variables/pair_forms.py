@@ -35,7 +35,7 @@ _SMALLEST_SHARE = 0.5
 _LARGEST_TABLE = 8
 
 
-def pair_form(variable: Variable, device: str) -> PairForm | None:
+def pair_form(variable: Variable, device: str, compiled: bool = True) -> PairForm | None:
     """Return the form that suits a collective variable of pair distances.
 
     Parameters
@@ -44,6 +44,8 @@ def pair_form(variable: Variable, device: str) -> PairForm | None:
         Any one.
     device : str
         Where it will run.
+    compiled : bool
+        Whether Inductor compiles it, which likes rows of whole vectors.
 
     Returns
     -------
@@ -66,7 +68,7 @@ def pair_form(variable: Variable, device: str) -> PairForm | None:
             form = GatheredPartners
     elif are_distinct and are_most:
         form = CyclicPairs
-    return form(distances, head, variable.n_outputs, variable.dtype)
+    return form(distances, head, variable.n_outputs, variable.dtype, _VECTOR if compiled else 1)
 
 
 class PairForm(ABC):
@@ -82,6 +84,8 @@ class PairForm(ABC):
         Number of values.
     dtype : torch.dtype
         Of positions and values.
+    multiple : int
+        Rows are filled up to a multiple of so many numbers.
 
     Attributes
     ----------
@@ -92,8 +96,14 @@ class PairForm(ABC):
     name: Literal["cyclic pairs", "gathered pairs"]
 
     def __init__(
-        self, distances: PairDistances, head: Head, n_outputs: int, dtype: torch.dtype
+        self,
+        distances: PairDistances,
+        head: Head,
+        n_outputs: int,
+        dtype: torch.dtype,
+        multiple: int,
     ) -> None:
+        self.multiple = multiple
         self.n_atoms = distances.n_atoms
         self.n_pairs = distances.n_descriptors
         self.first, self.second = distances.start, distances.end
@@ -134,11 +144,16 @@ class CyclicPairs(PairForm):
     name = "cyclic pairs"
 
     def __init__(
-        self, distances: PairDistances, head: Head, n_outputs: int, dtype: torch.dtype
+        self,
+        distances: PairDistances,
+        head: Head,
+        n_outputs: int,
+        dtype: torch.dtype,
+        multiple: int,
     ) -> None:
-        super().__init__(distances, head, n_outputs, dtype)
+        super().__init__(distances, head, n_outputs, dtype, multiple)
         self.n_shifts = self.n_atoms // 2
-        self.width = -(-self.n_atoms // _VECTOR) * _VECTOR
+        self.width = _filled_up(self.n_atoms, self.multiple)
         self.place = self._places()
         # The pair at a place; the number of pairs where there is none.
         self.pair = torch.full((self.n_shifts * self.width,), self.n_pairs)
@@ -194,7 +209,8 @@ class GatheredPairs(PairForm):
 
     def __call__(self, positions: Tensor, *parameters: Tensor) -> Outputs:
         """Return values and derivatives, see `PairForm`."""
-        rows = _in_memory(torch.constant_pad_nd(positions[0], [0, _VECTOR - 3]))
+        filling = [0, _filled_up(3, self.multiple) - 3]
+        rows = _in_memory(torch.constant_pad_nd(positions[0], filling))
         vectors = rows.index_select(0, self.second) - rows.index_select(0, self.first)
         vectors = _in_memory(vectors)
         squared = (vectors * vectors).sum(1)
@@ -218,9 +234,14 @@ class GatheredPartners(PairForm):
     name = "gathered pairs"
 
     def __init__(
-        self, distances: PairDistances, head: Head, n_outputs: int, dtype: torch.dtype
+        self,
+        distances: PairDistances,
+        head: Head,
+        n_outputs: int,
+        dtype: torch.dtype,
+        multiple: int,
     ) -> None:
-        super().__init__(distances, head, n_outputs, dtype)
+        super().__init__(distances, head, n_outputs, dtype, multiple)
         here, there = torch.cat([distances.pairs, distances.pairs.flip(1)]).unbind(1)
         groups = Groups.by(here, self.n_atoms)
         place = here[groups.order], groups.rank
@@ -246,6 +267,11 @@ class GatheredPartners(PairForm):
             return (tension * (x.unsqueeze(1) - partners)).sum(1)
 
         return self._derivatives((squared * inverse).unsqueeze(0), parameters, from_slopes)
+
+
+def _filled_up(size: int, multiple: int) -> int:
+    """Return the least multiple that is not below a size."""
+    return -(-size // multiple) * multiple
 
 
 def _inverse(squared: Tensor) -> Tensor:

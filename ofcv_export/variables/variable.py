@@ -213,7 +213,7 @@ class Variable(nn.Module):
         self, compiled: bool, device: str
     ) -> tuple[Callable[[ExportGraph], nn.Module], Form]:
         """Return what builds the graph for one frame and the name of its form."""
-        function, form = one_frame(self, device)
+        function, form = one_frame(self, device, compiled)
         return partial(for_one_frame, function, compiled), form
 
     def _by_autograd(self) -> ValuesAndDerivatives:
