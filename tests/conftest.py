@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ofcv_export import SmartDerivatives, export
-from ofcv_export.formats import FORMATS
+from tests.builders.formats import FREE_SIZES
 from tests.builders.systems import small_setup
 
 if not torch.cuda.is_available():
@@ -35,6 +35,14 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Seed before a test and its fixtures, those of a module or session among them."""
     seed()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_compiled_source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is compiled out of the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OFCV_CACHE", str(tmp_path_factory.mktemp("compiled")))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +69,7 @@ def smart() -> SmartDerivatives:
     return small_setup()
 
 
-@pytest.fixture(scope="session", params=list(FORMATS))
+@pytest.fixture(scope="session", params=FREE_SIZES)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the small set-up exported to each format, once for all tests."""
     path = tmp_path_factory.mktemp("exported") / f"cv{request.param}"

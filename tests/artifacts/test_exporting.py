@@ -13,6 +13,7 @@ from ofcv_export.descriptors.distances import PairDistances
 from ofcv_export.formats import FORMATS
 from ofcv_export.formats import onnx as onnx_format
 from ofcv_export.graph.tensor_spec import TensorSpec
+from tests.builders.formats import FREE_SIZES
 from tests.builders.systems import (
     OPEN,
     all_pairs,
@@ -25,7 +26,7 @@ from tests.builders.systems import (
 
 FORMS = ["scatter", "gather"]
 # A .pt2 takes seconds to compile; see test_aotinductor.py.
-SUFFIXES = [suffix for suffix in FORMATS if suffix != ".pt2"]
+SUFFIXES = [suffix for suffix in FREE_SIZES if suffix != ".pt2"]
 
 
 def rescaling(dtype=torch.float32):

@@ -18,8 +18,8 @@ from ofcv_export.density.energy_functional import EnergyFunctional, MoleculeFunc
 from ofcv_export.density.local_frames import rotation_of_harmonics
 from ofcv_export.density.natural_reparametrization import natural_transform
 from ofcv_export.density.rescaling import DimensionWiseRescaling
-from ofcv_export.formats import FORMATS
 from ofcv_export.graph.details import EnergyFunctionalDetails
+from tests.builders.formats import FREE_SIZES
 from tests.builders.systems import normal
 
 BASIS = BasisInfo([1, 8], ["2x0e+1x1o", "3x0e+1x1o+1x2e"])
@@ -224,14 +224,14 @@ def test_equivariant_statistics_make_an_invariant_energy(statistics, equivariant
 # Artifacts
 
 
-@pytest.fixture(scope="module", params=list(FORMATS))
+@pytest.fixture(scope="module", params=FREE_SIZES)
 def artifact(request, functional, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("functional") / f"functional{request.param}"
     ofcv.export(functional, path, output_units={"energy": "Hartree"})
     return path
 
 
-@pytest.fixture(scope="module", params=list(FORMATS))
+@pytest.fixture(scope="module", params=FREE_SIZES)
 def frozen_artifact(request, water, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("functional") / f"water{request.param}"
     ofcv.export(water, path)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import ofcv_export as ofcv
 from ofcv_export.density.basis import BasisInfo
-from ofcv_export.formats import FORMATS
+from tests.builders.formats import FREE_SIZES
 from tests.builders.systems import normal
 
 BASIS = BasisInfo([8, 1], ["2x0e+1x1o", "2x0e"])
@@ -130,7 +130,7 @@ def test_plain_numbers_are_of_the_dtype_that_they_meet(parts):
     require_equal(frozen.energy_and_gradient(torch.from_numpy(COEFFS)), TRANSFORMED)
 
 
-@pytest.mark.parametrize("suffix", list(FORMATS))
+@pytest.mark.parametrize("suffix", FREE_SIZES)
 def test_files_round_no_float64_number(suffix, tmp_path):
     """A .pt2 of the functional alone, to spare the compiler."""
     rescaling = ofcv.DimensionWiseRescaling(MEANS, STDS, GRADS)

@@ -13,7 +13,7 @@ import ofcv_export as ofcv
 from export_scripts.energy_network import CoefficientNetwork
 from ofcv_export.density.atomic_reference import AtomicReference
 from ofcv_export.descriptors import PairDistances
-from ofcv_export.formats import FORMATS
+from tests.builders.formats import FREE_SIZES
 from tests.builders.systems import small_setup
 
 N_BASIS = 20
@@ -77,7 +77,7 @@ def runner(path):
 
 def cases():
     for kind in KINDS:
-        for suffix in FORMATS:
+        for suffix in FREE_SIZES:
             # Seconds to compile: one of each kind of index.
             if suffix != ".pt2" or kind in ("smart derivatives", "rescaling"):
                 yield kind, suffix
@@ -98,7 +98,7 @@ def test_an_index_that_does_not_exist_is_an_error(tmp_path, kind, suffix):
                 run(*given)
 
 
-@pytest.mark.parametrize("suffix", list(FORMATS))
+@pytest.mark.parametrize("suffix", FREE_SIZES)
 def test_indices_of_a_functional_that_do_not_exist_are_errors(tmp_path, suffix):
     path = tmp_path / f"functional{suffix}"
     made = energy_functional()
@@ -114,7 +114,7 @@ def test_indices_of_a_functional_that_do_not_exist_are_errors(tmp_path, suffix):
             run(*inputs)
 
 
-@pytest.mark.parametrize("suffix", list(FORMATS))
+@pytest.mark.parametrize("suffix", FREE_SIZES)
 def test_another_number_of_frames_than_the_file_takes_is_an_error(tmp_path, suffix):
     ofcv.export(small_setup(), tmp_path / f"cv{suffix}", batch=4)
     run = runner(tmp_path / f"cv{suffix}")

@@ -1,0 +1,6 @@
+"""Which formats tests go through."""
+
+from ofcv_export.formats import FORMATS
+
+# C source has a fixed number of frames, and no graph of any number of coefficients.
+FREE_SIZES = [suffix for suffix in FORMATS if suffix != ".c"]
