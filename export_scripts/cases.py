@@ -170,7 +170,7 @@ def collective_variable_cases(
             {"values": z, "derivatives": derivatives[:, None]},
             per_frame=True,
             options={"output_units": {"values": "1", "derivatives": "1/nm"}},
-            suffixes=(".pt", ".onnx", ".pt2"),
+            suffixes=(".pt", ".onnx", ".pt2", ".c"),
         ),
         Case(
             "smart_derivatives",
@@ -292,5 +292,6 @@ def rescaling_cases(
             expected,
             per_frame=False,
             options={"gradient": True},
+            suffixes=(".pt", ".onnx", ".c"),
         ),
     ]

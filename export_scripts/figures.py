@@ -27,6 +27,7 @@ RUNTIME_STYLES = {
     RUNTIMES[".pt2"]: ("AOTInductor from Python", "#E69F00", "v"),
     RUNTIMES[".pt"]: ("LibTorch from Python", "#0072B2", "o"),
     RUNTIMES[".onnx"]: ("ONNX Runtime from Python", "#009E73", "^"),
+    RUNTIMES[".c"]: ("C99 from Python", "#56B4E9", "P"),
 }
 HEAVY_ATOM_NAMES = (
     "CH$_3$", "C", "O", "N", "C$_\\alpha$", "C$_\\beta$", "C", "O", "N", "CH$_3$",

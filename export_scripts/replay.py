@@ -19,7 +19,7 @@ from export_scripts.cases import DTYPES, Case
 
 # Accepted difference from float64, relative to the largest value of a frame or a molecule.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
-RUNTIMES = {".pt": "LibTorch", ".onnx": "ONNX Runtime", ".pt2": "AOTInductor"}
+RUNTIMES = {".pt": "LibTorch", ".onnx": "ONNX Runtime", ".pt2": "AOTInductor", ".c": "C99"}
 CPP_RUNTIMES = {".pt": "LibTorch C++", ".pt2": "AOTInductor C++"}
 WARM_UP_CALLS = 50
 TIMED_CALLS = 500
@@ -36,7 +36,7 @@ class Result:
     case : Case
         What was run.
     suffix : str
-        ".pt", ".onnx" or ".pt2".
+        ".pt", ".onnx", ".pt2" or ".c".
     runtime : str
         What ran it.
     errors : mapping
@@ -96,7 +96,7 @@ def replay_in_python(case: Case, folder: Path, suffix: str) -> Result:
     outputs = {}
     for dtype in DTYPES:
         artifact = ofcv.load(artifact_path(folder, case, dtype, suffix))
-        outputs[dtype] = call(artifact, case.inputs_as(dtype))
+        outputs[dtype] = call(artifact, case.inputs_as(dtype), case.per_frame and suffix == ".c")
         if dtype == "float32":
             inputs = {name: torch.from_numpy(value) for name, value in case.one_call(dtype).items()}
             microseconds = median_microseconds(partial(artifact, **inputs))
@@ -105,10 +105,17 @@ def replay_in_python(case: Case, folder: Path, suffix: str) -> Result:
     return Result(case, suffix, RUNTIMES[suffix], errors, microseconds, outputs, tolerances)
 
 
-def call(artifact: ofcv.Artifact, inputs: Mapping[str, np.ndarray]) -> Outputs:
-    """Return the outputs of an artifact by name."""
-    found = artifact(**inputs)
-    tensors = found if isinstance(found, tuple) else (found,)
+def call(artifact: ofcv.Artifact, inputs: Mapping[str, np.ndarray], one_by_one: bool) -> Outputs:
+    """Return the outputs of an artifact by name, for all frames at once or one by one."""
+    if one_by_one:
+        n_frames = len(next(iter(inputs.values())))
+        frames = [
+            {name: array[k : k + 1] for name, array in inputs.items()} for k in range(n_frames)
+        ]
+        found = [call(artifact, frame, False) for frame in frames]
+        return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+    result = artifact(**inputs)
+    tensors = result if isinstance(result, tuple) else (result,)
     names = [spec.name for spec in artifact.metadata.outputs]
     return {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
 

@@ -46,7 +46,7 @@ def openmm_force(
     Parameters
     ----------
     path : path-like
-        The bias, a ``.pt``, ``.onnx`` or ``.pt2`` file, in any unit of length and energy.
+        The bias, a ``.c``, ``.pt``, ``.onnx`` or ``.pt2`` file, in any unit of length and energy.
     system : openmm.System, optional
         The system that the force will be added to, with its other forces in it. Number of atoms and
         boundary conditions are checked against it at once. Without system and topology the number

@@ -14,6 +14,7 @@ from ofcv_export.density.atomic_reference import AtomicReference
 from ofcv_export.density.basis import BasisInfo
 from ofcv_export.density.energy_core import EnergyCore, MoleculeEnergyCore
 from ofcv_export.descriptors.adjacency import AdjacencyEigenvalues
+from ofcv_export.descriptors.angles import Angles
 from ofcv_export.descriptors.boundaries import OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.coordination import CoordinationNumbers
 from ofcv_export.descriptors.distances import PairDistances
@@ -444,3 +445,14 @@ def test_the_largest_error_is_no_number_if_one_is_none(path, smart):
         assert not broken.passed
         assert math.isnan(broken.max_abs_error)
         assert math.isnan(broken.max_rel_error)
+
+
+def test_a_value_that_jumps_is_compared_beside_the_jump(tmp_path):
+    # Where another periodic image becomes the nearest one an angle jumps, in float64 and in float32
+    # not at the same place.
+    triples = torch.tensor([[0, 1, 2], [5, 3, 1]])
+    angles = Angles(triples, 6, ("angle", "sin", "cos"), RuntimeBox())
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    cv = ofcv.CollectiveVariable(angles, network)
+    assert ofcv.export(cv, tmp_path / "cv.pt", batch=1).passed

@@ -211,7 +211,7 @@ def test_nm_and_angstrom_artifacts_agree(exported, restraint):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".c"])
 def test_every_format_gives_the_same(exported, restraint, suffix):
     other = exported("restraint", distance_restraint, suffix)
     for ours, theirs in zip(evaluated(restraint), evaluated(other), strict=True):

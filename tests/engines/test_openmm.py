@@ -156,7 +156,8 @@ def require_central_differences(context, step=1e-4):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "box"), [(".pt", None), (".pt", "triclinic"), (".onnx", None), (".pt2", None)]
+    ("suffix", "box"),
+    [(".pt", None), (".pt", "triclinic"), (".onnx", None), (".pt2", None), (".c", "triclinic")],
 )
 def test_forces_are_central_differences_of_the_energy(tmp_path, suffix, box):
     cv = network_cv(RuntimeBox("triclinic") if box else None)

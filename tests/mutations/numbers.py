@@ -22,6 +22,8 @@ _RESTRAINTS = "tests/variables/test_restraints.py"
 _ONNX = "tests/formats/test_onnx.py"
 _AOTINDUCTOR = "tests/formats/test_aotinductor.py"
 _DIRECT = "tests/formats/test_direct_calls.py"
+_C99 = "tests/formats/test_c99.py"
+_EMITTER = "tests/c_source/test_emitter.py"
 _TORCHSCRIPT_ALONE = ("-k", "not pt2 and not onnx")
 
 _FUNCTION = (
@@ -438,5 +440,68 @@ NUMBERS: list[Mutation] = [
         "messages: an empty line of the command line", "cli.py",
         "text = str(text) or type(error).__name__", "text = str(text)",
         ("tests/test_empty_messages.py::test_the_command_line_names_it_too",),
+    ),
+    # C source.
+    Mutation(
+        "C source: the digest is not compared", "formats/c99.py",
+        "if last != _DIGEST % hashlib", "if not last.strip() and last != _DIGEST % hashlib",
+        (f"{_C99}::test_damage_is_noticed",),
+    ),
+    Mutation(
+        "C source: what is no number goes through", "c_source/interface.py",
+        'wrong = f"!({name}[i] - {name}[i] == 0)"', 'wrong = f"{name}[i] != {name}[i]"',
+        (f"{_C99}::test_a_program_in_c_has_two_of_them_and_the_same_bits",),
+    ),
+    Mutation(
+        "C source: negative indices go through", "c_source/interface.py",
+        'wrong = f"{name}[i] < {spec.low} || {name}[i] >= {spec.high}"',
+        'wrong = f"{name}[i] >= {spec.high}"',
+        (f"{_C99}::test_a_frozen_dataset_by_index",),
+    ),
+    Mutation(
+        "C source: every frame is the first", "c_source/interface.py",
+        '+ {_size(one)} * i")', '+ 0 * i")',
+        (f"{_C99}::test_frames_of_a_batch_have_the_bits_of_single_ones",),
+    ),
+    Mutation(
+        "C source: products and sums are contracted", "c_source/emitter.py",
+        '#pragma GCC optimize("fp-contract=off", ', "#pragma GCC optimize(", (_EMITTER,),
+    ),
+    Mutation(
+        "C source: double precision is computed in single", "c_source/emitter.py",
+        'return "double" if any(', 'return "float" if any(',
+        (f"{_EMITTER}::test_of_two_precisions_the_higher_one_counts",),
+    ),
+    Mutation(
+        "C source: flags are divided as integers", "c_source/pointwise.py",
+        'return as_real(whole, call.writer.real) if call.kind == "real" else whole', "return whole",
+        (f"{_EMITTER}::test_flags_and_integers_become_numbers_before_they_are_divided",),
+    ),
+    Mutation(
+        "C source: eigenvalues in descending order", "c_source/eigenvalues.c",
+        "if (values[j] < values[smallest]) smallest = j;",
+        "if (values[j] > values[smallest]) smallest = j;",
+        (f"{_C99}::test_every_kind_of_descriptor[eigenvalues]",),
+    ),
+    Mutation(
+        "C source: a cache that anyone can write to", "c_source/compiler.py",
+        "if found.st_uid != os.getuid() or found.st_mode", "if False and found.st_mode",
+        (f"{_C99}::test_a_cache_that_others_can_write_to_is_refused",),
+    ),
+    Mutation(
+        "verification: frames at a jump", "artifacts/geometry.py", "_JUMP = 0.1", "_JUMP = 1e9",
+        (f"{_VERIFICATION}::test_a_value_that_jumps_is_compared_beside_the_jump",),
+    ),
+    # On a GPU.
+    Mutation(
+        "folded runs: two at the same places", "jacobian/folded_runs.py",
+        "return self.high <= other.low or other.high <= self.low", "return True",
+        ("tests/jacobian/test_folded_runs.py",),
+    ),
+    Mutation(
+        "pairs by atom: what fills a row up counts", "variables/pair_forms.py",
+        "self.pair = torch.full((self.n_atoms, self.width), self.n_pairs)",
+        "self.pair = torch.zeros(self.n_atoms, self.width, dtype=torch.int64)",
+        ("tests/variables/test_one_frame.py::test_on_a_gpu_pairs_are_gathered_by_atom",),
     ),
 ]  # fmt: skip
