@@ -146,18 +146,20 @@ def test_views_and_joins_in_any_order(tmp_path):
 
 
 class Flags(nn.Module):
-    def forward(self, x):
+    def forward(self, x, index):
         above = (x > 0).to(x.dtype)
         share = (x > 0).sum(1) / (x < 9).sum(1)
-        return above.sum(1) / 2, share, torch.where(x.to(torch.int64) != 0, x, 0.5)
+        ratio = index / (index + 2)
+        return above.sum(1) / 2, share, torch.where(x.to(torch.int64) != 0, x, 0.5), ratio
 
 
 def test_flags_and_integers_become_numbers_before_they_are_divided(tmp_path):
     x = 3 * torch.randn(4, 5, generator=torch.Generator().manual_seed(3))
-    specs = [TensorSpec("x", "float32", (4, 5))]
-    source = source_of(traced(Flags(), specs), [x])
-    expected = Flags()(x)
-    found = called(compiled(source, tmp_path, COMPILERS[0], "-O2"), [x], expected)
+    index = torch.tensor([5, 0, 2])
+    specs = [TensorSpec("x", "float32", (4, 5)), TensorSpec("index", "int64", (3,), 0, 6)]
+    source = source_of(traced(Flags(), specs), [x, index])
+    expected = Flags()(x, index)
+    found = called(compiled(source, tmp_path, COMPILERS[0], "-O2"), [x, index], expected)
     assert all(map(torch.equal, found, expected))
 
 
