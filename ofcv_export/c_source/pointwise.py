@@ -8,7 +8,7 @@ from typing import Any
 
 from ofcv_export.c_source.index import Index
 from ofcv_export.c_source.registry import Call, Operator, register
-from ofcv_export.c_source.value import Value, broadcast, constant
+from ofcv_export.c_source.value import Value, as_real, broadcast, constant
 
 
 def _value(call: Call, operand: Any) -> Value:
@@ -17,7 +17,10 @@ def _value(call: Call, operand: Any) -> Value:
         is_repeated = operand.size < math.prod(call.shape)
         # What is not cheap is computed once for all repetitions.
         once = call.writer.kept(operand) if is_repeated and operand.cost > 1 else operand
-        return broadcast(once, call.shape)
+        whole = broadcast(once, call.shape)
+        return as_real(whole, call.writer.real) if call.kind == "real" else whole
+    if isinstance(operand, int) and call.kind != "real":
+        return constant(str(int(operand)), call.shape, "int64_t")
     return constant(call.writer.number(float(operand)), call.shape, "real")
 
 

@@ -473,8 +473,8 @@ NUMBERS: list[Mutation] = [
         (f"{_EMITTER}::test_of_two_precisions_the_higher_one_counts",),
     ),
     Mutation(
-        "C source: flags are divided as integers", "c_source/views.py",
-        'return as_real(x, call.writer.real) if call.kind == "real" else x', "return x",
+        "C source: flags are divided as integers", "c_source/pointwise.py",
+        'return as_real(whole, call.writer.real) if call.kind == "real" else whole', "return whole",
         (f"{_EMITTER}::test_flags_and_integers_become_numbers_before_they_are_divided",),
     ),
     Mutation(
