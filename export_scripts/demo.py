@@ -182,7 +182,7 @@ def main(
         folder.mkdir(parents=True, exist_ok=True)
 
     cases = collective_variable_side(output, n_frames, seed) + density_side(output, seed)
-    step("Export everything as TorchScript, ONNX and (the CV) AOTInductor, and verify each file")
+    step("Export everything as TorchScript and ONNX, the CV as AOTInductor and C; verify all files")
     export_all(cases, artifacts)
     step("Run everything in its runtimes, from Python and from C++")
     results = replay_all(cases, artifacts, cpp_demo, scratch)
