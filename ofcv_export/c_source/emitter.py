@@ -140,8 +140,6 @@ class Function:
 
     Attributes
     ----------
-    real : str
-        ``float`` or ``double``.
     preamble : str
         What stands before the function: includes, elementary functions, tables of constants.
     body : str
@@ -152,7 +150,6 @@ class Function:
         Memory on the stack that its arrays take.
     """
 
-    real: str
     preamble: str
     body: str
     n_constants: int
@@ -201,7 +198,7 @@ def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) ->
     body = "\n".join(lines)
     names = [f"functions_{real}.c", *emitter.writer.needed]
     preamble = "\n".join([HEAD, functions_for(body, names), *emitter.writer.tables])
-    return Function(real, preamble, body, emitter.writer.n_constants, _bytes_of_arrays(body))
+    return Function(preamble, body, emitter.writer.n_constants, _bytes_of_arrays(body))
 
 
 def _precision(module: fx.GraphModule) -> str:

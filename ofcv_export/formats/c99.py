@@ -95,37 +95,38 @@ class C99(Format):
 
     def load(self, content: bytes, path: Path, device: str) -> Runner:
         """Compile the source with the system's compiler, unless that was done before."""
-        return self._runner(content, path, compiler.compiler())
+        return _runner(content, self.metadata(content, path), compiler.compiler())
 
     def runners(self, content: bytes, path: Path, metadata: Metadata) -> dict[str, Runner]:
         """Return what verification runs: the code of every compiler there is."""
         commands = compiler.compilers()
         names = ["cpu", *(f"cpu, {Path(command).name}" for command in commands[1:])]
-        runners = [self._runner(content, path, command) for command in commands]
+        runners = [_runner(content, metadata, command) for command in commands]
         return dict(zip(names, runners, strict=True))
-
-    def _runner(self, content: bytes, path: Path, command: str) -> Runner:
-        metadata = self.metadata(content, path)
-        text = content.decode()
-        library = ctypes.CDLL(str(compiler.library(code_in(text).encode(), command)))
-        evaluate = getattr(library, f"{symbol_in(text)}_evaluate")
-        reasons = errors(metadata.inputs)
-        results = [([int(n) for n in spec.shape], spec.torch_dtype) for spec in metadata.outputs]
-
-        def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            given = [in_memory(tensor.detach()) for tensor in inputs]
-            outputs = tuple(torch.empty(shape, dtype=dtype) for shape, dtype in results)
-            # ctypes releases the interpreter's lock.
-            code = evaluate(*(ctypes.c_void_p(each.data_ptr()) for each in (*given, *outputs)))
-            if code:
-                raise ValueError(reasons[code - 1])
-            return outputs
-
-        return run
 
     def devices(self, metadata: Metadata) -> list[str]:
         """Return ``cpu``."""
         return ["cpu"]
+
+
+def _runner(content: bytes, metadata: Metadata, command: str) -> Runner:
+    """Return a file's function, compiled by a compiler."""
+    text = content.decode()
+    library = ctypes.CDLL(str(compiler.library(code_in(text).encode(), command)))
+    evaluate = getattr(library, f"{symbol_in(text)}_evaluate")
+    reasons = errors(metadata.inputs)
+    results = [([int(n) for n in spec.shape], spec.torch_dtype) for spec in metadata.outputs]
+
+    def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        given = [in_memory(tensor.detach()) for tensor in inputs]
+        outputs = tuple(torch.empty(shape, dtype=dtype) for shape, dtype in results)
+        # ctypes releases the interpreter's lock.
+        code = evaluate(*(ctypes.c_void_p(each.data_ptr()) for each in (*given, *outputs)))
+        if code:
+            raise ValueError(reasons[code - 1])
+        return outputs
+
+    return run
 
 
 def _require_at_most(what: str, found: int, most: int) -> None:

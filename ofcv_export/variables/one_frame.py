@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def one_frame(
-    variable: Variable, device: str, compiled: bool = True
+    variable: Variable, device: str, compiled: bool
 ) -> tuple[Callable[..., Outputs], Form]:
     """Return values and derivatives of one frame as a function, and the name of its form.
 

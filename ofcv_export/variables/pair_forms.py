@@ -35,7 +35,7 @@ _SMALLEST_SHARE = 0.5
 _LARGEST_TABLE = 8
 
 
-def pair_form(variable: Variable, device: str, compiled: bool = True) -> PairForm | None:
+def pair_form(variable: Variable, device: str, compiled: bool) -> PairForm | None:
     """Return the form that suits a collective variable of pair distances.
 
     Parameters
@@ -109,6 +109,11 @@ class PairForm(ABC):
         self.first, self.second = distances.start, distances.end
         self.seeds = torch.eye(n_outputs, dtype=dtype)
         self.head = head
+        self._prepare()
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Compute what depends on the pairs alone."""
 
     @abstractmethod
     def __call__(self, positions: Tensor, *parameters: Tensor) -> Outputs:
@@ -143,15 +148,7 @@ class CyclicPairs(PairForm):
 
     name = "cyclic pairs"
 
-    def __init__(
-        self,
-        distances: PairDistances,
-        head: Head,
-        n_outputs: int,
-        dtype: torch.dtype,
-        multiple: int,
-    ) -> None:
-        super().__init__(distances, head, n_outputs, dtype, multiple)
+    def _prepare(self) -> None:
         self.n_shifts = self.n_atoms // 2
         self.width = _filled_up(self.n_atoms, self.multiple)
         self.place = self._places()
@@ -207,10 +204,13 @@ class GatheredPairs(PairForm):
 
     name = "gathered pairs"
 
+    def _prepare(self) -> None:
+        # What makes a row of three numbers one of whole vectors.
+        self.filling = [0, _filled_up(3, self.multiple) - 3]
+
     def __call__(self, positions: Tensor, *parameters: Tensor) -> Outputs:
         """Return values and derivatives, see `PairForm`."""
-        filling = [0, _filled_up(3, self.multiple) - 3]
-        rows = _in_memory(torch.constant_pad_nd(positions[0], filling))
+        rows = _in_memory(torch.constant_pad_nd(positions[0], self.filling))
         vectors = rows.index_select(0, self.second) - rows.index_select(0, self.first)
         vectors = _in_memory(vectors)
         squared = (vectors * vectors).sum(1)
@@ -233,16 +233,9 @@ class GatheredPartners(PairForm):
 
     name = "gathered pairs"
 
-    def __init__(
-        self,
-        distances: PairDistances,
-        head: Head,
-        n_outputs: int,
-        dtype: torch.dtype,
-        multiple: int,
-    ) -> None:
-        super().__init__(distances, head, n_outputs, dtype, multiple)
-        here, there = torch.cat([distances.pairs, distances.pairs.flip(1)]).unbind(1)
+    def _prepare(self) -> None:
+        here = torch.cat([self.first, self.second])
+        there = torch.cat([self.second, self.first])
         groups = Groups.by(here, self.n_atoms)
         place = here[groups.order], groups.rank
         self.width = groups.width
