@@ -34,7 +34,8 @@ from ofcv_export.base.validation import (
     require_positive,
 )
 from ofcv_export.c_source.interface import symbol_of
-from ofcv_export.formats import format_of
+from ofcv_export.contracts import CONTRACTS
+from ofcv_export.formats import FORMATS, format_of
 from ofcv_export.formats.format import Format
 from ofcv_export.formats.machine import devices
 from ofcv_export.graph.export_graph import Exportable, ExportGraph
@@ -148,20 +149,18 @@ def _export(
     """Export a module, see `export`."""
     file_format = format_of(path)
     require_folder_of("path", path)
-    if contract is not None and file_format.name != "torchscript":
-        raise ValueError(f"path: expected the suffix .pt for a contract, got {str(path)!r}")
-    graph = graph_of("module", module, atoms, contract, options)
+    _require_contract(contract, file_format, path)
+    graph = graph_of("module", module, atoms, contract if contract in CONTRACTS else None, options)
     if batch is not None:
         _require_batch(graph, batch)
-    is_source = file_format.name == "c"
-    if is_source:
+    if file_format.fixes_sizes:
         graph = dataclasses.replace(graph.by_frames(batch or 1), symbol=symbol_of(Path(path)))
     elif batch is not None:
         graph = graph.with_size("batch", batch)
     if device != "cpu":
         _require_device(device, file_format.name)
         graph = dataclasses.replace(graph, device=device)
-    if batch == 1 and file_format.name != "onnx" and not is_source:
+    if batch == 1 and file_format.name != "onnx" and not file_format.fixes_sizes:
         # ONNX Runtime has its own ways with the general form.
         graph = graph.for_one_frame(compiled=file_format.name == "aotinductor")
     for spec in (*graph.inputs, *graph.outputs):
@@ -177,6 +176,7 @@ def _export(
         atoms=_atoms(atoms, graph),
         **_units(length_unit, output_units, graph),
     )
+    file_format.require(metadata)
     replays = Replays(graph, graph.in_float64(), checked_frames(frames, graph, metadata))
     metadata = msgspec.structs.replace(metadata, probe=record_probe(replays))
     with torch.no_grad():
@@ -193,6 +193,23 @@ def _export(
         file_format.write(compiled, metadata, temporary)
         file_format.metadata(temporary.read_bytes(), temporary)
     return dataclasses.replace(report, path=Path(path), metadata=metadata)
+
+
+def _require_contract(contract: str | None, file_format: Format, path: str | PathLike[str]) -> None:
+    """Raise ValueError unless files of a format can have a contract, or need none."""
+    if file_format.suffix == ".cpp" and contract is None:
+        raise ValueError(
+            f"contract: expected {' or '.join(file_format.contracts)} for a .cpp file, got none"
+        )
+    known = {name: entry.suffix for entry in FORMATS.values() for name in entry.contracts}
+    if contract is None or contract in file_format.contracts:
+        return
+    if contract not in known:
+        raise ValueError(f"contract: expected {', '.join(known)}, got {contract!r}")
+    raise ValueError(
+        f"path: expected the suffix {known[contract]} for the contract {contract}, "
+        f"got {str(path)!r}"
+    )
 
 
 def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

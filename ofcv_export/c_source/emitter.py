@@ -32,7 +32,8 @@ _KINDS = {torch.float32: "real", torch.float64: "real", torch.int64: "int64_t"}
 # What costs no more is computed anew at every use: one operation on entries that are in memory.
 _CHEAP = 1
 _FLAGS = (torch.bool, torch.uint8)
-# GCC would not vectorise square roots and choices that may set errno or raise a flag.
+# GCC would not vectorise square roots and choices that may set errno or raise a flag. Where the
+# options leave the processor open, code for AVX2 stands beside that for any: the same bits.
 HEAD = """#include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -41,6 +42,15 @@ HEAD = """#include <math.h>
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
 #pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
+#endif
+
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__AVX2__) && defined(__has_attribute)
+#if __has_attribute(target_clones)
+#define OFCV_CLONES __attribute__((target_clones("default", "avx2")))
+#endif
+#endif
+#ifndef OFCV_CLONES
+#define OFCV_CLONES
 #endif
 """
 
@@ -190,7 +200,7 @@ def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) ->
     arguments = [f"const {kind} *{argument}" for argument, kind in inputs.items()]
     arguments += [f"{kind} *{argument}" for argument, kind in outputs.items()]
     lines = [
-        f"static int {name}({', '.join(arguments)}) {{",
+        f"OFCV_CLONES static int {name}({', '.join(arguments)}) {{",
         *emitter.writer.lines,
         "return 0;",
         "}",

@@ -23,6 +23,8 @@ _SHORT, _COPIES = 4, 16
 _VECTORS, _MANY = 8, 32
 _CONST = """#if defined(__GNUC__) && !defined(__cplusplus)
 extern __typeof__({0}) {0} __attribute__((__const__));
+#elif defined(__GLIBC__)
+extern "C" {1} {0}({1}) noexcept __attribute__((__const__));
 #endif"""
 
 
@@ -160,9 +162,9 @@ class Writer:
     def depends_on_arguments_alone(self, function: str) -> None:
         """Tell GCC that a function of C's library sets no errno, else it is not vectorised.
 
-        In C++ its type may be that of several functions and cannot be repeated.
+        In C++ its name may be that of several functions, of which only glibc's type is known.
         """
-        text = _CONST.format(function)
+        text = _CONST.format(function, self.real)
         if text not in self.tables:
             self.tables.append(text)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ import numpy as np
 from ofcv_export.artifacts.loading import read_metadata
 from ofcv_export.base.units import ENERGIES, LENGTHS, length_factor
 from ofcv_export.base.validation import require_known
+from ofcv_export.c_source.interface import symbol_of
 from ofcv_export.graph.details import ContractDetails, VariableDetails
 from ofcv_export.graph.metadata import Metadata
 
 CONTRACT = "plumed-pytorch"
+_FORMATS = ("plumed", "so", "torchscript", "aotinductor")
 _ACTIONS = {"angles": "ANGLE", "torsions": "TORSION"}
 
 
@@ -69,18 +72,24 @@ def ofcv_input(
     """
     metadata = read_metadata(path)
     details = metadata.details
-    if not isinstance(details, VariableDetails) or metadata.format == "onnx":
+    if not isinstance(details, VariableDetails) or metadata.format not in _FORMATS:
         raise ValueError(
-            "path: expected a collective variable in a .pt or .pt2 file, "
+            "path: expected a collective variable in a .cpp, .so, .pt or .pt2 file, "
             f"got a {metadata.kind} in {metadata.format}"
         )
     if nopbc and metadata.periodic:
         raise ValueError("nopbc: expected False for a periodic file, got True")
-    action = f"{label}: OFCV MODEL={_word(path)} ATOMS={_serials(metadata, details)}"
-    if device != "cpu":
-        action += f" DEVICE={device}"
-    if threads != 1:
-        action += f" THREADS={threads}"
+    serials = _serials(metadata, details)
+    if metadata.format == "plumed":
+        # PLUMED compiles it in its own folder, and takes no other.
+        library = Path(path).name
+        action = f"{label}: {symbol_of(Path(path)).upper()} ATOMS={serials}"
+    else:
+        action = f"{label}: OFCV MODEL={_word(path)} ATOMS={serials}"
+        if device != "cpu":
+            action += f" DEVICE={device}"
+        if threads != 1:
+            action += f" THREADS={threads}"
     if nopbc:
         action += " NOPBC"
     if parameters:

@@ -12,10 +12,11 @@ from ofcv_export.formats.aotinductor import AOTInductor
 from ofcv_export.formats.c99 import C99
 from ofcv_export.formats.format import Format
 from ofcv_export.formats.onnx import Onnx
+from ofcv_export.formats.plumed_source import PlumedSource
 from ofcv_export.formats.torchscript import TorchScript
 
 FORMATS: dict[str, Format] = {
-    entry.suffix: entry for entry in (TorchScript(), Onnx(), AOTInductor(), C99())
+    entry.suffix: entry for entry in (TorchScript(), Onnx(), AOTInductor(), C99(), PlumedSource())
 }
 
 

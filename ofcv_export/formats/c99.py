@@ -35,7 +35,7 @@ _DIGEST_LENGTH = len(_DIGEST % (b"0" * 64))
 
 
 @dataclass(frozen=True)
-class _Compiled:
+class Compiled:
     """What is written: a function, what it takes and gives, and the beginning of its name."""
 
     function: Function
@@ -49,8 +49,9 @@ class C99(Format):
     name = "c"
     suffix = ".c"
     runtime = "C99"
+    fixes_sizes = True
 
-    def compile(self, graph: ExportGraph) -> _Compiled:
+    def compile(self, graph: ExportGraph) -> Compiled:
         """Write the graph of one frame as a function.
 
         Raises
@@ -72,14 +73,17 @@ class C99(Format):
         function = emit(module, given, f"{graph.symbol}_frame")
         _require_at_most("constants", function.n_constants, _MOST_CONSTANTS)
         _require_at_most("bytes of intermediate results", function.n_bytes, _MOST_BYTES)
-        return _Compiled(function, (*frame.inputs, *frame.outputs), graph.symbol)
+        return Compiled(function, (*frame.inputs, *frame.outputs), graph.symbol)
 
-    def write(self, compiled: _Compiled, metadata: Metadata, path: Path) -> None:
+    def write(self, compiled: Compiled, metadata: Metadata, path: Path) -> None:
         """Write the source, its metadata as an array, and a digest of both as the last line."""
-        version = metadata.versions["ofcv-export"]
-        text = source_text(compiled.function, compiled.specs, metadata, compiled.symbol, version)
-        content = text.encode()
+        content = self.text(compiled, metadata).encode()
         path.write_bytes(content + _DIGEST % hashlib.sha256(content).hexdigest().encode())
+
+    def text(self, compiled: Compiled, metadata: Metadata) -> str:
+        """Return the whole file but for its digest."""
+        version = metadata.versions["ofcv-export"]
+        return source_text(compiled.function, compiled.specs, metadata, compiled.symbol, version)
 
     def metadata(self, content: bytes, path: Path) -> Metadata:
         """Check the digest and return the metadata, see `Format.metadata`."""

@@ -26,11 +26,20 @@ class Format(ABC):
         Suffix of the file's name.
     runtime : str
         What runs the file from Python.
+    contracts : tuple of str
+        Engines' own conventions that its files can have.
+    fixes_sizes : bool
+        Whether a file is made for a number of frames, one unless another is asked for.
     """
 
     name: str
     suffix: str
     runtime: str
+    contracts: tuple[str, ...] = ()
+    fixes_sizes: bool = False
+
+    def require(self, metadata: Metadata) -> None:  # noqa: B027 (most formats take anything)
+        """Raise ValueError unless a file can be what its metadata are about to say."""
 
     @abstractmethod
     def compile(self, graph: ExportGraph) -> Any:

@@ -31,6 +31,7 @@ class TorchScript(Format):
     name = "torchscript"
     suffix = ".pt"
     runtime = "LibTorch"
+    contracts = ("colvars-torchann", "gromacs-nnpot", "openmm-torch", "plumed-pytorch")
 
     def compile(self, graph: ExportGraph) -> torch.jit.ScriptModule:
         """Script the module and, where the graph allows it, fold its buffers into constants."""

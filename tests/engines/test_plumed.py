@@ -195,6 +195,27 @@ def library(tmp_path_factory):
     return next(folder.glob("OFCV.*"))
 
 
+class Way:
+    """One way to get a file into PLUMED: ``suffix``, and the library that reads it, if any."""
+
+    def __init__(self, suffix, library):
+        self.suffix = suffix
+        self.library = library
+
+    def export(self, module, path, batch=None):
+        ofcv.export(module, path, batch, contract="plumed" if self.suffix == ".cpp" else None)
+
+    def input(self, path, **options):
+        return ofcv_input(path, library=self.library, **options)
+
+
+@pytest.fixture(params=[".pt", ".cpp"])
+def way(request):
+    """Return a file that OFCV reads, and one that is an action itself."""
+    library = None if request.param == ".cpp" else request.getfixturevalue("library")
+    return Way(request.param, library)
+
+
 def has_action(name):
     """Return whether PLUMED was built with an action."""
     words = [PLUMED, "--no-mpi", "manual", "--action", name]
@@ -280,22 +301,29 @@ NODES = ("cv.node-0", "cv.node-1")
 @needs_plumed
 @pytest.mark.parametrize(
     ("suffix", "dtype", "batch"),
-    [(".pt", torch.float64, None), (".pt", torch.float32, 1), (".pt2", torch.float64, 1)],
+    [
+        (".pt", torch.float64, None),
+        (".pt", torch.float32, 1),
+        (".pt2", torch.float64, 1),
+        (".cpp", torch.float64, None),
+        (".cpp", torch.float32, 1),
+    ],
 )
-def test_values_and_derivatives(library, tmp_path, suffix, dtype, batch):
+def test_values_and_derivatives(request, tmp_path, suffix, dtype, batch):
+    way = Way(suffix, None if suffix == ".cpp" else request.getfixturevalue("library"))
     path = tmp_path / f"cv{suffix}"
-    ofcv.export(network_cv(dtype=dtype), path, batch=batch)
+    way.export(network_cv(dtype=dtype), path, batch)
     frames = positions()
-    found = values_and_derivatives(tmp_path, ofcv_input(path, library=library), frames, NODES)
+    found = values_and_derivatives(tmp_path, way.input(path), frames, NODES)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-6
     assert_close(found, expected(path, frames), tolerance)
 
 
 @needs_plumed
-def test_the_files_own_atoms_are_the_default(library, tmp_path):
-    path = tmp_path / "cv.pt"
-    ofcv.export(network_cv(), path)
-    text = ofcv_input(path, library=library).replace(f" ATOMS={SERIALS}", "")
+def test_the_files_own_atoms_are_the_default(way, tmp_path):
+    path = tmp_path / f"cv{way.suffix}"
+    way.export(network_cv(), path)
+    text = way.input(path).replace(f" ATOMS={SERIALS}", "")
     assert "ATOMS" not in text
     found = values_and_derivatives(tmp_path, text, positions(), NODES)
     assert_close(found, expected(path, positions()), 1e-12)
@@ -306,10 +334,10 @@ def test_the_files_own_atoms_are_the_default(library, tmp_path):
     ("unit", "size", "plumed_unit", "plumed_size"),
     [("A", 0.1, "nm", 1.0), ("nm", 1.0, "A", 0.1), ("bohr", 0.0529177210903, "A", 0.1)],
 )
-def test_units_of_length(library, tmp_path, unit, size, plumed_unit, plumed_size):
-    path = tmp_path / "cv.pt"
-    ofcv.export(network_cv(unit=unit), path)
-    text = f"UNITS LENGTH={plumed_unit}\n" + ofcv_input(path, library=library)
+def test_units_of_length(way, tmp_path, unit, size, plumed_unit, plumed_size):
+    path = tmp_path / f"cv{way.suffix}"
+    way.export(network_cv(unit=unit), path)
+    text = f"UNITS LENGTH={plumed_unit}\n" + way.input(path)
     frames = positions()
     values, derivatives, virial = values_and_derivatives(tmp_path, text, frames, NODES)
     exact = expected(path, frames / size)
@@ -318,41 +346,41 @@ def test_units_of_length(library, tmp_path, unit, size, plumed_unit, plumed_size
 
 @needs_plumed
 @pytest.mark.parametrize("shape", BOXES)
-def test_periodic_artifacts(library, tmp_path, shape):
-    path = tmp_path / "cv.pt"
-    ofcv.export(network_cv(RuntimeBox(shape)), path)
-    text, frames, box = ofcv_input(path, library=library), positions(), BOXES[shape]
+def test_periodic_artifacts(way, tmp_path, shape):
+    path = tmp_path / f"cv{way.suffix}"
+    way.export(network_cv(RuntimeBox(shape)), path)
+    text, frames, box = way.input(path), positions(), BOXES[shape]
     found = values_and_derivatives(tmp_path, text, frames, NODES, box)
     assert_close(found, expected(path, frames, box), 1e-12)
     if shape == "triclinic":  # PLUMED moves all nine numbers of the box
-        numerical = text.replace("OFCV MODEL", "OFCV NUMERICAL_DERIVATIVES MODEL")
+        numerical = text.replace("ATOMS=", "NUMERICAL_DERIVATIVES ATOMS=")
         differences = values_and_derivatives(tmp_path, numerical, frames, NODES, box)
         assert_close(differences, found, 1e-6)
 
 
 @needs_plumed
 @pytest.mark.parametrize("shape", BOXES)
-def test_molecules_are_made_whole(library, tmp_path, shape):
-    path, box = tmp_path / "cv.pt", BOXES[shape]
-    ofcv.export(network_cv(), path)
+def test_molecules_are_made_whole(way, tmp_path, shape):
+    path, box = tmp_path / f"cv{way.suffix}", BOXES[shape]
+    way.export(network_cv(), path)
     # A chain in the artifact's order, whose bonds are short; then each atom at an image.
     frames = positions()
     frames[:, ATOMS] = frames[:, :1] + np.cumsum(positions(seed=1)[:, :4] / 5, axis=1)
     images = np.random.default_rng(2).integers(-1, 2, size=(*frames.shape[:2], 3))
     scattered = frames + images @ box
-    text = ofcv_input(path, library=library)
+    text = way.input(path)
     values, derivatives, _ = values_and_derivatives(tmp_path, text, scattered, NODES, box)
     assert_close((values, derivatives), expected(path, frames)[:2], 1e-11)
-    text = ofcv_input(path, library=library, nopbc=True)
+    text = way.input(path, nopbc=True)
     found = values_and_derivatives(tmp_path, text, scattered, NODES, box)
     assert_close(found, expected(path, scattered), 1e-12)
 
 
 @needs_plumed
-def test_forces_of_a_restraint_equal_differences_of_its_energy(library, tmp_path):
-    path = tmp_path / "cv.pt"
-    ofcv.export(network_cv(RuntimeBox()), path)
-    text = ofcv_input(path, library=library)
+def test_forces_of_a_restraint_equal_differences_of_its_energy(way, tmp_path):
+    path = tmp_path / f"cv{way.suffix}"
+    way.export(network_cv(RuntimeBox()), path)
+    text = way.input(path)
     text += "RESTRAINT ARG=cv.node-0,cv.node-1 AT=0.3,0.1 KAPPA=100,200\n"
     drive(tmp_path, text, positions(2), "--debug-forces", "differences", box=BOXES["triclinic"])
     table = np.loadtxt(tmp_path / "differences")
@@ -372,13 +400,13 @@ def test_forces_of_a_restraint_equal_differences_of_its_energy(library, tmp_path
     ],
     ids=["METAD", "OPES_METAD"],
 )
-def test_biases_of_plumed_that_learn(library, tmp_path, bias):
+def test_biases_of_plumed_that_learn(way, tmp_path, bias):
     name = bias.split()[0]
     if not has_action(name):
         pytest.skip(f"this PLUMED was built without {name}")
-    path = tmp_path / "cv.pt"
-    ofcv.export(network_cv(), path)
-    text = ofcv_input(path, library=library) + f"b: {bias}\nPRINT ARG=b.bias FILE=bias\n"
+    path = tmp_path / f"cv{way.suffix}"
+    way.export(network_cv(), path)
+    text = way.input(path) + f"b: {bias}\nPRINT ARG=b.bias FILE=bias\n"
     drive(tmp_path, text, np.repeat(positions(1), 4, axis=0))
     assert np.ptp(np.loadtxt(tmp_path / "bias")[:, 1]) > 0.1
     centres = np.loadtxt(tmp_path / "hills", ndmin=2)[:, 1:3]
@@ -388,13 +416,13 @@ def test_biases_of_plumed_that_learn(library, tmp_path, bias):
 
 @needs_plumed
 @pytest.mark.parametrize(("energy_unit", "size"), [("kJ/mol", 1.0), ("kcal/mol", 4.184)])
-def test_a_bias_acts_as_plumeds_own_restraint(library, tmp_path, energy_unit, size):
-    path = tmp_path / "bias.pt"
+def test_a_bias_acts_as_plumeds_own_restraint(way, tmp_path, energy_unit, size):
+    path = tmp_path / f"bias{way.suffix}"
     cv = distance_cv("A")
-    ofcv.export(ofcv.HarmonicRestraint(cv, 9.9, 9.9, energy_unit), path)
+    way.export(ofcv.HarmonicRestraint(cv, 9.9, 9.9, energy_unit), path)
     # The artifact's units are A and kcal/mol, PLUMED's nm and kJ/mol: 1 A is 0.1 nm.
     parameters = {"centre": 4.0, "force_constant": 3.0}
-    ours = ofcv_input(path, label="v", library=library, parameters=parameters)
+    ours = way.input(path, label="v", parameters=parameters)
     theirs = f"d: DISTANCE ATOMS=6,3 NOPBC\nr: RESTRAINT ARG=d AT=0.4 KAPPA={300 * size!r}\n"
     forces = []
     for text, energy in ((ours, "v.node-0"), (theirs, "r.bias")):
@@ -410,10 +438,10 @@ def test_a_bias_acts_as_plumeds_own_restraint(library, tmp_path, energy_unit, si
 
 
 @needs_plumed
-def test_the_energy_is_in_the_unit_of_the_input(library, tmp_path):
-    path = tmp_path / "bias.pt"
-    ofcv.export(ofcv.HarmonicRestraint(distance_cv(), 0.4, 300.0, "eV"), path)
-    text = "UNITS LENGTH=A ENERGY=kcal/mol\n" + ofcv_input(path, label="v", library=library)
+def test_the_energy_is_in_the_unit_of_the_input(way, tmp_path):
+    path = tmp_path / f"bias{way.suffix}"
+    way.export(ofcv.HarmonicRestraint(distance_cv(), 0.4, 300.0, "eV"), path)
+    text = "UNITS LENGTH=A ENERGY=kcal/mol\n" + way.input(path, label="v")
     frames = positions()
     found = values_and_derivatives(tmp_path, text, frames, ["v.node-0"])
     per_kcal = 96.48533212331002 / 4.184
@@ -423,11 +451,11 @@ def test_the_energy_is_in_the_unit_of_the_input(library, tmp_path):
 
 
 @needs_plumed
-def test_a_moving_restraint_follows_plumeds_time(library, tmp_path):
-    path = tmp_path / "bias.pt"
+def test_a_moving_restraint_follows_plumeds_time(way, tmp_path):
+    path = tmp_path / f"bias{way.suffix}"
     moving = ofcv.MovingRestraint(distance_cv(), [0.0, 4.0], [0.1, 0.9], [100.0, 300.0])
-    ofcv.export(moving, path)
-    text = "UNITS TIME=fs\n" + ofcv_input(path, label="v", library=library)
+    way.export(moving, path)
+    text = "UNITS TIME=fs\n" + way.input(path, label="v")
     text += "PRINT ARG=v.node-0 FILE=energy FMT=%.16g\n"
     frames = positions(6)
     drive(tmp_path, text, frames, "--timestep", "1.5")
@@ -441,39 +469,50 @@ def test_a_moving_restraint_follows_plumeds_time(library, tmp_path):
 
 
 @needs_plumed
-def test_what_does_not_fit_is_refused(library, tmp_path):
-    path = tmp_path / "cv.pt"
-    ofcv.export(network_cv(), path)
-    text, frames = ofcv_input(path, library=library), positions(1)
+def test_what_does_not_fit_is_refused(way, tmp_path):
+    path = tmp_path / f"cv{way.suffix}"
+    way.export(network_cv(), path)
+    text, frames = way.input(path), positions(1)
     for before, after, message in [
         (SERIALS, "6,3,1", "ATOMS: expected 4 atoms, got 3"),
         (SERIALS, "6,3,7,1", "ATOMS: expected serial 1 as number 3, got 7"),
+        ("ATOMS", "PARAMETERS={centre=1} ATOMS", "parameters: expected none, got centre"),
+        ("cv:", "UNITS NATURAL\ncv:", "UNITS: expected units that have a size, got NATURAL"),
+    ]:
+        assert message in failure(tmp_path, text.replace(before, after), frames)
+    frames[0, 0, 0] = np.nan
+    assert "positions: expected finite" in failure(tmp_path, text, frames)
+
+
+@needs_plumed
+def test_what_libtorch_cannot_do_is_refused(library, tmp_path):
+    path = _exported(network_cv(), tmp_path / "cv.pt")
+    text, frames = ofcv_input(path, library=library), positions(1)
+    for before, after, message in [
         (str(path), "none.pt", "none.pt"),
         ("MODEL", "THREADS=0 MODEL", "THREADS: expected a positive number, got 0"),
         ("MODEL", "DEVICE=tpu MODEL", "device: expected cpu, cuda or cuda:<index>, got 'tpu'"),
-        ("MODEL", "PARAMETERS={centre=1} MODEL", "parameters: expected none, got centre"),
-        ("cv:", "UNITS NATURAL\ncv:", "UNITS: expected units that have a size, got NATURAL"),
     ]:
         assert message in failure(tmp_path, text.replace(before, after), frames)
 
 
 @needs_plumed
-def test_wrong_parameters_are_refused(library, tmp_path):
-    path = tmp_path / "bias.pt"
-    ofcv.export(ofcv.HarmonicRestraint(network_cv(), 0.5, 100.0), path)
-    text = ofcv_input(path, library=library)
+def test_wrong_parameters_are_refused(way, tmp_path):
+    path = tmp_path / f"bias{way.suffix}"
+    way.export(ofcv.HarmonicRestraint(network_cv(), 0.5, 100.0), path)
+    text = way.input(path)
     for words, message in [
         ("{at=1}", "parameters: expected centre, force_constant, got at"),
         ("{centre=1}", "centre: expected shape (2,), got (1,)"),
         ("{centre=1,x}", "PARAMETERS: expected numbers for centre, got 'x'"),
         ("centre", "PARAMETERS: expected name=value pairs, got 'centre'"),
     ]:
-        wrong = text.replace("MODEL", f"PARAMETERS={words} MODEL")
+        wrong = text.replace("ATOMS", f"PARAMETERS={words} ATOMS")
         assert message in failure(tmp_path, wrong, positions(1))
 
 
 @needs_plumed
-def test_wrong_boxes_are_refused(library, tmp_path):
+def test_wrong_boxes_are_refused(way, tmp_path):
     periodic = RuntimeBox("orthorhombic")
     frozen = OrthorhombicBox(torch.tensor([1.1, 1.2, 1.3]), periodic=True)
     other = BOXES["orthorhombic"] * 1.001
@@ -482,24 +521,23 @@ def test_wrong_boxes_are_refused(library, tmp_path):
         (periodic, BOXES["triclinic"], "box: expected positive lengths along x, y and z"),
         (frozen, None, "box: expected shape (3, 3), got none"),
         (frozen, other, "box: expected the artifact's own [[1.1, 0.0, 0.0]"),
-        (RuntimeBox(scaled=True), BOXES["triclinic"], "got one that takes fractions of a box"),
     ]:
-        path = tmp_path / "cv.pt"
-        ofcv.export(network_cv(box), path)
-        text = ofcv_input(path, library=library)
+        path = tmp_path / f"cv{way.suffix}"
+        way.export(network_cv(box), path)
+        text = way.input(path)
         assert message in failure(tmp_path, text, positions(1), given)
-    ofcv.export(network_cv(periodic), path)
-    nopbc = text.replace("MODEL", "NOPBC MODEL")
+    way.export(network_cv(periodic), path)
+    nopbc = text.replace("ATOMS", "NOPBC ATOMS")
     message = "NOPBC: expected none for a periodic artifact, got NOPBC"
     assert message in failure(tmp_path, nopbc, positions(1), BOXES["orthorhombic"])
 
 
 @needs_plumed
-def test_a_frozen_box_that_is_plumeds(library, tmp_path):
-    path, box = tmp_path / "cv.pt", BOXES["triclinic"]
-    ofcv.export(network_cv(TriclinicBox(torch.tensor(box))), path)
+def test_a_frozen_box_that_is_plumeds(way, tmp_path):
+    path, box = tmp_path / f"cv{way.suffix}", BOXES["triclinic"]
+    way.export(network_cv(TriclinicBox(torch.tensor(box))), path)
     frames = positions()
-    text = ofcv_input(path, library=library)
+    text = way.input(path)
     values, derivatives, virial = values_and_derivatives(tmp_path, text, frames, NODES, box)
     assert_close((values, derivatives), expected(path, frames)[:2], 1e-12)
     assert not virial.any()
@@ -508,6 +546,9 @@ def test_a_frozen_box_that_is_plumeds(library, tmp_path):
 @needs_plumed
 def test_files_that_are_no_collective_variable_of_one_frame(library, tmp_path, smart):
     text = ofcv_input(_exported(network_cv(), tmp_path / "cv.pt"), library=library)
+    ofcv.export(network_cv(RuntimeBox(scaled=True)), tmp_path / "cv.pt")
+    message = "got one that takes fractions of a box"
+    assert message in failure(tmp_path, text, positions(1), BOXES["triclinic"])
     ofcv.export(smart, tmp_path / "cv.pt")
     message = "model: expected a collective_variable, got a smart_derivatives"
     assert message in failure(tmp_path, text, positions(1))

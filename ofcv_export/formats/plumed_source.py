@@ -1,0 +1,25 @@
+"""PLUMED's source (``.cpp``): C source and an action around it, which ``LOAD FILE=`` compiles."""
+
+from __future__ import annotations
+
+from ofcv_export.c_source.plumed import action_text, require_action
+from ofcv_export.formats.c99 import C99, Compiled
+from ofcv_export.graph.metadata import Metadata
+
+
+class PlumedSource(C99):
+    """C source that is an action of PLUMED; from Python its functions run as those of a .c file."""
+
+    name = "plumed"
+    suffix = ".cpp"
+    contracts = ("plumed",)
+
+    def require(self, metadata: Metadata) -> None:
+        """Raise ValueError unless PLUMED can give what the file takes."""
+        require_action(metadata)
+
+    def text(self, compiled: Compiled, metadata: Metadata) -> str:
+        """Return the whole file but for its digest."""
+        source = super().text(compiled, metadata)
+        about = f"{metadata.kind}, {metadata.inputs[0].dtype}, written {metadata.created}"
+        return action_text(source, metadata, compiled.symbol, about)
