@@ -69,7 +69,7 @@ def action_text(source: str, metadata: Metadata, symbol: str, about: str) -> str
 
 
 def _decimal(number: re.Match[str]) -> str:
-    """Return a hexadecimal number, which C++ has known since 2017, with all digits that it needs."""
+    """Return a hexadecimal number, which C++ knows since 2017, with all digits that it needs."""
     value = float.fromhex(number[0].removesuffix("f"))
     text = f"{value:.9g}" if number[1] else repr(value)
     return (text if re.search(r"[.e]", text) else f"{text}.0") + number[1]
