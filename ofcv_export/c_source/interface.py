@@ -6,10 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ofcv_export.c_source.emitter import Function
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tensor_spec import TensorSpec
+
+if TYPE_CHECKING:
+    from ofcv_export.c_source.emitter import Function
 
 _TYPES = {"float32": "float", "float64": "double", "int64": "int64_t"}
 _PER_LINE = 24
