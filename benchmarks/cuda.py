@@ -40,8 +40,8 @@ from benchmarks.rescaling import N_BASIS, plain, rescaling
 from benchmarks.training_batch import distances, frozen
 from ofcv_export.artifacts.cuda_graph import CapturedRunner
 from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.formats.format import Runner
 from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.runtimes.runtime import Runner
 
 STEP_GOAL = 15.0
 BANDWIDTH_GOAL, RESCALING_GOAL = 0.7, 0.8

@@ -18,15 +18,15 @@ from torch.utils._pytree import tree_leaves
 import ofcv_export as ofcv
 from benchmarks import cuda as benchmark
 from ofcv_export.artifacts.cuda_graph import CapturedRunner, require_capturable
-from ofcv_export.artifacts.inputs import sample
+from ofcv_export.artifacts.samples import sample
 from ofcv_export.base.fixed_order import fixed_order
 from ofcv_export.descriptors.angles import Angles
 from ofcv_export.descriptors.distances import PairDistances
-from ofcv_export.formats import aotinductor
-from ofcv_export.formats.archive import checked_records
 from ofcv_export.formats.example import examples
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.jacobian.chain_rule import take
+from ofcv_export.runtimes import aotinductor
+from ofcv_export.runtimes.archive import checked_records
 from tests.builders.systems import all_pairs, by_autograd, frames, plain_distances
 from tests.formats.test_onnxruntime_versions import KINDS
 

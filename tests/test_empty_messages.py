@@ -17,11 +17,12 @@ from ofcv_export.artifacts.cuda_graph import CapturedRunner
 from ofcv_export.base.validation import first_line, last_line
 from ofcv_export.contracts import network_alone
 from ofcv_export.density.store_files import files_at
-from ofcv_export.formats import FORMATS, aotinductor
+from ofcv_export.formats import FORMATS
 from ofcv_export.formats import onnx as onnx_format
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.graph.tracing import traced
 from ofcv_export.integrations.captured_descriptor import CapturedDescriptor
+from ofcv_export.runtimes import aotinductor
 from tests.builders.systems import all_pairs, small_setup
 
 

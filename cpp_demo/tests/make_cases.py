@@ -24,7 +24,7 @@ from export_scripts.energy_network import CoefficientNetwork
 from ofcv_export.descriptors.boundaries import Boundaries, OrthorhombicBox, RuntimeBox
 from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.formats import FORMATS
-from ofcv_export.formats.archive import checked_records
+from ofcv_export.runtimes.archive import checked_records
 
 N_ATOMS = 7
 N_FRAMES = 12

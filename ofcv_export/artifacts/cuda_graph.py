@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ofcv_export.base.validation import first_line, shape_text
-from ofcv_export.formats.format import Runner
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.runtimes.runtime import Runner
 
 # TorchScript looks at its first call and compiles at the second. Libraries make their handles and
 # compiled code loads its kernels in the first, which cannot be recorded.

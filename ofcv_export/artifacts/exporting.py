@@ -37,7 +37,6 @@ from ofcv_export.c_source.interface import symbol_of
 from ofcv_export.contracts import CONTRACTS
 from ofcv_export.formats import FORMATS, format_of
 from ofcv_export.formats.format import Format
-from ofcv_export.formats.machine import devices
 from ofcv_export.graph.export_graph import Exportable, ExportGraph
 from ofcv_export.graph.metadata import (
     Digests,
@@ -47,6 +46,7 @@ from ofcv_export.graph.metadata import (
     version_of,
     weights_digest,
 )
+from ofcv_export.runtimes.machine import devices
 
 _ONE_AT_A_TIME = threading.RLock()
 

@@ -1,15 +1,15 @@
-"""Inputs of an artifact: checked when a user gives them, made when an artifact is tested."""
+"""Inputs of an artifact, checked when a user gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from ofcv_export.base.arrays import as_tensor
+from ofcv_export.base.arrays import as_numbers, as_tensor, is_tensor, to_array
+from ofcv_export.base.lattice import require_box
 from ofcv_export.base.validation import (
     dtype_name,
     require_finite,
@@ -17,13 +17,10 @@ from ofcv_export.base.validation import (
     require_shape,
     shape_text,
 )
-from ofcv_export.descriptors.boundaries import require_box
-from ofcv_export.graph.probe import sized
 from ofcv_export.graph.tensor_spec import TensorSpec
 
-# Spread of positions in each component: distances are then those within a small molecule in nm.
-_SPREAD = 0.5
-STYLES = ("normal", "tiny", "huge", "wide range", "zeros", "repeated")
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def bind(
@@ -31,8 +28,10 @@ def bind(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     box_shape: str = "triclinic",
-) -> list[Tensor]:
-    """Return the inputs as checked tensors, in order.
+    *,
+    on_torch: bool = True,
+) -> list[Any]:
+    """Return the inputs as checked tensors or arrays, in order.
 
     Parameters
     ----------
@@ -42,6 +41,8 @@ def bind(
         Tensors or numpy arrays, by position or by name.
     box_shape : {"triclinic", "orthorhombic"}
         Of an input of the name ``box``.
+    on_torch : bool
+        Whether to return torch tensors; otherwise NumPy arrays, which take no PyTorch to make.
 
     Raises
     ------
@@ -57,10 +58,10 @@ def bind(
     if len(args) + len(kwargs) != len(given) or set(given) != set(names):
         got = [f"{len(args)} by position"] * bool(args) + sorted(kwargs)
         raise TypeError(f"inputs: expected {', '.join(names)}, got {', '.join(got) or 'none'}")
-    tensors = [_checked(spec, given[spec.name]) for spec in specs]
+    checked = [_checked(spec, given[spec.name], on_torch) for spec in specs]
     sizes: dict[str, tuple[str, int]] = {}
-    for spec, tensor in zip(specs, tensors, strict=True):
-        for symbol, size in zip(spec.shape, tensor.shape, strict=True):
+    for spec, values in zip(specs, checked, strict=True):
+        for symbol, size in zip(spec.shape, values.shape, strict=True):
             if isinstance(symbol, str):
                 first, known = sizes.setdefault(symbol, (spec.name, size))
                 if known != size:
@@ -68,95 +69,34 @@ def bind(
                         f"{spec.name}: expected {symbol} = {known} as in {first}, got {size}"
                     )
         if spec.name == "box":
-            require_box(tensor, orthorhombic=box_shape == "orthorhombic")
-    return tensors
+            box = to_array(values) if is_tensor(values) else values
+            require_box(box, orthorhombic=box_shape == "orthorhombic")
+    return [_as_run(spec, values, on_torch) for spec, values in zip(specs, checked, strict=True)]
 
 
-def _checked(spec: TensorSpec, value: Any) -> Tensor:
-    tensor = as_tensor(spec.name, value)
-    widened = spec.is_integer and tensor.dtype == torch.int32
-    if tensor.dtype != spec.torch_dtype and not widened:
-        raise TypeError(f"{spec.name}: expected dtype {spec.dtype}, got {dtype_name(tensor.dtype)}")
-    if any(size == 0 for size in tensor.shape):
+def _checked(spec: TensorSpec, value: Any, on_torch: bool) -> Any:
+    """Return an input as a tensor, where it is one or has to become one, or as an array."""
+    values: Any = value
+    if not is_tensor(value):
+        values = as_tensor(spec.name, value) if on_torch else as_numbers(spec.name, value)
+    dtype = dtype_name(values.dtype)
+    if dtype != spec.dtype and not (spec.is_integer and dtype == "int32"):
+        raise TypeError(f"{spec.name}: expected dtype {spec.dtype}, got {dtype}")
+    if any(size == 0 for size in values.shape):
         raise ValueError(
-            f"{spec.name}: expected shape {shape_text(spec.shape)}, got {tuple(tensor.shape)}"
+            f"{spec.name}: expected shape {shape_text(spec.shape)}, got {tuple(values.shape)}"
         )
-    require_shape(spec.name, tensor, spec.shape)
+    require_shape(spec.name, values, spec.shape)
     if spec.is_integer:
-        require_in_range(spec.name, tensor, *spec.index_range(tensor.shape))
+        require_in_range(spec.name, values, *spec.index_range(values.shape))
     else:
-        require_finite(spec.name, tensor)
-    return tensor.to(spec.torch_dtype)
+        require_finite(spec.name, values)
+    return values
 
 
-def sample(
-    specs: Sequence[TensorSpec],
-    sizes: Mapping[str, int],
-    style: str,
-    seed: int,
-    box_shape: str = "triclinic",
-) -> list[Tensor]:
-    """Return random or adversarial inputs.
-
-    Parameters
-    ----------
-    specs : sequence of TensorSpec
-        What an artifact takes.
-    sizes : mapping
-        Value of every symbolic size.
-    style : str
-        One of ``STYLES``: ordinary numbers; of size 1e-6 or 1e6; over twelve decades; all zero;
-        or every index the same (the last one).
-    seed : int
-        Seed of the random numbers.
-    box_shape : {"triclinic", "orthorhombic"}
-        Of an input of the name ``box``.
-    """
-    generator = np.random.default_rng(seed)
-    return [
-        _box(box_shape, generator).to(spec.torch_dtype)
-        if spec.name == "box" and spec.example is None
-        else sample_one(spec, sizes, style, generator)
-        for spec in specs
-    ]
-
-
-def sample_one(
-    spec: TensorSpec, sizes: Mapping[str, int], style: str, generator: np.random.Generator
-) -> Tensor:
-    """Return one random or adversarial input, see `sample`."""
-    shape = sized(spec, sizes)
-    if spec.example is not None:
-        return torch.tensor(spec.example, dtype=spec.torch_dtype).reshape(shape)
-    if spec.is_integer:
-        low, high = spec.index_range(shape)
-        if spec.high in spec.shape:
-            return _molecules(shape[0], style, generator)
-        if style == "repeated":
-            return torch.full(shape, high - 1)
-        return torch.from_numpy(generator.integers(low, high, shape))
-    values = generator.standard_normal(shape)
-    if spec.name == "positions":
-        return torch.from_numpy(_SPREAD * values).to(spec.torch_dtype)
-    if style == "wide range":
-        values *= 10.0 ** generator.uniform(-6, 6, shape)
-    scale = {"tiny": 1e-6, "huge": 1e6, "zeros": 0.0}.get(style, 1.0)
-    return torch.from_numpy(values * scale).to(spec.torch_dtype)
-
-
-def _molecules(n: int, style: str, generator: np.random.Generator) -> Tensor:
-    """Return the molecule of each of n coefficients, counted from 0, none without coefficients."""
-    starts = generator.random(n) < (0.0 if style == "repeated" else 0.3)
-    starts[0] = False
-    molecules = np.cumsum(starts)
-    if style == "wide range":
-        generator.shuffle(molecules)
-    return torch.from_numpy(molecules)
-
-
-def _box(shape: str, generator: np.random.Generator) -> Tensor:
-    """Return lattice vectors as rows, of lengths about the spread of the positions."""
-    box = np.diag(generator.uniform(2.0, 4.0, 3))
-    if shape == "triclinic":
-        box[1, 0], box[2, 0], box[2, 1] = generator.uniform(-1.0, 1.0, 3)
-    return torch.from_numpy(box)
+def _as_run(spec: TensorSpec, values: Any, on_torch: bool) -> Tensor | NDArray[Any]:
+    """Return a checked input as what runs takes it."""
+    if on_torch:
+        return values.to(spec.torch_dtype)
+    array = to_array(values) if is_tensor(values) else values
+    return np.require(array, spec.dtype, ("C", "A"))

@@ -7,19 +7,21 @@ from collections.abc import Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from ofcv_export.artifacts.cuda_graph import CapturedRunner, require_capturable
 from ofcv_export.artifacts.inputs import bind
+from ofcv_export.base.arrays import as_tensor, is_tensor
 from ofcv_export.base.files import require_file
-from ofcv_export.base.modes import full_precision
-from ofcv_export.formats import format_of
-from ofcv_export.formats.format import Runner
+from ofcv_export.base.packages import require_torch
 from ofcv_export.graph.details import box_shape
 from ofcv_export.graph.metadata import Metadata
+from ofcv_export.runtimes import runtime_of
+from ofcv_export.runtimes.runtime import Runner
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Artifact:
@@ -35,6 +37,9 @@ class Artifact:
         SHA-256 of the file's bytes, those that run.
     device : str
         Where it runs.
+    on_torch : bool
+        Whether it runs on torch tensors, as ``.pt`` and ``.pt2`` files do; otherwise on NumPy
+        arrays, without PyTorch.
     cuda_graph : bool
         Whether it runs as one CUDA graph.
     recorded_inputs : tuple of torch.Tensor
@@ -58,17 +63,26 @@ class Artifact:
         self.device = device
         self.cuda_graph = cuda_graph
         self._atomics = atomics
-        self._run = format_of(path).load(content, path, device)
+        runtime = runtime_of(path)
+        self.on_torch = runtime.on_torch
+        self._run = runtime.load(content, path, device)
         may_use_atomics = atomics and metadata.format == "torchscript"
-        if torch.device(device).type == "cuda" and not may_use_atomics:
+        if self.on_torch and _is_cuda(device) and not may_use_atomics:
             self._run = _in_fixed_order(self._run, device)
         self.recorded_inputs: tuple[Tensor, ...] = ()
         if cuda_graph:
+            from ofcv_export.artifacts.cuda_graph import CapturedRunner
+
             captured = CapturedRunner(self._run, metadata.inputs, device)
             self._run, self.recorded_inputs = captured, captured.inputs
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor, ...]:
+    def __call__(
+        self, *args: Any, **kwargs: Any
+    ) -> Tensor | NDArray[Any] | tuple[Tensor | NDArray[Any], ...]:
         """Return the output, or a tuple of the outputs in the metadata's order.
+
+        They are torch tensors if an input is one or the file runs on PyTorch (``.pt``, ``.pt2``),
+        otherwise NumPy arrays.
 
         Parameters
         ----------
@@ -80,21 +94,25 @@ class Artifact:
         TypeError, ValueError, IndexError
             For inputs that do not fit, see `ofcv_export.artifacts.inputs.bind`.
         """
-        inputs = bind(self.metadata.inputs, args, kwargs, box_shape(self.metadata.details))
+        shape = box_shape(self.metadata.details)
+        inputs = bind(self.metadata.inputs, args, kwargs, shape, on_torch=self.on_torch)
         outputs = self.run(inputs)
         if self.cuda_graph:
             outputs = tuple(output.clone() for output in outputs)
+        elif not self.on_torch and any(map(is_tensor, (*args, *kwargs.values()))):
+            outputs = tuple(as_tensor("output", output) for output in outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def run(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def run(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
         """Return the outputs of inputs that are known to fit, in the metadata's order, unchecked.
 
         With a CUDA graph the outputs stay where they are until the next call overwrites them.
 
         Parameters
         ----------
-        inputs : sequence of torch.Tensor
-            Of the dtypes and shapes in ``metadata.inputs``.
+        inputs : sequence of torch.Tensor or numpy.ndarray
+            Of the dtypes and shapes in ``metadata.inputs``; tensors if `on_torch`, otherwise
+            arrays. The outputs are of the same kind.
         """
         return self._run(inputs)
 
@@ -153,13 +171,16 @@ def load(
     ------
     FileNotFoundError
         If there is no such file.
+    ImportError
+        If what runs the file is not installed: PyTorch for ``.pt`` and ``.pt2`` files, ONNX
+        Runtime for ``.onnx`` files.
     ValueError
         If the file is damaged, foreign or another one, the device cannot be had, or a CUDA graph is
         asked for that cannot be made: not on CUDA, of an ONNX file, of shapes that are not fixed,
         or of operations that cannot be recorded.
     """
     target = require_file("path", path)
-    file_format = format_of(target)
+    runtime = runtime_of(target)
     # Read once, so that the bytes whose digest is checked are those that run.
     content = target.read_bytes()
     found = hashlib.sha256(content).hexdigest()
@@ -167,11 +188,14 @@ def load(
         raise ValueError(
             f"path: expected the file with SHA-256 {digest}, got {found} in {str(target)!r}"
         )
-    metadata = file_format.metadata(content, target)
+    metadata = runtime.metadata(content, target)
     if cuda_graph:
+        require_torch("a CUDA graph")
+        from ofcv_export.artifacts.cuda_graph import require_capturable
+
         require_capturable(metadata, device)
-    if device.split(":")[0] not in file_format.devices(metadata):
-        available = " or ".join(file_format.devices(metadata))
+    if device.partition(":")[0] not in runtime.devices(metadata):
+        available = " or ".join(runtime.devices(metadata))
         raise ValueError(f"device: expected {available} on this machine, got {device!r}")
     return Artifact(target, content, found, metadata, device, atomics, cuda_graph)
 
@@ -187,7 +211,11 @@ def read_metadata(path: str | PathLike[str]) -> Metadata:
         If the file is damaged or foreign.
     """
     target = require_file("path", path)
-    return format_of(target).metadata(target.read_bytes(), target)
+    return runtime_of(target).metadata(target.read_bytes(), target)
+
+
+def _is_cuda(device: str) -> bool:
+    return device.partition(":")[0] == "cuda"
 
 
 def _in_fixed_order(run: Runner, device: str) -> Runner:
@@ -195,6 +223,10 @@ def _in_fixed_order(run: Runner, device: str) -> Runner:
 
     TorchScript would fuse operators on CUDA after two calls, and give other last digits.
     """
+    import torch
+
+    from ofcv_export.base.modes import full_precision
+
     unfused = torch.jit.optimized_execution  # type: ignore[attr-defined]
 
     def run_in_fixed_order(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

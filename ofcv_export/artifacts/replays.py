@@ -12,7 +12,7 @@ from torch import Tensor
 from ofcv_export.artifacts.cost import is_cheap
 from ofcv_export.artifacts.frames import Frames
 from ofcv_export.artifacts.geometry import Drawn, Geometry, has_geometry
-from ofcv_export.artifacts.inputs import STYLES, sample, sample_one
+from ofcv_export.artifacts.samples import STYLES, sample, sample_one
 from ofcv_export.graph.details import ContractDetails, box_shape, variable_of
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.float64 import InFloat64

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ofcv_export.base.elements import require_elements
 from ofcv_export.base.files import require_file
+from ofcv_export.base.lattice import is_unit_box, require_same_box
 from ofcv_export.base.units import length_factor
-from ofcv_export.descriptors.box_check import BoxCheck, is_unit_box
 from ofcv_export.graph.details import variable_of
 from ofcv_export.graph.metadata import Metadata, variable_details
 
@@ -118,9 +117,7 @@ class FrameCheck:
                 "got one that takes fractions of a box"
             )
         self.takes_box = metadata.periodic or bool(variable.box.fixed)
-        self._fixed = [
-            BoxCheck(False, torch.tensor(box, dtype=torch.float64)) for box in variable.box.fixed
-        ]
+        self._fixed = [np.array(box) for box in variable.box.fixed]
         self._n_atoms = max(atoms) + 1
         # Of a contract's group of atoms only those of the bias have elements.
         self._own, self._elements = list(metadata.atoms or atoms), metadata.elements
@@ -144,10 +141,11 @@ class FrameCheck:
             return
         if lattice is None or is_unit_box(lattice):
             raise ValueError(f"box: expected lattice vectors, got none in frame {number}")
-        for check in self._fixed:
-            complaint = check(torch.from_numpy(lattice / self._unit))
-            if complaint:
-                raise ValueError(f"{complaint} in frame {number}")
+        for own in self._fixed:
+            try:
+                require_same_box(lattice / self._unit, own)
+            except ValueError as error:
+                raise ValueError(f"{error} in frame {number}") from error
 
 
 def read(path: str | PathLike[str], name: str = "positions") -> list[Any]:

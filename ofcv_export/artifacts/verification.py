@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -184,7 +185,7 @@ def compare(path: Path, content: bytes, metadata: Metadata, replays: Replays) ->
     """Compare an artifact's content with its judge, see `verify`."""
     graph, exact = replays.graph, replays.exact
     comparisons: list[Comparison] = []
-    runners = format_of(path).runners(content, path, metadata)
+    runners = format_of(path).tensor_runners(content, path, metadata)
     rounding = _Rounding(replays)
     program = TorchScript().program(content, path, "cpu") if graph.differentiable else None
     slopes: list[Comparison] = []
@@ -329,7 +330,7 @@ def _nearest_image(
 def _replay_probe(path: Path, content: bytes, metadata: Metadata) -> VerificationReport:
     """Compare an artifact with the float64 outputs that its metadata records."""
     comparisons: list[Comparison] = []
-    for device, runner in format_of(path).runners(content, path, metadata).items():
+    for device, runner in format_of(path).tensor_runners(content, path, metadata).items():
         outputs = runner(probe(metadata.inputs, metadata.probe.sizes))
         for spec, output in zip(metadata.outputs, outputs, strict=True):
             recorded = metadata.probe.outputs[spec.name]
@@ -469,7 +470,7 @@ class _Rounding:
 
 def largest(numbers: list[float]) -> float:
     """Return the largest number; NaN if one is NaN, wherever it stands."""
-    return float(torch.tensor(numbers, dtype=torch.float64).max())
+    return float(np.max(numbers))
 
 
 def _probe_places(n_values: int) -> Tensor:

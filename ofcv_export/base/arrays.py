@@ -1,15 +1,29 @@
-"""NumPy arrays and lazy tensors as plain memory."""
+"""NumPy arrays and torch tensors, one as the other and as plain memory.
+
+PyTorch is imported where a tensor is made, and not before.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Kinds of NumPy's dtypes that hold numbers: flags, integers, real and complex numbers.
+_NUMBERS = "biufc"
+
+
+def is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Return whether a value is a torch tensor; there is none before PyTorch is imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
@@ -23,8 +37,10 @@ def as_tensor(name: str, value: Any) -> Tensor:
     TypeError
         If the argument of this name holds anything but numbers.
     """
-    if isinstance(value, Tensor):
+    if is_tensor(value):
         return value
+    import torch
+
     with _numbers(name, value):
         if isinstance(value, np.ndarray):
             array = value.astype(value.dtype.newbyteorder("="), copy=False)
@@ -43,6 +59,28 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
     """
     with _numbers(name, value):
         return np.asarray(value)
+
+
+def as_numbers(name: str, value: Any) -> NDArray[Any]:
+    """Return whatever NumPy takes for an array of numbers, of the same dtype.
+
+    Raises
+    ------
+    TypeError
+        If the argument of this name is none, or holds anything but numbers.
+    """
+    array = as_array(name, value)
+    with _numbers(name, value):
+        # Nothing has numbers of 80 bits but NumPy.
+        if array.dtype.kind not in _NUMBERS or array.dtype.char in "gG":
+            raise TypeError
+    return array
+
+
+def to_array(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor's numbers as an array, in row-major order, shared where they lie so."""
+    array: NDArray[Any] = in_memory(tensor.cpu()).numpy()
+    return array
 
 
 @contextmanager

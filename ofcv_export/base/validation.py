@@ -1,23 +1,32 @@
-"""Checks of arguments. Every message reads ``<argument>: expected <what>, got <what came>``."""
+"""Checks of arguments. Every message reads ``<argument>: expected <what>, got <what came>``.
+
+Those of values take torch tensors and NumPy arrays. PyTorch is imported for tensors alone.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from ofcv_export.base.arrays import as_array, as_tensor
+from ofcv_export.base.arrays import as_array, as_tensor, is_tensor
 
-FLOATING = (torch.float32, torch.float64)
-INTEGER = (torch.int32, torch.int64)
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    Values = Tensor | NDArray[Any]
+
+FLOATING = ("float32", "float64")
+INTEGER = ("int32", "int64")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype | np.dtype[Any]) -> str:
     """Return the name of a dtype as numpy spells it, e.g. ``float32``."""
     return str(dtype).removeprefix("torch.")
 
@@ -46,11 +55,11 @@ def _lines(error: BaseException) -> list[str]:
 
 def require_tensor(name: str, value: object) -> None:
     """Raise TypeError unless `value` is a torch tensor."""
-    if not isinstance(value, Tensor):
+    if not is_tensor(value):
         raise TypeError(f"{name}: expected a torch tensor, got {type(value).__name__}")
 
 
-def require_shape(name: str, tensor: Tensor, shape: Sequence[int | str]) -> None:
+def require_shape(name: str, tensor: Values, shape: Sequence[int | str]) -> None:
     """Raise ValueError unless `tensor` has `shape`; a string stands for any size."""
     matches = len(tensor.shape) == len(shape) and all(
         isinstance(expected, str) or expected == size
@@ -67,7 +76,7 @@ def require_floating(name: str, tensor: Tensor) -> None:
 
 def require_floating_dtype(name: str, dtype: torch.dtype) -> None:
     """Raise TypeError unless `dtype` is float32 or float64."""
-    if dtype not in FLOATING:
+    if dtype_name(dtype) not in FLOATING:
         raise TypeError(f"{name}: expected dtype float32 or float64, got {dtype_name(dtype)}")
 
 
@@ -81,34 +90,51 @@ def require_dtype(name: str, tensor: Tensor, dtype: torch.dtype) -> None:
 
 def require_integer(name: str, tensor: Tensor) -> None:
     """Raise TypeError unless `tensor` is int32 or int64."""
-    if tensor.dtype not in INTEGER:
+    if dtype_name(tensor.dtype) not in INTEGER:
         raise TypeError(f"{name}: expected dtype int64 or int32, got {dtype_name(tensor.dtype)}")
 
 
-def require_finite(name: str, tensor: Tensor) -> None:
-    """Raise ValueError at the first NaN or infinite value of `tensor`."""
-    # While PyTorch makes a graph there are no values to look at.
-    if torch.compiler.is_compiling():
+def require_finite(name: str, values: Values) -> None:
+    """Raise ValueError at the first NaN or infinite value."""
+    # One pass without a mask of the values' size: the extremes of values with NaN are NaN.
+    extremes = _extremes(values)
+    if extremes is None or all(map(math.isfinite, extremes)):
         return
-    # One pass without a mask of the tensor's size: the extremes of a tensor with NaN are NaN.
-    if tensor.numel() == 0 or all(math.isfinite(end.item()) for end in torch.aminmax(tensor)):
-        return
-    index = tuple(torch.nonzero(~torch.isfinite(tensor))[0].tolist())
-    raise ValueError(f"{name}: expected finite values, got {tensor[index].item()} at index {index}")
+    finite = np.isfinite(values) if isinstance(values, np.ndarray) else values.isfinite()
+    index = _first(~finite)
+    raise ValueError(f"{name}: expected finite values, got {values[index].item()} at index {index}")
 
 
-def require_in_range(name: str, tensor: Tensor, low: int, high: int) -> None:
-    """Raise IndexError unless every integer of `tensor` lies in [low, high)."""
-    if torch.compiler.is_compiling() or tensor.numel() == 0:
+def require_in_range(name: str, values: Values, low: int, high: int) -> None:
+    """Raise IndexError unless every integer lies in [low, high)."""
+    extremes = _extremes(values)
+    if extremes is None or (extremes[0] >= low and extremes[1] < high):
         return
-    smallest, largest = torch.aminmax(tensor)
-    if int(smallest) >= low and int(largest) < high:
-        return
-    position = int(torch.nonzero((tensor < low) | (tensor >= high))[0, 0])
-    value = int(tensor.flatten()[position])
+    flat = values.reshape(-1)
+    (position,) = _first((flat < low) | (flat >= high))
+    value = int(flat[position])
     raise IndexError(
         f"{name}: expected indices in [{low}, {high}), got {value} at position {position}"
     )
+
+
+def _extremes(values: Values) -> tuple[float, float] | None:
+    """Return the smallest and the largest value, None where there are none to look at."""
+    if isinstance(values, np.ndarray):
+        return (values.min().item(), values.max().item()) if values.size else None
+    import torch
+
+    # While PyTorch makes a graph there are none yet.
+    if torch.compiler.is_compiling() or values.numel() == 0:
+        return None
+    smallest, largest = torch.aminmax(values)
+    return smallest.item(), largest.item()
+
+
+def _first(mask: Values) -> tuple[int, ...]:
+    """Return the index of the first entry that is true."""
+    places = np.argwhere(mask) if isinstance(mask, np.ndarray) else mask.nonzero()
+    return tuple(places[0].tolist())
 
 
 def require_device(name: str, tensor: Tensor, device: torch.device) -> None:
@@ -126,7 +152,7 @@ def require_floats(
 ) -> None:
     """Raise unless `value` is a floating tensor of this shape and, if given, dtype and device."""
     require_tensor(name, value)
-    assert isinstance(value, Tensor)
+    assert is_tensor(value)
     require_shape(name, value, shape)
     if dtype is None:
         require_floating(name, value)
@@ -141,7 +167,7 @@ def require_integers(
 ) -> None:
     """Raise unless `value` is an integer tensor of this shape and, if given, on this device."""
     require_tensor(name, value)
-    assert isinstance(value, Tensor)
+    assert is_tensor(value)
     require_integer(name, value)
     require_shape(name, value, shape)
     if device is not None:
@@ -195,9 +221,11 @@ def to_float_tensor(name: str, value: object, dtype: torch.dtype | None = None) 
     TypeError
         If the values are not floating-point numbers, of either precision.
     """
-    if isinstance(value, Tensor):
+    if is_tensor(value):
         require_floating(name, value)
         return value
+    import torch
+
     array = as_array(name, value)
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: expected floating-point values, got dtype {array.dtype}")

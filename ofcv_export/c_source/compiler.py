@@ -8,12 +8,17 @@ import platform
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 # Looked for in this order, after the one that the environment variable CC names.
 _NAMES = ("cc", "gcc", "clang")
-_OPTIONS = "-std=c99 -O3 -march=native -shared -fPIC"
+_HERE = "-std=c99 -O3 -march=native -shared -fPIC"
+# For any processor of this kind; faster code for those that run it is in the source.
+_ANYWHERE = "-std=c99 -O3 -fPIC"
+_LINK = "-shared -Wl,-Bsymbolic" if sys.platform == "linux" else "-shared"
 _CACHE_VARIABLE = "OFCV_CACHE"
 
 
@@ -32,7 +37,7 @@ def compiler() -> str:
         if found is not None:
             return found
     raise FileNotFoundError(
-        f"path: expected a C compiler to run a .c file, got none named {' or '.join(names)} "
+        f"path: expected a C compiler for a .c or .so file, got none named {' or '.join(names)} "
         "(install gcc or clang, or name one by the environment variable CC)"
     )
 
@@ -64,22 +69,50 @@ def library(source: bytes, command: str) -> Path:
     ValueError
         If it does not compile; with the compiler's first line.
     """
+    return _kept(source, command, _HERE, "so")
+
+
+def portable_library(source: bytes, facts: bytes) -> bytes:
+    """Return a shared library of two sources for any processor of this kind.
+
+    Parameters
+    ----------
+    source, facts : bytes
+        C99. The former is compiled once, see `library`, the latter with every call.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no compiler.
+    ValueError
+        If they do not compile; with the compiler's first line.
+    """
+    command = compiler()
+    objects = _kept(source, command, f"{_ANYWHERE} -c", "o")
+    with tempfile.TemporaryDirectory(dir=cache(), prefix=".compiling-") as scratch:
+        options = [*_ANYWHERE.split(), *_LINK.split(), str(objects)]
+        return _compiled(facts, command, options, Path(scratch) / "model.so").read_bytes()
+
+
+def _kept(source: bytes, command: str, options: str, suffix: str) -> Path:
+    """Return what a compiler makes of some source, made unless that was done before."""
     key = hashlib.sha256(source)
-    for text in (command, _said(command, "--version"), _OPTIONS, _processor()):
+    for text in (command, _said(command, "--version"), options, _processor()):
         key.update(text.encode() + b"\0")
-    folder = _cache()
-    kept = folder / f"{key.hexdigest()}.so"
+    folder = cache()
+    kept = folder / f"{key.hexdigest()}.{suffix}"
     if not kept.is_file():
         with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as scratch:
-            _compile(source, command, Path(scratch) / "model.so").replace(kept)
+            target = Path(scratch) / f"model.{suffix}"
+            _compiled(source, command, options.split(), target).replace(kept)
     return kept
 
 
-def _compile(source: bytes, command: str, target: Path) -> Path:
+def _compiled(source: bytes, command: str, options: Sequence[str], target: Path) -> Path:
     text = target.with_suffix(".c")
     text.write_bytes(source)
     done = subprocess.run(
-        [command, *_OPTIONS.split(), "-o", target.name, text.name, "-lm"],
+        [command, *options, "-o", target.name, text.name, "-lm"],
         cwd=target.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -89,8 +122,14 @@ def _compile(source: bytes, command: str, target: Path) -> Path:
     return target
 
 
-def _cache() -> Path:
-    """Return the folder of compiled source, one that nobody else can write to."""
+def cache() -> Path:
+    """Return the folder of compiled source, one that nobody else can write to.
+
+    Raises
+    ------
+    PermissionError
+        If the folder cannot be written to, or others can write to it.
+    """
     named = os.environ.get(_CACHE_VARIABLE)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(named) if named else Path(base) / "ofcv-export"

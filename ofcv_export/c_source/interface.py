@@ -6,10 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ofcv_export.c_source.emitter import Function
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tensor_spec import TensorSpec
+
+if TYPE_CHECKING:
+    from ofcv_export.c_source.emitter import Function
 
 _TYPES = {"float32": "float", "float64": "double", "int64": "int64_t"}
 _PER_LINE = 24
@@ -70,6 +73,26 @@ def source_text(
         "#ifdef __cplusplus",
         "}",
         "#endif",
+        "",
+    ])  # fmt: skip
+
+
+def library_text(metadata: Metadata, symbol: str) -> str:
+    """Return what a shared library holds beside `source_text`'s functions, C99 as well.
+
+    ``{symbol}_call`` takes an array of pointers, for programs that know no argument before they
+    read the metadata.
+    """
+    inputs, outputs = metadata.inputs, metadata.outputs
+    places = [f"inputs[{k}]" for k in range(len(inputs))]
+    places += [f"outputs[{k}]" for k in range(len(outputs))]
+    return "\n".join([
+        "#include <stdint.h>",
+        f"{signature(inputs, outputs, symbol)};",
+        f"int {symbol}_call(const void *const *inputs, void *const *outputs) {{",
+        f"  return {symbol}_evaluate({', '.join(places)});",
+        "}",
+        *_metadata(metadata, symbol),
         "",
     ])  # fmt: skip
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from ofcv_export.base.arrays import as_array
 from ofcv_export.base.validation import (
-    FLOATING,
     dtype_name,
     require_finite,
     require_floats,
@@ -655,7 +654,7 @@ def load_statistics(
     statistics: Statistics, weigher_key: str, keys: Sequence[str], dtype: torch.dtype | None
 ) -> list[Tensor]:
     """Return some statistics in one dtype, by default the widest of theirs."""
-    if dtype is not None and dtype not in FLOATING:
+    if dtype not in (None, torch.float32, torch.float64):
         raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype!r}")
     loaded = [to_float_tensor(key, statistics.load_statistic(weigher_key, key)) for key in keys]
     if dtype is None:

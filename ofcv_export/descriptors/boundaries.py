@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ofcv_export.base import lattice
+from ofcv_export.base.arrays import to_array
 from ofcv_export.base.validation import (
     require_finite,
     require_floats,
@@ -24,12 +26,9 @@ from ofcv_export.descriptors.lattice import (
     LatticeReduction,
     NearestImage,
     in_basis,
-    is_along_axes,
     one_box,
     reduced_lattice,
 )
-
-_SMALLEST_VOLUME = 1e-6
 
 
 class Boundaries(Described):
@@ -300,25 +299,10 @@ def require_box(box: Tensor, orthorhombic: bool = False) -> None:
     TypeError
         If `box` is not a floating tensor.
     ValueError
-        If it has another shape, is not finite, is singular (a volume below 1e-6 of the product of
-        the lengths), is not orthorhombic where it must be, or so oblique that the fixed number of
-        steps of `LatticeReduction` does not reduce it.
+        If it is no box, see `ofcv_export.base.lattice.require_box`.
     """
     require_floats("box", box, (3, 3))
-    require_finite("box", box)
-    box = box.detach().to(device="cpu", dtype=torch.float64)
-    if orthorhombic and not (is_along_axes(box) and bool((torch.diagonal(box) > 0).all())):
-        raise ValueError(
-            f"box: expected positive lengths along x, y and z and zeros, got {box.tolist()}"
-        )
-    lengths = torch.linalg.vector_norm(box, dim=1)
-    # One after the other, so that tiny or huge units neither underflow nor overflow.
-    volume = torch.linalg.det(box / lengths[:, None]).abs() if bool((lengths > 0).all()) else 0.0
-    if not volume > _SMALLEST_VOLUME:
-        raise ValueError(f"box: expected linearly independent vectors, got {box.tolist()}")
-    once = LatticeReduction()(box)
-    if bool(LatticeReduction()(once).square().sum() < once.square().sum() * (1 - 1e-9)):
-        raise ValueError(f"box: expected less oblique lattice vectors, got {box.tolist()}")
+    lattice.require_box(to_array(box), orthorhombic)
 
 
 def _require_none(box: Tensor | None) -> None:

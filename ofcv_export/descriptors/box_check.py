@@ -2,17 +2,11 @@
 
 # No postponed annotations: torch.jit.script wants those of `forward` to be types.
 
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ofcv_export.base.lattice import SAME_BOX
 from ofcv_export.descriptors.lattice import is_along_axes
-
-# A box that a variable was made for equals the engine's to this part of its largest component.
-SAME_BOX = 1e-4
 
 
 class BoxCheck(nn.Module):
@@ -45,11 +39,6 @@ class BoxCheck(nn.Module):
         if self.orthorhombic and not is_along_axes(box):
             return f"box: expected lattice vectors along x, y and z, got {vectors_text(box)}"
         return ""
-
-
-def is_unit_box(box: NDArray[Any]) -> bool:
-    """Return whether a box (3, 3) in Angstrom is what PDB files say of a system without one."""
-    return np.array_equal(box, np.eye(3))
 
 
 def vectors_text(box: Tensor) -> str:

@@ -7,24 +7,17 @@ shorter than b_k, and then the sum of its squared lengths is the smallest of all
 and D. Stehle, ACM Trans. Algorithms 5, 46 (2009)).
 """
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 
-# Four steps reduce every basis that an MD engine keeps; random products of four shears with
-# coefficients of up to 5, whose entries reach several hundred, took ten or fewer in 99.9%.
-_N_STEPS = 10
-_SHEARS = (0, 1, -1, 2, -2, 4, -4, 8, -8, 16, -16)
+from ofcv_export.base.lattice import N_STEPS, changes_of_basis, half_of_the_neighbours
 
 
 class LatticeReduction(nn.Module):
     """Minkowski reduction of a basis by a fixed number of steps.
 
     Each step takes, from a table of changes of basis, the one with the smallest sum of squared
-    lengths. The table holds all bases with coefficients -1, 0 and 1, so that a basis which no
-    entry improves is reduced, and larger shears of one vector by the two others, which shorten
-    the way from a very oblique basis.
+    lengths, see `ofcv_export.base.lattice.changes_of_basis`.
 
     Parameters
     ----------
@@ -35,10 +28,10 @@ class LatticeReduction(nn.Module):
     changes: Tensor
     weights: Tensor
 
-    def __init__(self, n_steps: int = _N_STEPS) -> None:
+    def __init__(self, n_steps: int = N_STEPS) -> None:
         super().__init__()
         self.n_steps = n_steps
-        changes = _changes_of_basis()
+        changes = torch.tensor(changes_of_basis(), dtype=torch.float32)
         # Sum of squared lengths of T B = trace(T G T^T) = sum of (T^T T) * G, with G = B B^T.
         weights = torch.einsum("tki,tkj->tij", changes, changes).flatten(1)
         self.register_buffer("changes", changes.flatten(1), persistent=False)
@@ -78,7 +71,8 @@ class NearestImage(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         # The zero vector first; of each pair s, -s of neighbours only one.
-        neighbours = torch.tensor([(0, 0, 0), *_half_of_the_neighbours()], dtype=torch.float32)
+        half = torch.tensor(half_of_the_neighbours(), dtype=torch.float32)
+        neighbours = torch.cat([torch.zeros(1, 3), half])
         self.register_buffer("neighbours", neighbours, persistent=False)
 
     def forward(self, vectors: Tensor, lattice: Tensor) -> Tensor:
@@ -143,24 +137,6 @@ def reduced_lattice(vectors: Tensor) -> Tensor:
     while bool(shorter.square().sum() < basis.square().sum() * (1 - 1e-12)):
         basis, shorter = shorter, reduction(shorter)
     return basis
-
-
-def _half_of_the_neighbours() -> list[tuple[int, ...]]:
-    """Return the vectors of {-1, 0, 1}^3 whose first component that is not 0 is 1."""
-    everything = itertools.product((-1, 0, 1), repeat=3)
-    return [v for v in everything if v > (0, 0, 0)]
-
-
-def _changes_of_basis() -> Tensor:
-    """Return the identity and other integer matrices of determinant 1 or -1, (n_changes, 3, 3)."""
-    identity = torch.eye(3, dtype=torch.float32)
-    triples = torch.tensor(list(itertools.combinations(_half_of_the_neighbours(), 3))).float()
-    bases = triples[torch.linalg.det(triples).round().abs() == 1]
-    shears = identity.repeat(3, len(_SHEARS) ** 2, 1, 1)
-    for row in range(3):
-        others = [column for column in range(3) if column != row]
-        shears[row][:, row, others] = torch.cartesian_prod(*[torch.tensor(_SHEARS).float()] * 2)
-    return torch.cat([identity[None], bases, shears.flatten(0, 1)])
 
 
 def is_along_axes(box: Tensor) -> bool:

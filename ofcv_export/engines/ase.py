@@ -12,7 +12,7 @@ from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
-from ofcv_export.descriptors.box_check import is_unit_box
+from ofcv_export.base.lattice import is_unit_box
 from ofcv_export.engines.engine_bias import EngineBias
 from ofcv_export.engines.image_lattice import image_lattice
 

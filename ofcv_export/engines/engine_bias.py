@@ -11,18 +11,15 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ofcv_export.artifacts.loading import load
 from ofcv_export.base.elements import require_elements
 from ofcv_export.base.files import require_file
+from ofcv_export.base.lattice import reduced_lattice, require_box, require_same_box
 from ofcv_export.base.units import ENERGIES, energy_factor, length_factor
 from ofcv_export.base.validation import require_known
-from ofcv_export.descriptors.boundaries import require_box
-from ofcv_export.descriptors.box_check import BoxCheck
-from ofcv_export.descriptors.lattice import reduced_lattice
-from ofcv_export.descriptors.whole_molecules import MakeWhole
+from ofcv_export.engines.whole_molecules import made_whole
 from ofcv_export.graph.details import ContractDetails, VariableDetails
 from ofcv_export.graph.metadata import Metadata
 
@@ -158,10 +155,7 @@ class EngineBias:
             )
         self._facts = details.box
         self._is_described = details.descriptors is not None
-        self._box_checks = [
-            BoxCheck(orthorhombic=False, fixed=torch.tensor(fixed, dtype=torch.float64))
-            for fixed in details.box.fixed
-        ]
+        self._own_boxes = [np.array(fixed) for fixed in details.box.fixed]
         self.takes_box = self.metadata.periodic or bool(details.box.fixed)
         self.require_periodic(periodic)
         self.time_unit = details.time_unit
@@ -172,7 +166,6 @@ class EngineBias:
         }
         for name, value in (parameters or {}).items():
             self.set_parameter(name, value)
-        self._make_whole = MakeWhole()
         self._last_box: _Box | None = None
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
@@ -278,14 +271,9 @@ class EngineBias:
     ) -> Evaluation:
         # Each in its own precision: a time is float64 also where the rest is not.
         dtypes = [spec.dtype for spec in self.metadata.inputs]
-        tensors = [
-            torch.from_numpy(entry.astype(dtype))
-            for entry, dtype in zip(inputs, dtypes, strict=True)
-        ]
-        tensors[0] = tensors[0].unsqueeze(0)
-        with _threads(self._threads):
-            outputs = self._artifact.run(tensors)
-        value, *derivatives = (output[0].cpu().numpy().astype(np.float64) for output in outputs)
+        arrays = [entry.astype(dtype) for entry, dtype in zip(inputs, dtypes, strict=True)]
+        arrays[0] = arrays[0][None]
+        value, *derivatives = (output[0].astype(np.float64) for output in self._run(arrays))
         gradient = derivatives[0][0]
         if not math.isfinite(value[0] + gradient.sum()):
             raise NotFiniteError("values: expected a finite energy and forces, got NaN or infinity")
@@ -301,21 +289,29 @@ class EngineBias:
             strain_derivative=strain,
         )
 
+    def _run(self, arrays: list[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """Return the artifact's outputs."""
+        if not self._artifact.on_torch:
+            return self._artifact.run(arrays)
+        import torch
+
+        with _threads(self._threads):
+            outputs = self._artifact.run([torch.from_numpy(array) for array in arrays])
+        return tuple(output.cpu().numpy() for output in outputs)
+
     def _known_box(self, box: NDArray[np.float64]) -> _Box:
         """Return the box in the artifact's unit; what is costly is done when it changes."""
         last = self._last_box
         if last is not None and np.array_equal(last.given, box):
             return last
-        vectors = torch.from_numpy(box * self._length)
+        vectors = box * self._length
         require_box(vectors, orthorhombic=self._facts.run_time == "orthorhombic")
-        for check in self._box_checks:
-            complaint = check(vectors)
-            if complaint:
-                raise ValueError(complaint)
+        for own in self._own_boxes:
+            require_same_box(vectors, own)
         reduced = reduced_lattice(vectors)
-        shortest_squared = float(reduced.square().sum(1).min())
+        shortest_squared = float(np.square(reduced).sum(1).min())
         # Not read again: another thread may have put its own there by then.
-        known = self._last_box = _Box(box.copy(), vectors.numpy(), reduced, shortest_squared)
+        known = self._last_box = _Box(box.copy(), vectors, reduced, shortest_squared)
         return known
 
     def _whole(self, places: NDArray[np.float64], box: _Box) -> NDArray[np.float64]:
@@ -324,7 +320,7 @@ class EngineBias:
         # A step within half the shortest lattice vector is its own nearest image.
         if 4 * np.square(steps).sum(1).max(initial=0.0) < box.shortest_squared:
             return places
-        return self._make_whole.in_reduced(torch.from_numpy(places), box.reduced).numpy()
+        return made_whole(places, box.reduced)
 
 
 @contextmanager
@@ -333,6 +329,8 @@ def _threads(number: int) -> Iterator[None]:
 
     A thread that uses LibTorch for the first time meanwhile starts with this number.
     """
+    import torch
+
     before = torch.get_num_threads()
     if number in (0, before):
         yield
@@ -350,7 +348,7 @@ class _Box:
 
     given: NDArray[np.float64]
     vectors: NDArray[np.float64]
-    reduced: torch.Tensor
+    reduced: NDArray[np.float64]
     shortest_squared: float
 
 

@@ -13,10 +13,12 @@ from ofcv_export.formats.c99 import C99
 from ofcv_export.formats.format import Format
 from ofcv_export.formats.onnx import Onnx
 from ofcv_export.formats.plumed_source import PlumedSource
+from ofcv_export.formats.shared_library import SharedLibrary
 from ofcv_export.formats.torchscript import TorchScript
 
 FORMATS: dict[str, Format] = {
-    entry.suffix: entry for entry in (TorchScript(), Onnx(), AOTInductor(), C99(), PlumedSource())
+    entry.suffix: entry
+    for entry in (TorchScript(), Onnx(), AOTInductor(), C99(), PlumedSource(), SharedLibrary())
 }
 
 

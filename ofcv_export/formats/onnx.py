@@ -10,19 +10,17 @@ import hashlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError
 from onnxscript import optimizer
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch._decomp import get_decompositions
 
-from ofcv_export.base.arrays import in_memory
 from ofcv_export.base.validation import first_line
 from ofcv_export.formats.equivalents import (
     BACKWARD,
@@ -37,27 +35,22 @@ from ofcv_export.formats.exact_numbers import (
     require_exact_numbers,
 )
 from ofcv_export.formats.example import dynamic, examples
-from ofcv_export.formats.format import Format, Runner, damaged, foreign
+from ofcv_export.formats.format import Format
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tracing import traced
+from ofcv_export.runtimes.onnx import DIGEST, METADATA, OnnxRuntime
 
 OPSET = 18
 # What opset 18 came with; readers refuse a version that they do not know.
 IR_VERSION = 8
-_METADATA = "ofcv"
-_DIGEST = "ofcv.sha256"
 _LARGEST_MODEL = 2**31 - 1
 # Loggers of notes about packages and attributes that are no concern of the user's.
 _NOTES = ("torch.onnx._internal.exporter._registration", "onnx_ir._convenience")
 
 
-class Onnx(Format):
+class Onnx(OnnxRuntime, Format):
     """ONNX, run by ONNX Runtime."""
-
-    name = "onnx"
-    suffix = ".onnx"
-    runtime = "ONNX Runtime"
 
     def target(self, graph: ExportGraph) -> dict[str, Any]:
         """Return what a file is made for: any device, and an opset."""
@@ -96,52 +89,8 @@ class Onnx(Format):
     def write(self, compiled: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
         """Write the model with the metadata properties ``ofcv`` and ``ofcv.sha256``."""
         content = compiled.SerializeToString(deterministic=True)
-        content += _property(_METADATA, metadata.to_json())
-        path.write_bytes(content + _property(_DIGEST, hashlib.sha256(content).hexdigest()))
-
-    def metadata(self, content: bytes, path: Path) -> Metadata:
-        """Check the digest and return the metadata, see `Format.metadata`."""
-        try:
-            model = onnx.ModelProto.FromString(content)
-        except DecodeError as error:
-            raise foreign(path, "not an ONNX model, or truncated") from error
-        properties = {entry.key: entry.value for entry in model.metadata_props}
-        if _METADATA not in properties or _DIGEST not in properties:
-            raise foreign(path, "no metadata of ours in the model, or truncated")
-        digested = content[: -len(_property(_DIGEST, "0" * 64))]
-        if hashlib.sha256(digested).hexdigest() != properties[_DIGEST]:
-            raise damaged(path)
-        return Metadata.from_json(properties[_METADATA])
-
-    def load(self, content: bytes, path: Path, device: str) -> Runner:
-        """Open a session with one thread, as an MD engine would."""
-        runtime = _onnxruntime()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if device != "cpu":
-            providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
-        try:
-            session = runtime.InferenceSession(content, options, providers=providers)
-        except Exception as error:  # the runtime's exceptions have no common base
-            reason = first_line(error).rpartition(" : ")[2]
-            raise foreign(path, f"ONNX Runtime cannot read it: {reason}") from error
-        names = [entry.name for entry in session.get_inputs()]
-
-        def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            arrays = [in_memory(tensor.cpu()).numpy() for tensor in inputs]
-            outputs = session.run(None, dict(zip(names, arrays, strict=True)))
-            return tuple(torch.from_numpy(output) for output in outputs)
-
-        return run
-
-    def devices(self, metadata: Metadata) -> list[str]:
-        """Return ``cpu``, and ``cuda`` where ONNX Runtime was built for it and there is one."""
-        providers = _onnxruntime().get_available_providers()
-        with_cuda = "CUDAExecutionProvider" in providers and torch.cuda.is_available()
-        return ["cpu", "cuda"] if with_cuda else ["cpu"]
+        content += _property(METADATA, metadata.to_json())
+        path.write_bytes(content + _property(DIGEST, hashlib.sha256(content).hexdigest()))
 
 
 @contextmanager
@@ -158,18 +107,6 @@ def _quiet_exporter() -> Iterator[None]:
     finally:
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
-
-
-def _onnxruntime() -> Any:
-    """Return the onnxruntime module, an optional dependency."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            "onnxruntime: expected to be installed to run ONNX files, got no such package; "
-            "pip install 'ofcv-export[onnxruntime]' or 'ofcv-export[onnxruntime-gpu]'"
-        ) from error
-    return onnxruntime
 
 
 def _for_runtime(graph: ExportGraph) -> fx.GraphModule:

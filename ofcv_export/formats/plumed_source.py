@@ -5,13 +5,12 @@ from __future__ import annotations
 from ofcv_export.c_source.plumed import action_text, require_action
 from ofcv_export.formats.c99 import C99, Compiled
 from ofcv_export.graph.metadata import Metadata
+from ofcv_export.runtimes.plumed_source import PlumedSourceRuntime
 
 
-class PlumedSource(C99):
-    """C source that is an action of PLUMED; from Python its functions run as those of a .c file."""
+class PlumedSource(PlumedSourceRuntime, C99):
+    """C source that is an action of PLUMED."""
 
-    name = "plumed"
-    suffix = ".cpp"
     contracts = ("plumed",)
 
     def require(self, metadata: Metadata) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 from importlib import metadata as packages
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
-from torch import nn
 
 from ofcv_export.graph.details import Details, VariableDetails
 from ofcv_export.graph.tensor_spec import TensorSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SCHEMA: Final = 2
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,6 +39,8 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def torch_dtype(self) -> torch.dtype:
         """The dtype as torch names it."""
+        import torch
+
         dtype = getattr(torch, self.dtype)
         assert isinstance(dtype, torch.dtype)
         return dtype

@@ -204,7 +204,7 @@ def test_reading_metadata_executes_nothing(path, monkeypatch):
     monkeypatch.setattr(torch.jit, "load", forbidden)
     monkeypatch.setattr(torch._C._aoti, "AOTIModelContainerRunnerCpu", forbidden)
     monkeypatch.setattr("onnxruntime.InferenceSession", forbidden)
-    monkeypatch.setattr("ofcv_export.formats.aotinductor._LOADED", {})
+    monkeypatch.setattr("ofcv_export.runtimes.aotinductor._LOADED", {})
     assert ofcv.read_metadata(path).kind == "smart_derivatives"
     assert not handed_over
     with pytest.raises(ValueError, match="cannot read it"):

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from torch import nn
 
 import ofcv_export as ofcv
-from ofcv_export.artifacts.inputs import STYLES, sample
 from ofcv_export.artifacts.replays import Replays
+from ofcv_export.artifacts.samples import STYLES, sample
 from ofcv_export.artifacts.verification import TOLERANCE, errors, record_probe
 from ofcv_export.density.atomic_reference import AtomicReference
 from ofcv_export.density.basis import BasisInfo

@@ -18,10 +18,10 @@ from torch._inductor.codegen.common import device_codegens
 
 import ofcv_export as ofcv
 from ofcv_export.formats import FORMATS, aotinductor
-from ofcv_export.formats.machine import cpu_features
 from ofcv_export.graph.details import RescalingDetails
 from ofcv_export.graph.export_graph import ExportGraph, TensorSpec
 from ofcv_export.graph.tracing import traced
+from ofcv_export.runtimes.machine import cpu_features
 from tests.builders.systems import all_pairs, dense_jacobian, frames, small_setup
 
 AOTI = FORMATS[".pt2"]
@@ -264,7 +264,7 @@ def test_code_for_another_machine_is_refused_before_it_runs(
 ):
     other = rewritten(smart_file, tmp_path / "other.pt2", **changes)
     handed_over = []
-    monkeypatch.setattr("ofcv_export.formats.aotinductor._load", handed_over.append)
+    monkeypatch.setattr("ofcv_export.runtimes.aotinductor._load", handed_over.append)
     message = message.format(
         release=".".join(torch.__version__.split(".")[:2]),
         devices="cpu or cuda" if torch.cuda.is_available() else "cpu",
@@ -281,7 +281,7 @@ def test_reading_metadata_executes_nothing(smart_file, monkeypatch):
         raise RuntimeError("no runtime here")
 
     monkeypatch.setattr(torch._C._aoti, "AOTIModelContainerRunnerCpu", forbidden)
-    monkeypatch.setattr("ofcv_export.formats.aotinductor._LOADED", {})
+    monkeypatch.setattr("ofcv_export.runtimes.aotinductor._LOADED", {})
     assert ofcv.read_metadata(smart_file).kind == "smart_derivatives"
     with pytest.raises(ValueError, match="AOTInductor cannot read it: no runtime here"):
         ofcv.load(smart_file)
@@ -438,7 +438,7 @@ ofcv.export(small_setup(), {str(tmp_path / "cv.pt2")!r})
 
 
 def test_no_temporary_folder_that_code_may_be_loaded_from(smart_file, monkeypatch, tmp_path):
-    monkeypatch.setattr("ofcv_export.formats.aotinductor.is_noexec", lambda folder: True)
+    monkeypatch.setattr("ofcv_export.runtimes.aotinductor.is_noexec", lambda folder: True)
     message = "TMPDIR: expected a folder with no space or quote .* mounted noexec"
     for use in (
         lambda: ofcv.export(small_setup(), tmp_path / "cv.pt2"),

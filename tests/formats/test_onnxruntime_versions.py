@@ -12,7 +12,7 @@ from torch import nn
 
 import ofcv_export as ofcv
 from export_scripts.energy_network import CoefficientNetwork
-from ofcv_export.artifacts.inputs import sample
+from ofcv_export.artifacts.samples import sample
 from ofcv_export.density.atomic_reference import AtomicReference
 from ofcv_export.descriptors import PairDistances, RuntimeBox
 from ofcv_export.graph.tensor_spec import symbols

@@ -68,13 +68,13 @@ CORE = [
         (_VALUES, "-k", "distances"),
     ),
     Mutation(
-        "box: any oblique one is accepted", "descriptors/boundaries.py",
-        "once.square().sum() * (1 - 1e-9)", "0.0",
+        "box: any oblique one is accepted", "base/lattice.py",
+        "np.square(once).sum() * (1 - 1e-9)", "0.0",
         (f"{_BOUNDARIES}::test_bad_boxes_are_refused_in_one_line",),
     ),
     Mutation(
-        "lattice: one step of reduction", "descriptors/lattice.py",
-        "_N_STEPS = 10", "_N_STEPS = 1",
+        "lattice: one step of reduction", "base/lattice.py",
+        "N_STEPS = 10", "N_STEPS = 1",
         (_BOUNDARIES,),
     ),
     Mutation(
@@ -87,6 +87,11 @@ CORE = [
         "nearest image: half of the neighbours", "descriptors/lattice.py",
         "2 * along.abs()", "2 * along",
         (_BOUNDARIES,),
+    ),
+    Mutation(
+        "nearest image of an engine: half of the neighbours", "base/lattice.py",
+        "np.zeros((1, 3)), half, -half", "np.zeros((1, 3)), half",
+        ("tests/base/test_lattice.py",),
     ),
     # The chain rule, with torch's operators and with numba's loops.
     Mutation(
@@ -359,13 +364,13 @@ CORE = [
         (f"{_VERIFICATION}::test_a_slope_is_found_where_it_is",),
     ),
     Mutation(
-        "digest: of the names alone", "formats/archive.py",
+        "digest: of the names alone", "runtimes/archive.py",
         "            sha.update(records[name])\n", "",
         (_LOADING, "-k", "made_again"),
     ),
     Mutation(
-        "digest: of an ONNX file is not compared", "formats/onnx.py",
-        "if hashlib.sha256(digested).hexdigest() != properties[_DIGEST]:", "if False:",
+        "digest: of an ONNX file is not compared", "runtimes/onnx.py",
+        "if digest != properties[DIGEST]:", "if False:",
         (_LOADING, "-k", "(bit or edited) and not pt2"),
     ),
     Mutation(

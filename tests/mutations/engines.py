@@ -130,7 +130,7 @@ ENGINES: list[Mutation] = [
     ),
     Mutation(
         "trajectories: any box in place of a fixed one", "artifacts/trajectory.py",
-        "for check in self._fixed:", "for check in ():",
+        "for own in self._fixed:", "for own in ():",
         (_TRAJECTORY, "-k", "as_by_engines"),
     ),
     Mutation(
@@ -308,7 +308,7 @@ ENGINES: list[Mutation] = [
         (_EXPORTING, "-k", "half"),
     ),
     Mutation(
-        "pt2: files in whichever TMPDIR", "formats/aotinductor.py",
+        "pt2: files in whichever TMPDIR", "runtimes/aotinductor.py",
         "named = [place for place in tried if _PLAIN_NAME.fullmatch(place) and "
         "Path(place).is_dir()]",
         "named = [place for place in tried if Path(place).is_dir()]",

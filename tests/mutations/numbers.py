@@ -67,7 +67,7 @@ NUMBERS: list[Mutation] = [
         (f"{_FUNCTIONAL}::test_autocast_changes_no_number",),
     ),
     Mutation(
-        "autocast: a file in half precision", "formats/torchscript.py",
+        "autocast: a file in half precision", "runtimes/torchscript.py",
         "with torch.no_grad(), without_autocast(device):", "with torch.no_grad():",
         (f"{_EXPORTING}::test_exported_in_modes_that_a_caller_switched_on", *_TORCHSCRIPT_ALONE),
     ),
@@ -256,13 +256,13 @@ NUMBERS: list[Mutation] = [
         (f"{_ARGUMENTS}::test_arrays_in_any_order_of_memory_are_arguments",),
     ),
     Mutation(
-        "results: no work on them, nor gradients", "formats/torchscript.py",
+        "results: no work on them, nor gradients", "runtimes/torchscript.py",
         "with torch.no_grad(), without_autocast(device):",
         "with torch.inference_mode(), without_autocast(device):",
         (f"{_LOADING}::test_results_are_ordinary_tensors", *_TORCHSCRIPT_ALONE),
     ),
     Mutation(
-        "results: of compiled code, no work on them", "formats/aotinductor.py",
+        "results: of compiled code, no work on them", "runtimes/aotinductor.py",
         "with torch.no_grad(), without_autocast(device):",
         "with torch.inference_mode(), without_autocast(device):",
         (f"{_LOADING}::test_results_are_ordinary_tensors", "-k", "pt2"),
@@ -317,7 +317,7 @@ NUMBERS: list[Mutation] = [
         (f"{_LOADING}::test_what_was_checked_is_what_is_verified", *_TORCHSCRIPT_ALONE),
     ),
     Mutation(
-        "code: one library more with every load", "formats/aotinductor.py",
+        "code: one library more with every load", "runtimes/aotinductor.py",
         "if digest not in _LOADED:", "if True:",
         (f"{_AOTINDUCTOR}::test_one_library_for_all_loads_of_a_file",),
     ),
@@ -393,7 +393,7 @@ NUMBERS: list[Mutation] = [
         (f"{_DESCRIPTORS}::test_no_frames",),
     ),
     Mutation(
-        "samples: molecules without coefficients", "artifacts/inputs.py",
+        "samples: molecules without coefficients", "artifacts/samples.py",
         "return _molecules(shape[0], style, generator)",
         "return torch.from_numpy(generator.integers(low, high, shape))",
         (f"{_VERIFICATION}::test_no_molecule_without_coefficients_is_drawn",),
@@ -416,7 +416,7 @@ NUMBERS: list[Mutation] = [
     ),
     Mutation(
         "report: an error that is no number is left out", "artifacts/verification.py",
-        "return float(torch.tensor(numbers, dtype=torch.float64).max())", "return max(numbers)",
+        "return float(np.max(numbers))", "return max(numbers)",
         (f"{_VERIFICATION}::test_the_largest_error_is_no_number_if_one_is_none",
          *_TORCHSCRIPT_ALONE),
     ),
@@ -426,13 +426,13 @@ NUMBERS: list[Mutation] = [
         (_MESSAGES, "-k", "network"),
     ),
     Mutation(
-        "messages: none of ONNX Runtime", "formats/onnx.py",
+        "messages: none of ONNX Runtime", "runtimes/onnx.py",
         'reason = first_line(error).rpartition(" : ")[2]',
         'reason = str(error).strip().splitlines()[0].rpartition(" : ")[2]',
         (_MESSAGES, "-k", "session"),
     ),
     Mutation(
-        "messages: none of compiled code", "formats/aotinductor.py",
+        "messages: none of compiled code", "runtimes/aotinductor.py",
         "{last_line(error)}", "{str(error).strip().splitlines()[-1]}",
         (_MESSAGES, "-k", "compiled"),
     ),
@@ -443,8 +443,8 @@ NUMBERS: list[Mutation] = [
     ),
     # C source.
     Mutation(
-        "C source: the digest is not compared", "formats/c99.py",
-        "if last != _DIGEST % hashlib", "if not last.strip() and last != _DIGEST % hashlib",
+        "C source: the digest is not compared", "runtimes/c99.py",
+        "if last != DIGEST % hashlib", "if not last.strip() and last != DIGEST % hashlib",
         (f"{_C99}::test_damage_is_noticed",),
     ),
     Mutation(

@@ -7,7 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from ofcv_export.formats.format import damaged, foreign
+from ofcv_export.runtimes.runtime import damaged, foreign
 
 METADATA = "extra/ofcv.json"
 DIGEST = "extra/ofcv.sha256"

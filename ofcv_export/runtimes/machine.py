@@ -1,14 +1,14 @@
-"""Whether this machine can run code that was compiled for another one."""
+"""Whether this machine can run code that PyTorch compiled for another one."""
 
 from __future__ import annotations
-
-import torch
 
 from ofcv_export.graph.metadata import Metadata
 
 
 def cpu_features() -> set[str]:
     """Return what this CPU has, as PyTorch names it, e.g. ``x86_64``, ``avx2``, ``fma3``."""
+    import torch
+
     features = set()
     for name, value in torch.cpu.get_capabilities().items():
         if isinstance(value, bool):
@@ -20,11 +20,15 @@ def cpu_features() -> set[str]:
 
 def devices() -> list[str]:
     """Return ``cpu``, and ``cuda`` where there is one."""
+    import torch
+
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
 def require_this_machine(metadata: Metadata) -> None:
     """Raise ValueError unless compiled code can run here, by this version of PyTorch."""
+    import torch
+
     ours, theirs = _release(torch.__version__), _release(metadata.versions["torch"])
     if ours != theirs:
         raise ValueError(

@@ -1,0 +1,38 @@
+"""Packages that exporting needs and loading does not: what is said where one is missing."""
+
+from __future__ import annotations
+
+# By the names of their modules.
+_EXPORTING = {"torch": "PyTorch", "onnx": "ONNX", "onnxscript": "ONNX Script", "zarr": "Zarr"}
+
+
+def missing_package(what: str, error: ModuleNotFoundError) -> ImportError:
+    """Return the error for what cannot be had without a package.
+
+    Parameters
+    ----------
+    what : str
+        What was asked for.
+    error : ModuleNotFoundError
+        Why it could not be imported; one of another package is returned as it is.
+
+    Examples
+    --------
+    >>> missing_package("a .pt file", ModuleNotFoundError(name="torch")).args[0]
+    "torch: expected PyTorch for a .pt file, got none installed (pip install 'ofcv-export[export]')"
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in _EXPORTING:
+        return error
+    return ImportError(
+        f"{package}: expected {_EXPORTING[package]} for {what}, got none installed "
+        "(pip install 'ofcv-export[export]')"
+    )
+
+
+def require_torch(what: str) -> None:
+    """Raise ImportError unless PyTorch is installed, which `what` needs."""
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise missing_package(what, error) from error

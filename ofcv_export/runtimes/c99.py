@@ -1,0 +1,112 @@
+"""C source (``.c``), compiled by the system's compiler, once, and called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofcv_export.base.files import require_file, require_suffix
+from ofcv_export.c_source import compiler
+from ofcv_export.c_source.fortran import fortran_text
+from ofcv_export.c_source.interface import code_in, errors, metadata_in, symbol_in
+from ofcv_export.graph.metadata import Metadata
+from ofcv_export.runtimes.runtime import Runner, Runtime, damaged, foreign
+
+DIGEST = b"/* sha256 %s */\n"
+_DIGEST_LENGTH = len(DIGEST % (b"0" * 64))
+
+
+class C99Runtime(Runtime):
+    """C99 source, compiled by the system's compiler."""
+
+    name = "c"
+    suffix = ".c"
+    runtime = "C99"
+    on_torch = False
+
+    def metadata(self, content: bytes, path: Path) -> Metadata:
+        """Check the digest and return the metadata, see `Runtime.metadata`."""
+        body, last = content[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
+        if not (last.startswith(DIGEST[:10]) and last.endswith(DIGEST[-4:])):
+            raise foreign(path, "no digest in its last line")
+        if last != DIGEST % hashlib.sha256(body).hexdigest().encode():
+            raise damaged(path)
+        found = metadata_in(body.decode())
+        if found is None:
+            raise foreign(path, "no metadata in it")
+        return Metadata.from_json(found)
+
+    def load(self, content: bytes, path: Path, device: str) -> Runner:
+        """Compile the source with the system's compiler, unless that was done before."""
+        return _runner(content, self.metadata(content, path), compiler.compiler())
+
+    def runners(self, content: bytes, path: Path, metadata: Metadata) -> dict[str, Runner]:
+        """Return what verification runs: the code of every compiler there is."""
+        commands = compiler.compilers()
+        names = ["cpu", *(f"cpu, {Path(command).name}" for command in commands[1:])]
+        runners = [_runner(content, metadata, command) for command in commands]
+        return dict(zip(names, runners, strict=True))
+
+    def devices(self, metadata: Metadata) -> list[str]:
+        """Return ``cpu``."""
+        return ["cpu"]
+
+
+def _runner(content: bytes, metadata: Metadata, command: str) -> Runner:
+    """Return a file's function, compiled by a compiler."""
+    text = content.decode()
+    library = ctypes.CDLL(str(compiler.library(code_in(text).encode(), command)))
+    return library_runner(library, symbol_in(text), metadata)
+
+
+def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Runner:
+    """Return the function of a library whose names begin with a symbol."""
+    evaluate = getattr(library, f"{symbol}_evaluate")
+    reasons = errors(metadata.inputs)
+    results = [(tuple(map(int, spec.shape)), np.dtype(spec.dtype)) for spec in metadata.outputs]
+
+    def run(inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        given = [np.asarray(array, order="C") for array in inputs]
+        outputs = tuple(np.empty(shape, dtype) for shape, dtype in results)
+        # ctypes releases the interpreter's lock.
+        code = evaluate(*(ctypes.c_void_p(_address(each)) for each in (*given, *outputs)))
+        if code:
+            raise ValueError(reasons[code - 1])
+        return outputs
+
+    return run
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Return where an array's numbers begin; `array.ctypes` takes several times as long."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def fortran_module(path: str | PathLike[str]) -> str:
+    """Return a Fortran 2003 module with the interface of a file of C source.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, ``.c``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, foreign or of another format.
+    """
+    target = require_file("path", path)
+    require_suffix("path", target, C99Runtime.suffix)
+    content = target.read_bytes()
+    metadata = C99Runtime().metadata(content, target)
+    return fortran_text(metadata.inputs, metadata.outputs, symbol_in(content.decode()))
