@@ -4,7 +4,7 @@
 ///
 ///     #include <ofcv_force.hpp>
 ///
-///     system.addForce(new ofcv::OpenMMForce("bias.pt2"));        // or .pt
+///     system.addForce(new ofcv::OpenMMForce("bias.so"));         // or .pt2, .pt
 ///     OpenMM::Context context(system, integrator, platform);     // everything is checked here
 ///     context.setParameter("centre", 0.3);                       // at any time
 ///
@@ -28,12 +28,12 @@
 #include <utility>
 #include <vector>
 
-#include "ofcv/archive.hpp"
 #include "ofcv/atoms.hpp"
 #include "ofcv/engine_variable.hpp"
 #include "ofcv/error.hpp"
+#include "ofcv/evaluator.hpp"
+#include "ofcv/file.hpp"
 #include "ofcv/metadata.hpp"
-#include "ofcv/model.hpp"
 
 namespace ofcv {
 

@@ -1,6 +1,5 @@
 // Runs OpenMM dynamics biased by an artifact, and measures what the bias costs a step.
 
-#include <ATen/Parallel.h>
 #include <openmm/Context.h>
 #include <openmm/LangevinMiddleIntegrator.h>
 #include <openmm/Platform.h>
@@ -28,6 +27,10 @@
 #include "common/options.hpp"
 #include "common/output_files.hpp"
 #include "openmm/ofcv_force.hpp"
+
+#ifndef OFCV_WITHOUT_TORCH
+#include <ATen/Parallel.h>
+#endif
 
 namespace {
 
@@ -347,8 +350,10 @@ std::pair<double, double> time_by_turns(const Arguments& arguments, Simulation& 
 
 int run(const Options& options) {
   const Arguments arguments(options);
+#ifndef OFCV_WITHOUT_TORCH
   at::set_num_threads(arguments.threads);
   at::set_num_interop_threads(arguments.threads);
+#endif
   const char* plugins = std::getenv("OPENMM_PLUGIN_DIR");
   OpenMM::Platform::loadPluginsFromDirectory(plugins ? plugins : OFCV_OPENMM_PLUGINS);
 

@@ -1,7 +1,7 @@
 // OFCV: an exported collective variable or bias as an action of PLUMED, 2.9 or later.
 //
 //     LOAD FILE=OFCV.so
-//     cv: OFCV MODEL=cv.pt2 ATOMS=5,7,9,15,17
+//     cv: OFCV MODEL=cv.so ATOMS=5,7,9,15,17
 //     METAD ARG=cv.node-0 SIGMA=0.1 HEIGHT=1 PACE=500
 //
 // How to build and use it: docs/engines/plumed.md.
@@ -100,7 +100,7 @@ PLUMED_REGISTER_ACTION(OFCV, "OFCV")
 
 void OFCV::registerKeywords(Keywords& keys) {
   Colvar::registerKeywords(keys);
-  keys.add("compulsory", "MODEL", "the exported file, .pt or .pt2");
+  keys.add("compulsory", "MODEL", "the exported file, .so, or .pt or .pt2 with LibTorch");
   keys.add("atoms", "ATOMS",
            "the atoms of the artifact, in its order; by default those that the file names");
   keys.add("compulsory", "DEVICE", "cpu", "where the artifact runs: cpu, cuda or cuda:<index>");
@@ -172,7 +172,9 @@ void OFCV::set_up() {
              ofcv::dtype_name(metadata.inputs[0].dtype), metadata.created.c_str());
   log.printf("  %zu atoms, %zu values, lengths in %s, %s\n", atoms.size(), variable_->n_outputs(),
              metadata.length_unit->c_str(), metadata.periodic() ? "periodic" : "not periodic");
+#ifndef OFCV_WITHOUT_TORCH
   log.printf("  on %s with %d threads of LibTorch %s\n", device.c_str(), n_threads, TORCH_VERSION);
+#endif
 }
 
 void OFCV::calculate() {

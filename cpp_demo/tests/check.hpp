@@ -1,6 +1,8 @@
 #pragma once
 
+#ifndef OFCV_WITHOUT_TORCH
 #include <c10/util/Logging.h>
+#endif
 
 #include <filesystem>
 #include <iostream>

@@ -1,4 +1,5 @@
-// EngineVariable on the artifacts of make_engine_cases.py. Usage: engine_variable_tests FOLDER.
+// EngineVariable on the artifacts of make_engine_cases.py, with LibTorch or on libraries alone.
+// Usage: engine_variable_tests FOLDER.
 
 #include <cmath>
 #include <filesystem>
@@ -18,6 +19,16 @@ namespace {
 namespace fs = std::filesystem;
 using Numbers = std::vector<double>;
 
+#ifdef OFCV_WITHOUT_TORCH
+constexpr const char* suffix = ".so";
+#else
+constexpr const char* suffix = ".pt";
+#endif
+
+std::string file(const fs::path& folder, const std::string& name) {
+  return (folder / (name + suffix)).string();
+}
+
 struct Case {
   std::string path;
   std::map<std::string, Numbers> content;
@@ -27,7 +38,7 @@ struct Case {
   double time = content.at("time")[0];
 
   Case(const fs::path& folder, const std::string& name)
-      : path((folder / (name + ".pt")).string()),
+      : path(file(folder, name)),
         content(nlohmann::json::parse(std::ifstream(folder / (name + ".json")))) {}
 };
 
@@ -150,35 +161,43 @@ void test_parameters(const fs::path& folder) {
 }
 
 void test_periods(const fs::path& folder) {
-  const ofcv::EngineVariable angle((folder / "angle.pt").string(), {});
+  const ofcv::EngineVariable angle(file(folder, "angle"), {});
   CHECK(std::abs(angle.period(0).value_or(0) - 2 * std::acos(-1)) < 1e-12);
-  for (const char* name : {"several.pt", "torsion.pt"}) {
-    CHECK(!ofcv::EngineVariable((folder / name).string(), {}).period(0));
+  for (const char* name : {"several", "torsion"}) {
+    CHECK(!ofcv::EngineVariable(file(folder, name), {}).period(0));
   }
 }
 
 void test_refusals(const fs::path& folder) {
   const auto open = [&](const char* name, const ofcv::EngineSystem& system) {
-    ofcv::EngineVariable((folder / name).string(), system);
+    ofcv::EngineVariable(file(folder, name), system);
   };
   const std::vector<std::string> elements = {"H", "X", "N", "C", "X", "X", "O"};
-  open("open.pt", {.n_atoms = 7, .elements = elements, .periodic = false});
+  open("open", {.n_atoms = 7, .elements = elements, .periodic = false});
   std::vector<std::string> others = elements;
   others[3] = "N";
-  CHECK_ERROR(open("open.pt", {.elements = others}),
+  CHECK_ERROR(open("open", {.elements = others}),
               "atoms: expected C as atom 3 (zero-based), got N");
-  CHECK_ERROR(open("open.pt", {.n_atoms = 6}),
+  CHECK_ERROR(open("open", {.n_atoms = 6}),
               "atoms: expected indices below the system's 6 atoms, got 6");
-  for (const char* name : {"periodic.pt", "fixed_box.pt", "own_switch.pt"}) {
+  for (const char* name : {"periodic", "fixed_box", "own_switch"}) {
     CHECK_ERROR(open(name, {.periodic = false}),
                 "box: expected a periodic system, got one without a box");
   }
-  CHECK_ERROR(open("five_frames.pt", {}),
+  CHECK_ERROR(open("five_frames", {}),
               "model: expected an artifact for one frame or any number of them, got one for 5");
-  CHECK_ERROR(open("fractions.pt", {}),
+  CHECK_ERROR(open("fractions", {}),
               "model: expected an artifact that takes positions, got one that takes fractions of a "
               "box");
-  CHECK_ERROR(open("network.pt", {}), "model: expected a collective_variable, got a contract");
+#ifdef OFCV_WITHOUT_TORCH
+  CHECK_ERROR(open("open", {.device = "cuda"}), "device: expected cpu for a .so file, got 'cuda'");
+  const std::string torch = (folder / "network.pt").string();
+  CHECK_ERROR(
+      ofcv::EngineVariable(torch, {}),
+      "model: expected a .so file, since this was built without LibTorch, got '" + torch + "'");
+#else
+  CHECK_ERROR(open("network", {}), "model: expected a collective_variable, got a contract");
+#endif
 }
 
 void test_calls(const fs::path& folder) {
@@ -196,18 +215,18 @@ void test_calls(const fs::path& folder) {
               "box: expected finite values, got inf at index (0, 1)");
   CHECK(agree({bias.value(0)}, one.values, 1e-11));  // as before
 
-  ofcv::EngineVariable fixed((folder / "fixed_box.pt").string(), {.length_unit = 0.1});
+  ofcv::EngineVariable fixed(file(folder, "fixed_box"), {.length_unit = 0.1});
   const Numbers same = {20, 0, 0, 0, 21, 0, 0, 0, 19.001}, other = {20, 0, 0, 0, 20, 0, 0, 0, 20};
   fixed.evaluate(one.positions.data(), same.data());
   CHECK(!fixed.gives_strain() && bias.gives_strain());
-  ofcv::EngineVariable own_switch((folder / "own_switch.pt").string(), {.length_unit = 0.1});
+  ofcv::EngineVariable own_switch(file(folder, "own_switch"), {.length_unit = 0.1});
   CHECK_ERROR(own_switch.evaluate(one.positions.data(), other.data()),
               "box: expected the artifact's own [[2.0, 0.0, 0.0], [0.0, 2.1, 0.0], [0.0, 0.0, "
               "1.9]], got [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]");
   CHECK_ERROR(fixed.evaluate(one.positions.data(), other.data()),
               "box: expected the artifact's own [[2.0, 0.0, 0.0], [0.0, 2.1, 0.0], [0.0, 0.0, "
               "1.9]], got [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]");
-  ofcv::EngineVariable upright((folder / "orthorhombic.pt").string(), {});
+  ofcv::EngineVariable upright(file(folder, "orthorhombic"), {});
   Numbers rounded = {2, 0, 0, 0, 2, 0, 0, 1e-17, 2};
   upright.evaluate(one.positions.data(), rounded.data());
   const Numbers tilted = {2, 0, 0, 0, 2, 0, 0, 0.5, 2}, flat = {1, 0, 0, 0, 1, 0, 1, 1, 0};

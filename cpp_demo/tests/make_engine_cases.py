@@ -1,7 +1,7 @@
 """Write variables for the C++ tests of EngineVariable, with what autograd makes of them.
 
-Usage: make_engine_cases.py FOLDER. ``<case>.pt`` comes with ``<case>.json``: positions of its atoms
-and a box in nm, and values, derivatives and strain derivatives in nm and, for energies, kJ/mol.
+Usage: make_engine_cases.py FOLDER. ``<case>.pt``, ``.so`` come with ``<case>.json``: positions of
+its atoms and a box in nm, and values, derivatives and strain derivatives in nm and, for energies, kJ/mol.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
     torsion = Torsions(torch.tensor([[0, 1, 2, 3]]), 4)
     turning = CV(torsion, torch.nn.Linear(1, 1).double(), ATOMS, periods=0.7)
     save(folder / "torsion", ofcv.HarmonicRestraint(turning, 9.0, 50.0), positions)
-    ofcv.export(CV(torsion, torch.nn.Identity(), ATOMS), folder / "angle.pt")
+    export(CV(torsion, torch.nn.Identity(), ATOMS), folder / "angle")
     save(folder / "several", cv(RuntimeBox("triclinic"), n_outputs=3), positions, BOX)
     # One descriptor has the box, the other none: the molecule is whole for both.
     pairs = PairDistances(torch.tensor([[0, 2], [1, 3]]), 4, RuntimeBox("triclinic"))
@@ -61,13 +61,13 @@ def main(folder: Path) -> None:
     # A position, which is not the same elsewhere.
     save(folder / "height", network(CapturedDescriptor(Height(), 4)), positions)
 
-    ofcv.export(cv(), folder / "five_frames.pt", batch=5)
+    export(cv(), folder / "five_frames", batch=5)
     fixed = OrthorhombicBox(torch.tensor([2.0, 2.1, 1.9], dtype=torch.float64), periodic=True)
-    ofcv.export(ofcv.Bias(cv(fixed)), folder / "fixed_box.pt")
+    export(ofcv.Bias(cv(fixed)), folder / "fixed_box")
     own_switch = Contacts(torch.tensor([[0, 1]]), 4, lambda r: torch.exp(-r), fixed)
-    ofcv.export(network(own_switch), folder / "own_switch.pt")
-    ofcv.export(cv(RuntimeBox("orthorhombic", scaled=True)), folder / "fractions.pt")
-    ofcv.export(cv(RuntimeBox("orthorhombic")), folder / "orthorhombic.pt")
+    export(network(own_switch), folder / "own_switch")
+    export(cv(RuntimeBox("orthorhombic", scaled=True)), folder / "fractions")
+    export(cv(RuntimeBox("orthorhombic")), folder / "orthorhombic")
     ofcv.export(cv(), folder / "network.pt", contract="plumed-pytorch")
 
 
@@ -91,6 +91,12 @@ def cv(box: Boundaries | None = None, **options: Any) -> CV:
     return network(PairDistances(all_pairs(4), 4, box=box), **options)
 
 
+def export(variable: CV | ofcv.Bias, path: Path, batch: int | None = None) -> None:
+    """Write a variable for LibTorch and as a library."""
+    for suffix in (".pt", ".so"):
+        ofcv.export(variable, path.with_suffix(suffix), batch)
+
+
 def save(
     path: Path,
     variable: CV | ofcv.Bias,
@@ -106,7 +112,7 @@ def save(
 
     The engine has the positions `given`, and a box where it has some.
     """
-    ofcv.export(variable, path.with_suffix(".pt"))
+    export(variable, path)
     variable = variable.double()
     places = length * positions
     boxes = [] if box is None else [torch.tensor(length * box)]

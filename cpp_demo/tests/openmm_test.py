@@ -1,4 +1,9 @@
-"""The C++ force against PythonForce and CustomBondForce. Usage: openmm_test.py PROGRAM TESTS."""
+"""The C++ force against PythonForce and CustomBondForce.
+
+Usage: openmm_test.py PROGRAM TESTS LIGHT.
+
+LIGHT is the program built without LibTorch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import openmm
 import torch
-from program import fails, run_tests, succeeds
+from program import another, fails, run_tests, succeeds
 from torch import nn
 
 import ofcv_export as ofcv
@@ -39,11 +44,13 @@ def export_all() -> None:
     restraint = ofcv.HarmonicRestraint(distance(), CENTRE, FORCE_CONSTANT)
     ofcv.export(restraint, "restraint.pt")
     ofcv.export(restraint, "restraint.pt2", batch=1)
+    ofcv.export(restraint, "restraint.so")
     periodic = ofcv.HarmonicRestraint(distance(RuntimeBox("triclinic")), CENTRE, FORCE_CONSTANT)
     ofcv.export(periodic, "periodic.pt")
     constants = [FORCE_CONSTANT, FORCE_CONSTANT]
     pull = ofcv.MovingRestraint(distance(), [1.0, 2.0], [0.3, 0.5], constants)
     ofcv.export(pull, "pull.pt")
+    ofcv.export(pull, "pull.so")
     ofcv.export(distance(), "cv.pt")
 
 
@@ -119,10 +126,10 @@ def require_equal(
 
 
 def test_the_same_trajectory() -> None:
-    """For both formats, as PythonForce and as CustomBondForce, and not as without a bias."""
+    """For all formats, as PythonForce and as CustomBondForce, and not as without a bias."""
     theirs, free = python_run(bond_force()), python_run(None)
     assert np.abs(theirs[0] - free[0]).max() > 1e-3
-    for name in ("restraint.pt", "restraint.pt2"):
+    for name in ("restraint.pt", "restraint.pt2", "restraint.so"):
         ours = cpp_run("--bias", name)
         require_equal(ours, theirs)
         require_equal(ours, python_run(openmm_force(name, make_system())))
@@ -131,6 +138,11 @@ def test_the_same_trajectory() -> None:
     require_equal(cpp_run("--bias pull.pt"), pull)
     weak = "--parameter force_constant=0 --parameter centre=0.2"
     require_equal(cpp_run("--bias restraint.pt", weak), free)
+    with another(sys.argv[3]):
+        require_equal(cpp_run("--bias restraint.so"), theirs)
+        require_equal(cpp_run("--bias pull.so"), pull)
+        message = "model: expected a .so file, since this was built without LibTorch, got 'cv.pt'"
+        fails(message, INPUTS, "--bias cv.pt", "--positions refused.npy")
 
 
 def test_langevin_and_timing() -> None:

@@ -6,10 +6,19 @@ import contextlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PROGRAM = Path(sys.argv[1])
+
+
+@contextlib.contextmanager
+def another(program: str | Path) -> Iterator[None]:
+    """Run another program for a while."""
+    global PROGRAM
+    before, PROGRAM = PROGRAM, Path(program)
+    yield
+    PROGRAM = before
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:

@@ -3,4 +3,4 @@
 from ofcv_export.formats import FORMATS
 
 # C source has a fixed number of frames, and no graph of any number of coefficients.
-FREE_SIZES = [suffix for suffix in FORMATS if suffix != ".c"]
+FREE_SIZES = [suffix for suffix, entry in FORMATS.items() if not entry.fixes_sizes]

@@ -195,7 +195,7 @@ def test_it_is_compiled_once(tmp_path, cache, monkeypatch):
     assert len(libraries) == len(compiler.compilers())
     started = []
     compile_it = compiler._compiled
-    monkeypatch.setattr(compiler, "_compile", lambda *a: started.append(a) or compile_it(*a))
+    monkeypatch.setattr(compiler, "_compiled", lambda *a: started.append(a) or compile_it(*a))
     ofcv.load(path)
     assert not started
     shutil.rmtree(cache)

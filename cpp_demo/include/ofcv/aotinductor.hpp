@@ -1,14 +1,11 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <system_error>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -16,6 +13,7 @@
 #include "ofcv/archive.hpp"
 #include "ofcv/error.hpp"
 #include "ofcv/graph.hpp"
+#include "ofcv/internal/temporary_folder.hpp"
 #include "ofcv/machine.hpp"
 
 #if OFCV_HAS_AOTINDUCTOR
@@ -27,38 +25,6 @@
 namespace ofcv {
 
 namespace detail {
-
-/// A folder of its own among the temporary files (see TMPDIR), removed at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "ofcv-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) {
-      throw Error("model", "a folder for temporary files", "none to be had as '" + name + "'");
-    }
-    path_ = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code busy;
-    std::filesystem::remove_all(path_, busy);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  void write(const std::string& name, const std::string& content) const {
-    std::ofstream stream(path_ / name, std::ios::binary);
-    stream.write(content.data(), static_cast<std::streamsize>(content.size()));
-    stream.close();
-    if (!stream) {
-      throw Error("model", "room for temporary files", "none in '" + path_.string() + "'");
-    }
-  }
-
-  std::string path_of(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
 
 #if OFCV_HAS_AOTINDUCTOR
 /// Compiled code for the CPU, called without the detours of LibTorch's runner, which cost a third

@@ -13,13 +13,13 @@
 #include <utility>
 #include <vector>
 
-#include "ofcv/archive.hpp"
 #include "ofcv/atoms.hpp"
 #include "ofcv/box.hpp"
 #include "ofcv/error.hpp"
+#include "ofcv/evaluator.hpp"
+#include "ofcv/file.hpp"
 #include "ofcv/lattice.hpp"
 #include "ofcv/metadata.hpp"
-#include "ofcv/model.hpp"
 #include "ofcv/units.hpp"
 #include "ofcv/validation.hpp"
 #include "ofcv/view.hpp"
@@ -38,7 +38,7 @@ struct EngineSystem {
   bool periodic = true;        ///< whether it has a box
   Parameters parameters = {};  ///< others than the artifact's defaults
   std::string device = "cpu";  ///< cpu, cuda or cuda:<index>
-  int threads = 1;             ///< of LibTorch during a call; 0 leaves the choice to LibTorch
+  int threads = 1;             ///< of LibTorch during a call; 0 leaves the choice to it
 };
 
 /// A collective variable, or a bias, in the units and on the atoms of an engine:
@@ -53,7 +53,7 @@ class EngineVariable {
  public:
   /// Throws unless the artifact fits the engine's units, atoms and box.
   EngineVariable(const File& file, const EngineSystem& system)
-      : model_(file, system.device, system.threads),
+      : model_(open(file, system.device, system.threads)),
         variable_(require_variable(metadata())),
         atoms_(atoms_of(metadata(), variable_.n_atoms)),
         length_(system.length_unit / length_in_nm(metadata().length_unit.value_or(""))) {
@@ -80,7 +80,7 @@ class EngineVariable {
   EngineVariable(const EngineVariable&) = delete;
   EngineVariable& operator=(const EngineVariable&) = delete;
 
-  const Metadata& metadata() const { return model_.metadata(); }
+  const Metadata& metadata() const { return model_.metadata; }
 
   /// Zero-based indices of the artifact's atoms in the engine.
   const std::vector<std::int64_t>& atoms() const { return atoms_; }
@@ -261,7 +261,7 @@ class EngineVariable {
     }
   }
 
-  Model model_;
+  Evaluator model_;
   const VariableDetails& variable_;
   std::vector<std::int64_t> atoms_;
   double length_;          ///< the engine's unit in the artifact's

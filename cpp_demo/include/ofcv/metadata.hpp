@@ -176,7 +176,7 @@ struct Probe {
 
 struct Metadata {
   std::int64_t schema = 0;
-  std::string format;  ///< torchscript, onnx or aotinductor
+  std::string format;  ///< torchscript, onnx, aotinductor, c, plumed or so
   Details details;     ///< the kind of artifact, and the facts about it
   std::vector<TensorSpec> inputs, outputs;
   Description options;
@@ -214,6 +214,11 @@ struct Metadata {
   const VariableDetails* variable() const {
     if (const auto* contract = std::get_if<ContractDetails>(&details)) return &contract->variable;
     return std::get_if<VariableDetails>(&details);
+  }
+
+  /// Whether a box has to be orthorhombic.
+  bool takes_orthorhombic() const {
+    return variable() != nullptr && variable()->box.run_time == BoxShape::orthorhombic;
   }
 };
 

@@ -1,7 +1,7 @@
 #pragma once
 
-/// Runs an ofcv-export artifact, TorchScript (.pt) or AOTInductor (.pt2), inside an engine. All an
-/// engine needs:
+/// Runs an ofcv-export artifact, TorchScript (.pt), AOTInductor (.pt2) or a shared library (.so),
+/// inside an engine that has LibTorch; ofcv/library.hpp runs the last without. All an engine needs:
 ///
 ///     #include <ofcv/model.hpp>
 ///
@@ -27,6 +27,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -35,11 +36,14 @@
 
 #include "ofcv/aotinductor.hpp"
 #include "ofcv/archive.hpp"
+#include "ofcv/arguments.hpp"
 #include "ofcv/box.hpp"
 #include "ofcv/error.hpp"
 #include "ofcv/fixed_order.hpp"
 #include "ofcv/graph.hpp"
 #include "ofcv/internal/thread_count.hpp"
+#include "ofcv/library.hpp"
+#include "ofcv/library_graph.hpp"
 #include "ofcv/machine.hpp"
 #include "ofcv/metadata.hpp"
 #include "ofcv/torchscript.hpp"
@@ -48,18 +52,13 @@
 
 namespace ofcv {
 
-/// Which checks a call makes. Number, shapes and dtypes of the tensors are always checked;
-/// `all` also refuses NaN, infinities, integers out of range and a `box` that is none, which reads
-/// every input once, and copies it to the host first where it is on CUDA. With `shapes_only` an
-/// index out of range is undefined behaviour on CUDA.
-enum class Checks { all, shapes_only };
-
 /// Where the caller's memory is: in the host's, or in that of the model's device. The same thing
 /// for a model on the CPU.
 enum class Memory { host, device };
 
 /// Reads the metadata of an artifact. The digest is checked; the model is never executed.
 inline Metadata read_metadata(const File& file) {
+  if (Library::is_one(file)) return Library::read_metadata(file);
   return Metadata::parse(Archive(file).metadata_text());
 }
 
@@ -92,19 +91,6 @@ inline at::Tensor borrowed(const void* data, const Shape& shape, DType dtype,
       at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(key), type);
   tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shape);
   return tensor;
-}
-
-/// Converts float to double or back, and returns whether it was one of those. Tensor::copy_ does
-/// the same and takes a microsecond to get going.
-inline bool convert(DType from, const void* source, DType to, void* target, std::int64_t size) {
-  if (from == DType::float64 && to == DType::float32) {
-    std::copy_n(static_cast<const double*>(source), size, static_cast<float*>(target));
-  } else if (from == DType::float32 && to == DType::float64) {
-    std::copy_n(static_cast<const float*>(source), size, static_cast<double*>(target));
-  } else {
-    return false;
-  }
-  return true;
 }
 
 inline std::span<const std::int64_t> sizes(const at::Tensor& tensor) {
@@ -155,7 +141,7 @@ class Model {
   /// of a .pt file add in a fixed order unless `sums` allows them atomics.
   explicit Model(const File& file, const std::string& device = "cpu", int threads = 1,
                  Sums sums = Sums::fixed_order)
-      : Model(Archive(file), file.path(), detail::parse_device(device), checked(threads), sums) {}
+      : Model(Content(file), file.path(), detail::parse_device(device), checked(threads), sums) {}
 
   const Metadata& metadata() const { return metadata_; }
 
@@ -166,7 +152,7 @@ class Model {
   std::vector<at::Tensor> operator()(const std::vector<at::Tensor>& inputs,
                                      Checks checks = Checks::all) const {
     const c10::InferenceMode inference;
-    require_number("inputs", metadata_.inputs, inputs.size());
+    detail::require_number("inputs", metadata_.inputs, inputs.size());
     Symbols symbols;
     std::vector<at::Tensor> tensors;
     tensors.reserve(inputs.size());
@@ -198,14 +184,14 @@ class Model {
   void evaluate(const std::vector<View>& inputs, const std::vector<MutableView>& outputs,
                 Checks checks = Checks::all, Memory memory = Memory::host) const {
     const c10::InferenceMode inference;
-    require_number("inputs", metadata_.inputs, inputs.size());
-    require_number("outputs", metadata_.outputs, outputs.size());
+    detail::require_number("inputs", metadata_.inputs, inputs.size());
+    detail::require_number("outputs", metadata_.outputs, outputs.size());
     Symbols symbols;
     std::vector<at::Tensor> tensors;
     tensors.reserve(inputs.size());
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const TensorSpec& spec = metadata_.inputs[i];
-      require_view(spec, inputs[i], symbols);
+      detail::require_view(spec, inputs[i], symbols);
       require_memory(spec, inputs[i].data, memory);
       at::Tensor tensor =
           is_on_cuda(memory) ? on_device(spec, inputs[i]) : as_tensor(spec, inputs[i]);
@@ -215,7 +201,7 @@ class Model {
     // A size that no input has comes from the results, not from the caller's views.
     Symbols with_outputs = symbols;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
-      require_view(metadata_.outputs[i], outputs[i], with_outputs);
+      detail::require_view(metadata_.outputs[i], outputs[i], with_outputs);
       require_memory(metadata_.outputs[i], outputs[i].data, memory);
     }
     const std::vector<at::Tensor> results = run(tensors, symbols);
@@ -240,15 +226,31 @@ class Model {
   }
 
  private:
-  Model(Archive archive, const std::string& path, c10::Device device, int threads, Sums sums)
-      : metadata_(Metadata::parse(archive.metadata_text())),
-        box_is_orthorhombic_(metadata_.variable() != nullptr &&
-                             metadata_.variable()->box.run_time == BoxShape::orthorhombic),
+  /// What a file holds: an archive for LibTorch, or a library.
+  struct Content {
+    explicit Content(const File& file) {
+      if (Library::is_one(file)) {
+        library = std::make_shared<const Library>(file);
+        metadata = library->metadata();
+      } else {
+        archive = std::make_unique<Archive>(file);
+        metadata = Metadata::parse(archive->metadata_text());
+      }
+    }
+    Metadata metadata;
+    std::unique_ptr<Archive> archive;
+    std::shared_ptr<const Library> library;
+  };
+
+  Model(const Content& content, const std::string& path, c10::Device device, int threads, Sums sums)
+      : metadata_(content.metadata),
+        box_is_orthorhombic_(metadata_.takes_orthorhombic()),
         device_(device),
         threads_(threads),
         needs_fixed_order_(device.is_cuda() &&
                            (sums == Sums::fixed_order || metadata_.format != "torchscript")),
-        graph_(load(archive, path)) {}
+        graph_(content.library ? load_library(content.library, device)
+                               : load(*content.archive, path)) {}
 
   static int checked(int threads) {
     if (threads < 0) throw Error("threads", "0 or more", std::to_string(threads));
@@ -285,7 +287,7 @@ class Model {
       throw Error("model", "a graph that runs",
                   "an error of LibTorch (" + detail::reason(error) + ")");
     }
-    require_number("outputs", metadata_.outputs, results.size());
+    detail::require_number("outputs", metadata_.outputs, results.size());
     for (std::size_t i = 0; i < results.size(); ++i) {
       symbols.require_shape(metadata_.outputs[i], detail::sizes(results[i]));
       require_dtype(metadata_.outputs[i], results[i]);
@@ -314,29 +316,6 @@ class Model {
     } else if (!is_plain || !detail::convert(dtype, result.const_data_ptr(), output.dtype,
                                              output.data, result.numel())) {
       detail::borrowed(output.data, output.shape, output.dtype).copy_(result);
-    }
-  }
-
-  static void require_number(const char* what, const std::vector<TensorSpec>& specs,
-                             std::size_t number) {
-    if (number == specs.size()) return;
-    std::string names;
-    for (const TensorSpec& spec : specs) names += (names.empty() ? "" : ", ") + spec.name;
-    throw Error(what, std::to_string(specs.size()) + " tensors (" + names + ")",
-                std::to_string(number));
-  }
-
-  template <typename AnyView>
-  static void require_view(const TensorSpec& spec, const AnyView& view, Symbols& symbols) {
-    symbols.require_shape(spec, view.shape);
-    if (is_floating(view.dtype) != is_floating(spec.dtype)) {
-      throw Error(spec.name,
-                  is_floating(spec.dtype) ? "dtype float32 or float64" : "dtype int64 or int32",
-                  dtype_name(view.dtype));
-    }
-    if (view.data == nullptr) {
-      throw Error(spec.name, "a pointer to " + std::to_string(count(view.shape)) + " values",
-                  "a null pointer");
     }
   }
 
@@ -375,31 +354,7 @@ class Model {
   // Tensors on another device are brought to the CPU to be looked at.
   void require_values(const TensorSpec& spec, const at::Tensor& tensor) const {
     const at::Tensor host = (tensor.is_cpu() ? tensor : tensor.cpu()).contiguous();
-    const auto sizes = detail::sizes(host);
-    if (spec.dtype == DType::float32) require_numbers(spec, host.const_data_ptr<float>(), sizes);
-    if (spec.dtype == DType::float64) require_numbers(spec, host.const_data_ptr<double>(), sizes);
-    if (spec.dtype == DType::int32) require_range(spec, host.const_data_ptr<std::int32_t>(), sizes);
-    if (spec.dtype == DType::int64) require_range(spec, host.const_data_ptr<std::int64_t>(), sizes);
-  }
-
-  template <typename T>
-  void require_numbers(const TensorSpec& spec, const T* data,
-                       std::span<const std::int64_t> shape) const {
-    require_finite(spec.name, data, shape);
-    if (spec.name == "box" && count(shape) == 9) {
-      require_box(lattice_from(data), box_is_orthorhombic_);
-    }
-  }
-
-  template <typename T>
-  static void require_range(const TensorSpec& spec, const T* data,
-                            std::span<const std::int64_t> sizes) {
-    if (!spec.low || !spec.high) return;
-    std::int64_t high = spec.high->size;
-    for (std::size_t i = 0; i < sizes.size() && spec.high->is_symbolic(); ++i) {
-      if (spec.shape[i].symbol == spec.high->symbol) high = sizes[i];
-    }
-    require_in_range(spec.name, data, count(sizes), *spec.low, high);
+    detail::require_values(spec, host.const_data_ptr(), detail::sizes(host), box_is_orthorhombic_);
   }
 
   Metadata metadata_;

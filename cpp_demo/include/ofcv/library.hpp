@@ -1,0 +1,183 @@
+#pragma once
+
+#include <dlfcn.h>
+#include <sys/utsname.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ofcv/arguments.hpp"
+#include "ofcv/error.hpp"
+#include "ofcv/file.hpp"
+#include "ofcv/internal/temporary_folder.hpp"
+#include "ofcv/metadata.hpp"
+#include "ofcv/sha256.hpp"
+#include "ofcv/validation.hpp"
+#include "ofcv/view.hpp"
+
+namespace ofcv {
+
+namespace detail {
+
+/// What stands behind a library of ours: the beginning of its names, offset and length of its JSON
+/// and the length of that beginning (8, 8 and 4 bytes, little-endian), SHA-256 of all before as 64
+/// digits, a mark.
+struct Trailer {
+  static constexpr std::string_view mark = "ofcv.so\n";
+  static constexpr std::size_t places = 20, digits = 64;
+
+  /// Throws unless the digest is that of the content.
+  explicit Trailer(const File& file) {
+    const std::string& content = *file.bytes();
+    const auto foreign = [&](const std::string& reason) {
+      return Error("model", "an ofcv-export artifact", "'" + file.path() + "' (" + reason + ")");
+    };
+    const std::size_t end = mark.size() + digits;
+    if (!content.ends_with(mark) || content.size() < end + places) {
+      throw foreign("no trailer behind the library");
+    }
+    const std::size_t body = content.size() - end;
+    Sha256 sha;
+    sha.update(content.data(), body);
+    if (sha.hex_digest() != content.substr(body, digits)) {
+      throw foreign("its content does not match its digest");
+    }
+    const std::size_t start = body - places;
+    const auto number = [&](std::size_t offset, int n_bytes) {
+      std::uint64_t value = 0;
+      for (int i = n_bytes; i-- > 0;) {
+        value = value << 8 | static_cast<unsigned char>(content[start + offset + i]);
+      }
+      return static_cast<std::size_t>(value);
+    };
+    const std::size_t n_symbol = number(16, 4);
+    symbol = content.substr(start - n_symbol, n_symbol);
+    json = content.substr(number(0, 8), number(8, 8));
+  }
+
+  std::string symbol, json;
+};
+
+}  // namespace detail
+
+/// A shared library (.so) that ofcv-export wrote: the functions of a file, with nothing else to
+/// install, LibTorch included.
+///
+///     ofcv::Library library("cv.so");
+///     library.evaluate({{positions, {1, 22, 3}}}, {{values, {1, 1}}, {gradient, {1, 1, 22, 3}}});
+///
+/// Calls are const and may come from several threads at once.
+class Library {
+ public:
+  /// Whether a file is a library at all, ours or not.
+  static bool is_one(const File& file) {
+    return file.bytes()->starts_with(
+        "\x7f"
+        "ELF");
+  }
+
+  /// Checks the digest and reads the metadata; the library is not loaded.
+  static Metadata read_metadata(const File& file) {
+    return Metadata::parse(detail::Trailer(file).json);
+  }
+
+  /// Checks the digest and loads the library, from a copy of what was checked.
+  explicit Library(const File& file) {
+    const detail::Trailer trailer(file);
+    metadata_ = Metadata::parse(trailer.json);
+    orthorhombic_ = metadata_.takes_orthorhombic();
+    require_machine();
+    const detail::TemporaryFolder folder;
+    folder.write("model.so", *file.bytes());
+    handle_.reset(dlopen(folder.path_of("model.so").c_str(), RTLD_NOW | RTLD_LOCAL));
+    if (handle_ != nullptr) {
+      call_ = reinterpret_cast<Call*>(dlsym(handle_.get(), (trailer.symbol + "_call").c_str()));
+      error_ = reinterpret_cast<Reason*>(dlsym(handle_.get(), (trailer.symbol + "_error").c_str()));
+    }
+    if (call_ == nullptr || error_ == nullptr) {
+      const char* reason = dlerror();
+      throw Error("model", "a library that this system can load",
+                  "'" + file.path() + "' (" + (reason ? reason : "no reason given") + ")");
+    }
+  }
+
+  const Metadata& metadata() const { return metadata_; }
+
+  /// Evaluates the caller's memory: used in place where its dtype is the file's, and converted
+  /// otherwise, float32 and float64, int32 and int64 into each other. `outputs` are left alone when
+  /// the call throws.
+  void evaluate(const std::vector<View>& inputs, const std::vector<MutableView>& outputs,
+                Checks checks = Checks::all) const {
+    detail::require_number("inputs", metadata_.inputs, inputs.size());
+    detail::require_number("outputs", metadata_.outputs, outputs.size());
+    Symbols symbols;
+    std::vector<std::vector<std::byte>> memory;
+    std::vector<const void*> given;
+    std::vector<void*> results;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const TensorSpec& spec = metadata_.inputs[i];
+      detail::require_view(spec, inputs[i], symbols);
+      given.push_back(inputs[i].data);
+      if (inputs[i].dtype != spec.dtype) {
+        given.back() = place(spec, inputs[i].shape, memory);
+        detail::convert(inputs[i].dtype, inputs[i].data, spec.dtype, memory.back().data(),
+                        count(inputs[i].shape));
+      }
+      if (checks == Checks::all) {
+        detail::require_values(spec, given.back(), inputs[i].shape, orthorhombic_);
+      }
+    }
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      const TensorSpec& spec = metadata_.outputs[i];
+      detail::require_view(spec, outputs[i], symbols);
+      const bool is_plain = outputs[i].dtype == spec.dtype;
+      results.push_back(is_plain ? outputs[i].data : place(spec, outputs[i].shape, memory));
+    }
+    call(given.data(), results.data());
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      detail::convert(metadata_.outputs[i].dtype, results[i], outputs[i].dtype, outputs[i].data,
+                      count(outputs[i].shape));
+    }
+  }
+
+  /// The same without any check but the library's own: arrays of the file's dtypes, in its order.
+  void call(const void* const* inputs, void* const* outputs) const {
+    if (const int code = call_(inputs, outputs)) throw Error(error_(code));
+  }
+
+ private:
+  using Call = int(const void* const*, void* const*);
+  using Reason = const char*(int);
+
+  struct Close {
+    void operator()(void* handle) const { dlclose(handle); }
+  };
+
+  /// Memory for a tensor in the dtype of the file.
+  static void* place(const TensorSpec& spec, const Shape& shape,
+                     std::vector<std::vector<std::byte>>& memory) {
+    memory.emplace_back(static_cast<std::size_t>(count(shape)) * size_of(spec.dtype));
+    return memory.back().data();
+  }
+
+  void require_machine() const {
+    utsname here{};
+    uname(&here);
+    const std::string needed = metadata_.instruction_set.value_or("");
+    if (needed == here.machine) return;
+    throw Error("model", "an artifact for this CPU", "one that needs " + needed);
+  }
+
+  Metadata metadata_;
+  bool orthorhombic_ = false;
+  std::unique_ptr<void, Close> handle_;
+  Call* call_ = nullptr;
+  Reason* error_ = nullptr;
+};
+
+}  // namespace ofcv

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "ofcv/error.hpp"
+#include "ofcv/graph.hpp"
+#include "ofcv/library.hpp"
+
+namespace ofcv {
+
+/// A library as a graph on LibTorch's tensors; the CPU's alone.
+inline Graph load_library(std::shared_ptr<const Library> library, c10::Device device) {
+  if (!device.is_cpu()) throw Error("device", "cpu for a .so file", "'" + device.str() + "'");
+  return [library](const std::vector<at::Tensor>& inputs) {
+    std::vector<at::Tensor> tensors, results;
+    std::vector<const void*> given;
+    std::vector<void*> places;
+    for (const at::Tensor& input : inputs) {
+      given.push_back(tensors.emplace_back(input.contiguous()).const_data_ptr());
+    }
+    for (const TensorSpec& spec : library->metadata().outputs) {
+      std::vector<std::int64_t> sizes;
+      for (const Dimension& size : spec.shape) sizes.push_back(size.size);
+      const auto type = spec.dtype == DType::float64 ? at::kDouble : at::kFloat;
+      places.push_back(results.emplace_back(at::empty(sizes, type)).mutable_data_ptr());
+    }
+    library->call(given.data(), places.data());
+    return results;
+  };
+}
+
+}  // namespace ofcv
