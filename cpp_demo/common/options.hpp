@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "ofcv/error.hpp"
+#ifndef OFCV_WITHOUT_TORCH
 #include "ofcv/model.hpp"
+#endif
 
 /// The number that the whole text is, if it is one and finite; a plus sign may stand before it.
 template <typename T>
@@ -90,7 +92,11 @@ inline int run_program(const std::string& name, const char* usage, int argc, cha
     std::cout << usage;
     return 0;
   } catch (const std::exception& error) {
+#ifdef OFCV_WITHOUT_TORCH
+    std::cerr << name << ": " << error.what() << "\n";
+#else
     std::cerr << name << ": " << ofcv::detail::reason(error) << "\n";
+#endif
   }
   return 2;
 }

@@ -1,7 +1,8 @@
 """Write variables for the C++ tests of EngineVariable, with what autograd makes of them.
 
 Usage: make_engine_cases.py FOLDER. ``<case>.pt``, ``.so`` come with ``<case>.json``: positions of
-its atoms and a box in nm, and values, derivatives and strain derivatives in nm and, for energies, kJ/mol.
+its atoms and a box in nm, and values, derivatives and strain derivatives in nm and, for energies,
+kJ/mol.
 """
 
 from __future__ import annotations
