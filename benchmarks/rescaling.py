@@ -27,6 +27,7 @@ import ofcv_export as ofcv
 from benchmarks.timing import Spread, in_turns, machine
 from ofcv_export.density.rescaling import DimensionWiseRescaling, MoleculeRescaling
 from ofcv_export.formats import format_of
+from ofcv_export.formats.format import on_tensors
 
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 N_BASIS = 361
@@ -87,7 +88,9 @@ def runner(
     """Export a module, unless the file is there, and return what runs the file."""
     if not path.exists():
         ofcv.export(module, path, gradient=gradient)
-    return format_of(path).load(path.read_bytes(), path, "cpu")
+    file_format = format_of(path)
+    run = file_format.load(path.read_bytes(), path, "cpu")
+    return run if file_format.on_torch else on_tensors(run)
 
 
 def measure(n: int, gradient: bool, folder: Path) -> dict[str, tuple[Spread, Spread]]:

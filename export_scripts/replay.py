@@ -115,9 +115,9 @@ def call(artifact: ofcv.Artifact, inputs: Mapping[str, np.ndarray], one_by_one: 
         found = [call(artifact, frame, False) for frame in frames]
         return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
     result = artifact(**inputs)
-    tensors = result if isinstance(result, tuple) else (result,)
+    outputs = result if isinstance(result, tuple) else (result,)
     names = [spec.name for spec in artifact.metadata.outputs]
-    return {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+    return {name: np.asarray(output) for name, output in zip(names, outputs, strict=True)}
 
 
 def median_microseconds(function: Callable[[], object]) -> float:

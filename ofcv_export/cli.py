@@ -22,7 +22,7 @@ from rich.text import Text
 
 import ofcv_export as ofcv
 from ofcv_export.artifacts.trajectory import read_frames
-from ofcv_export.base.arrays import is_tensor, to_array
+from ofcv_export.base.arrays import to_array
 from ofcv_export.base.files import (
     atomic_path,
     read_npy,
@@ -410,7 +410,7 @@ def _evaluate(artifact: ofcv.Artifact, inputs: dict[str, np.ndarray]) -> list[np
     """Return the outputs of a call as arrays, in the metadata's order."""
     result = artifact(**inputs)
     outputs = result if isinstance(result, tuple) else (result,)
-    return [to_array(output) if is_tensor(output) else output for output in outputs]
+    return [output if isinstance(output, np.ndarray) else to_array(output) for output in outputs]
 
 
 def _atoms(text: str) -> list[int]:

@@ -178,7 +178,7 @@ def check_pip(words: list[str]) -> None:
         del arguments[:2]
     for argument in arguments:
         own = re.fullmatch(r"\.\[(.+)\]", argument)
-        assert own[1] in extras if own else argument in known
+        assert set(own[1].split(",")) <= set(extras) if own else argument in known
 
 
 def check_module(words: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofcv_export.base.arrays import as_numbers, as_tensor, is_tensor, to_array
+from ofcv_export.base.arrays import as_numbers, as_tensor, has_dtype, is_tensor, to_array
 from ofcv_export.base.lattice import require_box
 from ofcv_export.base.validation import (
     dtype_name,
@@ -78,7 +78,7 @@ def _checked(spec: TensorSpec, value: Any, on_torch: bool) -> Any:
     """Return an input as a tensor, where it is one or has to become one, or as an array."""
     values: Any = value
     if not is_tensor(value):
-        values = as_tensor(spec.name, value) if on_torch else as_numbers(spec.name, value)
+        values = as_tensor(spec.name, value) if on_torch else _array(spec, value)
     dtype = dtype_name(values.dtype)
     if dtype != spec.dtype and not (spec.is_integer and dtype == "int32"):
         raise TypeError(f"{spec.name}: expected dtype {spec.dtype}, got {dtype}")
@@ -92,6 +92,13 @@ def _checked(spec: TensorSpec, value: Any, on_torch: bool) -> Any:
     else:
         require_finite(spec.name, values)
     return values
+
+
+def _array(spec: TensorSpec, value: Any) -> NDArray[Any]:
+    """Return an input as an array; plain numbers have the dtype that is wanted."""
+    array = as_numbers(spec.name, value)
+    fits = array.dtype.kind == np.dtype(spec.dtype).kind
+    return array if has_dtype(value) or not fits else array.astype(spec.dtype)
 
 
 def _as_run(spec: TensorSpec, values: Any, on_torch: bool) -> Tensor | NDArray[Any]:

@@ -77,6 +77,13 @@ def as_numbers(name: str, value: Any) -> NDArray[Any]:
     return array
 
 
+def has_dtype(value: object) -> bool:
+    """Return whether values say what their dtype is, as arrays and lists of arrays do."""
+    if isinstance(value, list | tuple):
+        return any(has_dtype(entry) for entry in value)
+    return hasattr(value, "dtype")
+
+
 def to_array(tensor: Tensor) -> NDArray[Any]:
     """Return a tensor's numbers as an array, in row-major order, shared where they lie so."""
     array: NDArray[Any] = in_memory(tensor.cpu()).numpy()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofcv_export.base.arrays import as_array, as_tensor, is_tensor
+from ofcv_export.base.arrays import as_array, as_tensor, has_dtype, is_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 def dtype_name(dtype: torch.dtype | np.dtype[Any]) -> str:
     """Return the name of a dtype as numpy spells it, e.g. ``float32``."""
-    return str(dtype).removeprefix("torch.")
+    # Of a dtype of NumPy the name leaves out the order of bytes.
+    return dtype.name if isinstance(dtype, np.dtype) else str(dtype).removeprefix("torch.")
 
 
 def shape_text(shape: Sequence[int | str]) -> str:
@@ -229,15 +230,8 @@ def to_float_tensor(name: str, value: object, dtype: torch.dtype | None = None) 
     array = as_array(name, value)
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: expected floating-point values, got dtype {array.dtype}")
-    if not _has_dtype(value):
+    if not has_dtype(value):
         return torch.as_tensor(array, dtype=dtype or torch.get_default_dtype())
     if array.dtype.itemsize not in (4, 8):
         raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}")
     return as_tensor(name, array)
-
-
-def _has_dtype(value: object) -> bool:
-    """Return whether values say what their dtype is, as arrays and lists of arrays do."""
-    if isinstance(value, list | tuple):
-        return any(_has_dtype(entry) for entry in value)
-    return hasattr(value, "dtype")

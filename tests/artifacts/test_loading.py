@@ -31,10 +31,13 @@ def test_called_by_position_by_name_and_with_numpy(path, smart):
         artifact(x, index),
         artifact(ref_idx=index, output_wrt_descriptors=x),
         artifact(x, ref_idx=index.int()),
-        artifact(x.numpy(), index.numpy()),
+        artifact(x.numpy(), index),
     ):
         assert isinstance(found, torch.Tensor)
         torch.testing.assert_close(found, expected)
+    found = artifact(x.numpy(), index.numpy())
+    assert isinstance(found, torch.Tensor if path.suffix in (".pt", ".pt2") else np.ndarray)
+    torch.testing.assert_close(torch.as_tensor(found), expected)
     assert "smart_derivatives" in repr(artifact)
     assert "ref_idx" in repr(artifact)
 
@@ -249,12 +252,12 @@ def test_lazy_views_in_the_module(kernel):
 def test_numpy_arrays_however_they_lie_in_memory(path):
     artifact = ofcv.load(path)
     x, index = np.random.default_rng(0).standard_normal((3, 10)).astype("f4"), np.array([1, 5, 2])
-    expected = artifact(x, index)
+    expected = np.asarray(artifact(x, index))
     read_only = x.copy()
     read_only.flags.writeable = False
     for same in (x[::-1].copy()[::-1], x[:, ::-1].copy()[:, ::-1], x.astype(">f4"), read_only):
-        assert torch.equal(artifact(same, index.astype(">i8")), expected)
-    assert torch.equal(artifact(x[::-1], index[::-1]), expected.flip(0))
+        assert np.array_equal(artifact(same, index.astype(">i8")), expected)
+    assert np.array_equal(artifact(x[::-1], index[::-1]), expected[::-1])
 
 
 def test_results_are_ordinary_tensors(path):

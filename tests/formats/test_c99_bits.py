@@ -96,10 +96,12 @@ def files(request, real, tmp_path_factory):
     sizes = 10 ** (2 * torch.rand(n_frames, 1, 1, generator=generator, dtype=dtype) - 1)
     positions = sizes * torch.randn(n_frames, N_ATOMS, 3, generator=generator, dtype=dtype)
     positions.numpy().tofile(folder / "frames.bin")
-    rows = [torch.cat([out.flatten() for out in artifact.run([x[None]])]) for x in positions]
+    rows = [
+        np.concatenate([out.ravel() for out in artifact.run([x[None]])]) for x in positions.numpy()
+    ]
     macros = f"#define REAL {real}\n#define N_ATOMS {N_ATOMS}\n#define N_OUTPUTS 2\n"
     (folder / "main.c").write_text(macros + MAIN)
-    return folder, torch.stack(rows).numpy()
+    return folder, np.stack(rows)
 
 
 @pytest.mark.parametrize("build", builds(), ids=lambda build: " ".join(build[:2]))

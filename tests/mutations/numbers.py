@@ -156,7 +156,7 @@ NUMBERS: list[Mutation] = [
     # Precision.
     Mutation(
         "arrays: float64 in the default dtype", "base/validation.py",
-        "if not _has_dtype(value):", "if True:",
+        "if not has_dtype(value):", "if True:",
         (f"{_PRECISION}::test_modules_round_no_float64_number",),
     ),
     Mutation(
