@@ -186,9 +186,10 @@ def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) ->
     emitter = Emitter(module, real, name)
     inputs = {f"in{k}": _type(node) for k, node in enumerate(emitter.inputs)}
     outputs = {f"out{k}": _type(node) for k, node in enumerate(emitter.outputs)}
+    types = {name: f"const {kind}" for name, kind in inputs.items()} | outputs
+    emitter.writer.arguments = types
     emitter.run(list(inputs), list(outputs))
-    arguments = [f"const {kind} *{argument}" for argument, kind in inputs.items()]
-    arguments += [f"{kind} *{argument}" for argument, kind in outputs.items()]
+    arguments = [f"{kind} *{argument}" for argument, kind in types.items()]
     lines = [
         f"static int {name}({', '.join(arguments)}) {{",
         *emitter.writer.lines,

@@ -23,6 +23,9 @@ _KEYWORDS = frozenset(
     while xor NAN INFINITY""".split()  # noqa: SIM905
 )
 
+# Variables of the function that evaluates.
+_LOCAL = frozenset(["i", "wrong"])
+
 
 def symbol_of(path: Path) -> str:
     """Return the name in C that a file's functions begin with: its stem, where that is one."""
@@ -76,7 +79,7 @@ def source_text(
 
 def argument(spec: TensorSpec) -> str:
     """Return what an input or output is called in C."""
-    return f"{spec.name}_" if spec.name in _KEYWORDS else spec.name
+    return f"{spec.name}_" if spec.name in _KEYWORDS | _LOCAL else spec.name
 
 
 def errors(inputs: Sequence[TensorSpec]) -> list[str]:
@@ -119,8 +122,12 @@ def _evaluate(
         name = argument(spec)
         wrong = f"!({name}[i] - {name}[i] == 0)"
         if spec.is_integer:
-            wrong = f"{name}[i] < {spec.low} || {name}[i] >= {spec.high}"
-        lines.append(f"  for (int i = 0; i < {_size(spec)}; ++i) {{ if ({wrong}) return {code}; }}")
+            wrong = f"({name}[i] < {spec.low} || {name}[i] >= {spec.high})"
+        # All entries, in place of all up to the first wrong one, are looked at by vectors.
+        lines.append(
+            f"  {{ int wrong = 0; for (int i = 0; i < {_size(spec)}; ++i) wrong |= {wrong}; "
+            f"if (wrong) return {code}; }}"
+        )
     places, n_frames = [], 1
     for spec, one in zip([*inputs, *outputs], frame, strict=True):
         if spec.shape == one.shape:
