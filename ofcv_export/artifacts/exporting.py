@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ofcv_export.artifacts.replays import Replays
+from ofcv_export.artifacts.source_options import source_options
 from ofcv_export.artifacts.verification import (
     VerificationReport,
     checked_frames,
@@ -108,7 +109,9 @@ def export(
         them the normalisation of a model from mlcolvar tells what geometries it was trained on.
     **options
         Options of the module's ``export_graph``: ``n_outputs`` and ``form`` for the chain rule,
-        ``gradient`` for the rescaling; with a contract those of the contract.
+        ``gradient`` for the rescaling; with a contract those of the contract. Of a ``.c`` file
+        also ``fast=True``, which lets compilers fuse products with sums, so that the last bits
+        depend on them, and ``symbol``, with which its names begin in place of the file's stem.
 
     Returns
     -------
@@ -150,12 +153,14 @@ def _export(
     require_folder_of("path", path)
     if contract is not None and file_format.name != "torchscript":
         raise ValueError(f"path: expected the suffix .pt for a contract, got {str(path)!r}")
+    own = source_options(options, file_format.name)
     graph = graph_of("module", module, atoms, contract, options)
     if batch is not None:
         _require_batch(graph, batch)
     is_source = file_format.name == "c"
     if is_source:
-        graph = dataclasses.replace(graph.by_frames(batch or 1), symbol=symbol_of(Path(path)))
+        settings = {"symbol": symbol_of(Path(path)), **own}
+        graph = dataclasses.replace(graph.by_frames(batch or 1), **settings)
     elif batch is not None:
         graph = graph.with_size("batch", batch)
     if device != "cpu":

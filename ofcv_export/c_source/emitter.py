@@ -33,16 +33,18 @@ _KINDS = {torch.float32: "real", torch.float64: "real", torch.int64: "int64_t"}
 _CHEAP = 1
 _FLAGS = (torch.bool, torch.uint8)
 # GCC would not vectorise square roots and choices that may set errno or raise a flag.
-HEAD = """#include <math.h>
+_HEAD = """#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 #if defined(__clang__)
-#pragma STDC FP_CONTRACT OFF
+#pragma {clang}
 #elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
+#pragma GCC optimize("fp-contract={gcc}", "no-math-errno", "no-trapping-math")
 #endif
 """
+_SAME_BITS = _HEAD.format(clang="STDC FP_CONTRACT OFF", gcc="off")
+_FAST = _HEAD.format(clang="clang fp contract(fast)", gcc="fast")
 
 
 class Emitter:
@@ -156,7 +158,9 @@ class Function:
     n_bytes: int
 
 
-def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) -> Function:
+def emit(
+    graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str, fast: bool = False
+) -> Function:
     """Return C99 source of a function for a graph with fixed sizes.
 
     ``static int name(const float *in0, ..., float *out0, ...)`` returns 0. It allocates nothing and
@@ -172,6 +176,8 @@ def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) ->
         An input of each: float32, float64 or int64.
     name : str
         Of the function, with which the names of its tables begin, too.
+    fast : bool
+        Lets compilers fuse products with sums, so that the bits depend on them.
 
     Raises
     ------
@@ -197,8 +203,9 @@ def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) ->
         "}",
     ]
     body = "\n".join(lines)
+    head = _FAST if fast else _SAME_BITS
     names = [f"functions_{real}.c", *emitter.writer.needed]
-    preamble = "\n".join([HEAD, functions_for(body, names), *emitter.writer.tables])
+    preamble = "\n".join([head, functions_for(body, names), *emitter.writer.tables])
     return Function(preamble, body, emitter.writer.n_constants, _bytes_of_arrays(body))
 
 
