@@ -1,5 +1,9 @@
 // Times one MD step of one system in several ways, all in turns: md_step FOLDER N_ATOMS.
 //
+// The folder holds positions.bin, box.bin where there is a box, cv.pt and cv.pt2, and what else
+// there is of value.pt, weights.bin (for the function written by hand), and cv_NAME.so, compiled
+// from C: a frame, or as many as _FRAMES says.
+//
 // A line for each way: its name, and the 10 %, 50 % and 90 % quantiles of the calling thread's
 // processor time in microseconds, which other programs on the machine disturb least.
 
@@ -12,6 +16,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <deque>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -42,8 +48,14 @@ const std::map<int, Size> sizes = {
 struct Way {
   std::string name;
   std::function<void()> step;
+  int n_frames = 1;
   std::vector<double> microseconds = {};
 };
+
+/// Compiled functions of C: the name of the way, and how many frames a call takes.
+const std::vector<std::pair<std::string, int>> libraries = {
+    {"c", 1}, {"c_fast", 1}, {"c_64", 64}, {"emx", 1}, {"casadi", 1}};
+constexpr int most_frames = 64;
 
 template <typename T>
 std::vector<T> read(const std::string& path) {
@@ -78,24 +90,28 @@ double microseconds_now() {
   return 1e6 * static_cast<double>(time.tv_sec) + 1e-3 * static_cast<double>(time.tv_nsec);
 }
 
-/// The function of a file of C source, compiled.
-using Evaluate = int (*)(const float* positions, float* values, float* derivatives);
+/// The function of a file of C source, compiled, without and with a box.
+using Open = int (*)(const float* positions, float* values, float* derivatives);
+using InBox = int (*)(const float* positions, const float* box, float* values, float* derivatives,
+                      float* box_derivatives);
 
-Evaluate evaluate_in(const std::string& path) {
+void* function_in(const std::string& path) {
   void* library = dlopen(path.c_str(), RTLD_NOW);
   void* symbol = library != nullptr ? dlsym(library, "cv_evaluate") : nullptr;
-  if (symbol != nullptr) return reinterpret_cast<Evaluate>(symbol);
+  if (symbol != nullptr) return symbol;
   std::cerr << dlerror() << "\n";
   std::exit(1);
 }
 
 /// Ends the program unless all ways give the same derivatives.
-void require_agreement(const std::vector<Way>& ways, const std::vector<float>& derivatives) {
+void require_agreement(const std::vector<Way>& ways, std::vector<float>& derivatives,
+                       int n_entries) {
   ways[0].step();
-  const std::vector<float> expected = derivatives;
+  const std::vector<float> expected(derivatives.begin(), derivatives.begin() + n_entries);
   double largest = 0;
   for (const float entry : expected) largest = std::max(largest, std::abs(double{entry}));
   for (const Way& way : ways) {
+    std::fill(derivatives.begin(), derivatives.end(), 0.0F);
     way.step();
     for (std::size_t i = 0; i < expected.size(); ++i) {
       if (std::abs(derivatives[i] - expected[i]) <= tolerance * largest) continue;
@@ -114,7 +130,7 @@ void measure(std::vector<Way>& ways) {
       way.step();
       const double start = microseconds_now();
       for (int call = 0; call < n_calls; ++call) way.step();
-      way.microseconds.push_back((microseconds_now() - start) / n_calls);
+      way.microseconds.push_back((microseconds_now() - start) / n_calls / way.n_frames);
     }
   }
 }
@@ -128,39 +144,74 @@ int main(int argc, char** argv) {
   }
   const std::string folder = argv[1];
   const int n_atoms = std::atoi(argv[2]);
-  const Size& size = sizes.at(n_atoms);
-  std::vector<float> positions = read<float>(folder + "/positions.bin");
-  const auto pairs = read<std::int32_t>(folder + "/pairs.bin");
-  const Network network = network_of(read<float>(folder + "/weights.bin"), size);
-  std::vector<float> value(1), derivatives(3 * n_atoms);
-
-  const ofcv::Model torchscript(folder + "/cv.pt");
-  const ofcv::Model compiled(folder + "/cv.pt2");
-  const Evaluate source = evaluate_in(folder + "/cv.so");
-  torch::jit::Module value_only = torch::jit::load(folder + "/value.pt");
-  value_only.eval();
-  const std::vector<ofcv::View> inputs = {{positions.data(), {1, n_atoms, 3}}};
-  const std::vector<ofcv::MutableView> outputs = {{value.data(), {1, 1}},
-                                                  {derivatives.data(), {1, 1, n_atoms, 3}}};
-  const auto differentiate = [&] {
-    const at::Tensor leaf = at::from_blob(positions.data(), {1, n_atoms, 3}).requires_grad_();
-    const at::Tensor energy = value_only.forward({leaf}).toTensor();
-    const at::Tensor gradient = torch::autograd::grad({energy.sum()}, {leaf})[0];
-    value[0] = energy.item<float>();
-    std::copy_n(gradient.const_data_ptr<float>(), derivatives.size(), derivatives.data());
+  const auto has = [&](const std::string& name) {
+    return std::filesystem::exists(folder + "/" + name);
   };
+  const auto frame = read<float>(folder + "/positions.bin");
+  std::vector<float> positions;
+  for (int k = 0; k < most_frames; ++k) {
+    positions.insert(positions.end(), frame.begin(), frame.end());
+  }
+  std::vector<float> box = has("box.bin") ? read<float>(folder + "/box.bin") : std::vector<float>();
+  std::vector<float> value(most_frames), derivatives(3 * n_atoms * most_frames);
+  std::vector<float> box_derivatives(9 * most_frames);
 
-  std::vector<Way> ways = {
-      {"fused",
-       [&] {
-         size.step(positions.data(), pairs.data(), network, value.data(), derivatives.data());
-       }},
-      {"autograd", differentiate},
-      {"pt", [&] { torchscript.evaluate(inputs, outputs); }},
-      {"pt2", [&] { compiled.evaluate(inputs, outputs); }},
-      {"c", [&] { source(positions.data(), value.data(), derivatives.data()); }},
-  };
-  require_agreement(ways, derivatives);
+  std::vector<ofcv::View> inputs = {{positions.data(), {1, n_atoms, 3}}};
+  std::vector<ofcv::MutableView> outputs = {{value.data(), {1, 1}},
+                                            {derivatives.data(), {1, 1, n_atoms, 3}}};
+  if (!box.empty()) {
+    inputs.push_back({box.data(), {3, 3}});
+    outputs.push_back({box_derivatives.data(), {1, 1, 3, 3}});
+  }
+
+  std::vector<Way> ways;
+  std::vector<std::int32_t> pairs;
+  if (has("weights.bin")) {
+    const Size& size = sizes.at(n_atoms);
+    pairs = read<std::int32_t>(folder + "/pairs.bin");
+    const Network network = network_of(read<float>(folder + "/weights.bin"), size);
+    ways.push_back({"fused", [&, size, network] {
+                      size.step(positions.data(), pairs.data(), network, value.data(),
+                                derivatives.data());
+                    }});
+  }
+  if (has("value.pt")) {
+    torch::jit::Module value_only = torch::jit::load(folder + "/value.pt");
+    value_only.eval();
+    ways.push_back({"autograd", [&, value_only]() mutable {
+                      const at::Tensor leaf =
+                          at::from_blob(positions.data(), {1, n_atoms, 3}).requires_grad_();
+                      const at::Tensor energy = value_only.forward({leaf}).toTensor();
+                      const at::Tensor gradient = torch::autograd::grad({energy.sum()}, {leaf})[0];
+                      value[0] = energy.item<float>();
+                      std::copy_n(gradient.const_data_ptr<float>(), 3 * n_atoms,
+                                  derivatives.data());
+                    }});
+  }
+  std::deque<ofcv::Model> models;
+  for (const std::string suffix : {"pt", "pt2"}) {
+    if (!has("cv." + suffix)) continue;
+    const ofcv::Model& model = models.emplace_back(folder + "/cv." + suffix);
+    ways.push_back({suffix, [&] { model.evaluate(inputs, outputs); }});
+  }
+  for (const auto& [name, n_frames] : libraries) {
+    if (!has("cv_" + name + ".so")) continue;
+    void* function = function_in(folder + "/cv_" + name + ".so");
+    if (box.empty()) {
+      const auto call = reinterpret_cast<Open>(function);
+      ways.push_back({name, [&, call] { call(positions.data(), value.data(), derivatives.data()); },
+                      n_frames});
+    } else {
+      const auto call = reinterpret_cast<InBox>(function);
+      ways.push_back({name,
+                      [&, call] {
+                        call(positions.data(), box.data(), value.data(), derivatives.data(),
+                             box_derivatives.data());
+                      },
+                      n_frames});
+    }
+  }
+  require_agreement(ways, derivatives, 3 * n_atoms);
   measure(ways);
   for (Way& way : ways) {
     std::sort(way.microseconds.begin(), way.microseconds.end());

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ofcv_export.artifacts.replays import Replays
+from ofcv_export.artifacts.source_options import source_options
 from ofcv_export.artifacts.verification import (
     VerificationReport,
     checked_frames,
@@ -109,7 +110,9 @@ def export(
         them the normalisation of a model from mlcolvar tells what geometries it was trained on.
     **options
         Options of the module's ``export_graph``: ``n_outputs`` and ``form`` for the chain rule,
-        ``gradient`` for the rescaling; with a contract those of the contract.
+        ``gradient`` for the rescaling; with a contract those of the contract. Of a ``.c`` file
+        also ``fast=True``, which lets compilers fuse products with sums, so that the last bits
+        depend on them, and ``symbol``, with which its names begin in place of the file's stem.
 
     Returns
     -------
@@ -150,11 +153,13 @@ def _export(
     file_format = format_of(path)
     require_folder_of("path", path)
     _require_contract(contract, file_format, path)
+    own = source_options(options, file_format)
     graph = graph_of("module", module, atoms, contract if contract in CONTRACTS else None, options)
     if batch is not None:
         _require_batch(graph, batch)
     if file_format.fixes_sizes:
-        graph = dataclasses.replace(graph.by_frames(batch or 1), symbol=symbol_of(Path(path)))
+        settings = {"symbol": symbol_of(Path(path)), **own}
+        graph = dataclasses.replace(graph.by_frames(batch or 1), **settings)
     elif batch is not None:
         graph = graph.with_size("batch", batch)
     if device != "cpu":

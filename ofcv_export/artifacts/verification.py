@@ -26,6 +26,7 @@ from ofcv_export.artifacts.replays import (
     row_scales,
     run,
 )
+from ofcv_export.artifacts.source_options import graph_options
 from ofcv_export.base.files import require_file
 from ofcv_export.base.modes import on_cpu, ordinary_modes, without_inference_tensors
 from ofcv_export.base.options import require_options
@@ -266,6 +267,7 @@ def graph_of(
     options: Mapping[str, Any],
 ) -> ExportGraph:
     """Return the graph of a module for atoms of an engine; `name` is what an error calls it."""
+    options = graph_options(options)
     require_exportable(name, module)
     if atoms is not None and isinstance(module, Variable):
         module = module.with_atoms(atoms)

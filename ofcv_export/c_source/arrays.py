@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -98,21 +98,23 @@ def _index_add(call: Call, onto: Value, axis: int, index: Value, x: Value) -> Va
         place = [Index.looked_up(index.at([e])) if a == axis else e for a, e in enumerate(indices)]
         writer.line(f"{target.array}[{linear(place, strides)}] += {x.at(indices)};")
 
-    def body(starts: Sequence[int]) -> Callable[[list[Index]], None]:
-        def at(indices: list[Index]) -> None:
-            for start in starts:
-                add([e + start if a == axis else e for a, e in enumerate(indices)])
+    def from_place(n_parts: int, length: int, first: int) -> None:
+        """Add parts of the list, one after the other."""
 
-        return at
+        def body(indices: list[Index]) -> None:
+            part, *rest = indices
+            rest[axis] = rest[axis] + part * length + first
+            add(rest)
+
+        sizes = list(x.shape)
+        sizes[axis] = length
+        writer.loops([n_parts, *sizes], body)
 
     length, rest = divmod(x.shape[axis], _AT_ONCE)
-    sizes = list(x.shape)
     if length:
-        sizes[axis] = length
-        writer.loops(sizes, body(range(0, length * _AT_ONCE, length)))
+        from_place(_AT_ONCE, length, 0)
     if rest:
-        sizes[axis] = rest
-        writer.loops(sizes, body([length * _AT_ONCE]))
+        from_place(1, rest, length * _AT_ONCE)
     return target
 
 

@@ -34,25 +34,27 @@ _CHEAP = 1
 _FLAGS = (torch.bool, torch.uint8)
 # GCC would not vectorise square roots and choices that may set errno or raise a flag. Where the
 # options leave the processor open, code for AVX2 stands beside that for any: the same bits.
-HEAD = """#include <math.h>
+_HEAD = """#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 #if defined(__clang__)
-#pragma STDC FP_CONTRACT OFF
+#pragma {clang}
 #elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
+#pragma GCC optimize("fp-contract={gcc}", "no-math-errno", "no-trapping-math")
 #endif
 
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__AVX2__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
-#define OFCV_CLONES __attribute__((target_clones("default", "avx2")))
+#define OFCV_CLONES __attribute__((target_clones("default", "{target}")))
 #endif
 #endif
 #ifndef OFCV_CLONES
 #define OFCV_CLONES
 #endif
 """
+_SAME_BITS = _HEAD.format(clang="STDC FP_CONTRACT OFF", gcc="off", target="avx2")
+_FAST = _HEAD.format(clang="clang fp contract(fast)", gcc="fast", target="arch=haswell")
 
 
 class Emitter:
@@ -166,7 +168,9 @@ class Function:
     n_bytes: int
 
 
-def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) -> Function:
+def emit(
+    graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str, fast: bool = False
+) -> Function:
     """Return C99 source of a function for a graph with fixed sizes.
 
     ``static int name(const float *in0, ..., float *out0, ...)`` returns 0. It allocates nothing and
@@ -182,6 +186,8 @@ def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) ->
         An input of each: float32, float64 or int64.
     name : str
         Of the function, with which the names of its tables begin, too.
+    fast : bool
+        Lets compilers fuse products with sums, so that the bits depend on them.
 
     Raises
     ------
@@ -196,9 +202,10 @@ def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) ->
     emitter = Emitter(module, real, name)
     inputs = {f"in{k}": _type(node) for k, node in enumerate(emitter.inputs)}
     outputs = {f"out{k}": _type(node) for k, node in enumerate(emitter.outputs)}
+    types = {name: f"const {kind}" for name, kind in inputs.items()} | outputs
+    emitter.writer.arguments = types
     emitter.run(list(inputs), list(outputs))
-    arguments = [f"const {kind} *{argument}" for argument, kind in inputs.items()]
-    arguments += [f"{kind} *{argument}" for argument, kind in outputs.items()]
+    arguments = [f"{kind} *{argument}" for argument, kind in types.items()]
     lines = [
         f"OFCV_CLONES static int {name}({', '.join(arguments)}) {{",
         *emitter.writer.lines,
@@ -206,8 +213,9 @@ def emit(graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str) ->
         "}",
     ]
     body = "\n".join(lines)
+    head = _FAST if fast else _SAME_BITS
     names = [f"functions_{real}.c", *emitter.writer.needed]
-    preamble = "\n".join([HEAD, functions_for(body, names), *emitter.writer.tables])
+    preamble = "\n".join([head, functions_for(body, names), *emitter.writer.tables])
     return Function(preamble, body, emitter.writer.n_constants, _bytes_of_arrays(body))
 
 

@@ -1,4 +1,5 @@
-/* Elementary functions of float: the same bits from every compiler and on every processor.
+/* Elementary functions of float: the same bits from every compiler and on every processor, as long as
+   no product is fused with a sum.
 
    Only additions, products, divisions, comparisons and conversions, each rounded by itself, and
    what IEEE 754 leaves no choice about. Polynomials are minimax fits of this project. Errors are in

@@ -26,12 +26,46 @@ _KEYWORDS = frozenset(
     while xor NAN INFINITY""".split()  # noqa: SIM905
 )
 
+_SAME_BITS = (
+    "   The results are the same bits with any compiler, options and processor, as long as",
+    "   -ffast-math is off.",
+)
+_FAST = (
+    "   Made with fast=True: compilers may fuse products with sums (FMA), so that the last bits of",
+    "   the results depend on the compiler, its options and the processor. Leave -ffast-math off.",
+)
+# Variables of the function that evaluates.
+_LOCAL = frozenset(["i", "wrong"])
+
 
 def symbol_of(path: Path) -> str:
     """Return the name in C that a file's functions begin with: its stem, where that is one."""
     name = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
-    is_name = not name[:1].isdigit() and name and name not in _KEYWORDS
-    return name if is_name else f"model_{name}"
+    return name if _is_name(name) else f"model_{name}"
+
+
+def require_symbol(name: str, symbol: object) -> None:
+    """Raise an error unless names in C and C++ can begin with `symbol`.
+
+    Raises
+    ------
+    ValueError
+        If it is no name, or a keyword.
+    TypeError
+        If it is no text.
+    """
+    if not isinstance(symbol, str):
+        raise TypeError(f"{name}: expected a text, got {symbol!r}")
+    if not _is_name(symbol) or symbol.startswith("_"):
+        raise ValueError(
+            f"{name}: expected letters, digits and underscores, a letter first, and no keyword of "
+            f"C or C++, got {symbol!r}"
+        )
+
+
+def _is_name(text: str) -> bool:
+    """Return whether a text is a name in C and C++."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text) is not None and text not in _KEYWORDS
 
 
 def source_text(
@@ -99,7 +133,7 @@ def library_text(metadata: Metadata, symbol: str) -> str:
 
 def argument(spec: TensorSpec) -> str:
     """Return what an input or output is called in C."""
-    return f"{spec.name}_" if spec.name in _KEYWORDS else spec.name
+    return f"{spec.name}_" if spec.name in _KEYWORDS | _LOCAL else spec.name
 
 
 def errors(inputs: Sequence[TensorSpec]) -> list[str]:
@@ -142,8 +176,12 @@ def _evaluate(
         name = argument(spec)
         wrong = f"!({name}[i] - {name}[i] == 0)"
         if spec.is_integer:
-            wrong = f"{name}[i] < {spec.low} || {name}[i] >= {spec.high}"
-        lines.append(f"  for (int i = 0; i < {_size(spec)}; ++i) {{ if ({wrong}) return {code}; }}")
+            wrong = f"({name}[i] < {spec.low} || {name}[i] >= {spec.high})"
+        # All entries, in place of all up to the first wrong one, are looked at by vectors.
+        lines.append(
+            f"  {{ int wrong = 0; for (int i = 0; i < {_size(spec)}; ++i) wrong |= {wrong}; "
+            f"if (wrong) return {code}; }}"
+        )
     places, n_frames = [], 1
     for spec, one in zip([*inputs, *outputs], frame, strict=True):
         if spec.shape == one.shape:
@@ -229,9 +267,8 @@ def _comment(metadata: Metadata, symbol: str, version: str) -> str:
         "",
         f"   It returns 0, or a code that {symbol}_error(code) explains; then no output is set.",
         f"   {symbol}_metadata() is JSON: units, atoms, measured errors. Re-entrant, and allocates",
-        "   nothing. C99, nothing but the standard library: cc -std=c99 -O3 -march=native -c. The",
-        "   results are the same bits with any compiler, options and processor, as long as",
-        "   -ffast-math is off.",
+        "   nothing. C99, nothing but the standard library: cc -std=c99 -O3 -march=native -c.",
+        *(_FAST if metadata.options.get("fast") else _SAME_BITS),
     ]
     text = "\n".join(lines)
     # No unit may end the comment.

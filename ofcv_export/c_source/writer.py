@@ -12,6 +12,7 @@ from torch import Tensor
 from ofcv_export.c_source.fusion import fused, in_registers
 from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.nests import Nest, whole
+from ofcv_export.c_source.rows import by_rows
 from ofcv_export.c_source.value import Value, array, by_component, constant
 from ofcv_export.graph.editing import row_major
 
@@ -44,6 +45,8 @@ class Writer:
         Numbers in the tables.
     needed : list of str
         Files of this package, of C, that the function calls.
+    arguments : dict of str to str
+        Types of the entries of the function's arguments, which are pointers.
     """
 
     def __init__(self, real: str, prefix: str = "") -> None:
@@ -51,6 +54,7 @@ class Writer:
         self.prefix = prefix
         self.n_constants = 0
         self.needed: list[str] = []
+        self.arguments: dict[str, str] = {}
         self._statements: list[Nest | str] = []
         self._types: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
@@ -76,7 +80,8 @@ class Writer:
             for name, size in self._sizes.items()
             if name not in gone
         ]
-        return [*arrays, *(line for nest in nests for line in nest.text())]
+        types = {**self.arguments, **self._types}
+        return [*arrays, *(line for nest in nests for line in by_rows(nest, types).text())]
 
     def number(self, value: float) -> str:
         """Return a number in C, exact."""

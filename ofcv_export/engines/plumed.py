@@ -83,7 +83,8 @@ def ofcv_input(
     if metadata.format == "plumed":
         # PLUMED compiles it in its own folder, and takes no other.
         library = Path(path).name
-        action = f"{label}: {symbol_of(Path(path)).upper()} ATOMS={serials}"
+        symbol = metadata.options.get("symbol", symbol_of(Path(path)))
+        action = f"{label}: {symbol.upper()} ATOMS={serials}"
     else:
         action = f"{label}: OFCV MODEL={_word(path)} ATOMS={serials}"
         if device != "cpu":

@@ -55,7 +55,7 @@ class Source(Format):
         module = frame.module.eval()
         assert isinstance(module, fx.GraphModule)
         given = probe(frame.inputs, {})
-        function = emit(module, given, f"{graph.symbol}_frame")
+        function = emit(module, given, f"{graph.symbol}_frame", graph.fast)
         _require_at_most("constants", function.n_constants, _MOST_CONSTANTS)
         _require_at_most("bytes of intermediate results", function.n_bytes, _MOST_BYTES)
         return Compiled(function, (*frame.inputs, *frame.outputs), graph.symbol)

@@ -71,6 +71,8 @@ class ExportGraph:
         The graph of a single frame, which C source calls for one after the other.
     symbol : str
         Beginning of the names in C source.
+    fast : bool
+        Whether C source lets compilers fuse products with sums.
     descriptors : torch.nn.Module, optional
         Makes the input ``descriptors`` of positions and a box or None, where it is the only one.
     normalisation : Normalisation, optional
@@ -95,6 +97,7 @@ class ExportGraph:
     device: str = "cpu"
     frame: ExportGraph | None = None
     symbol: str = "model"
+    fast: bool = False
     descriptors: nn.Module | None = None
     normalisation: Normalisation | None = None
 

@@ -235,6 +235,80 @@ def test_names_begin_with_the_stem_of_the_file(tmp_path, name, symbol):
     assert ofcv.load(path)(frames(1, 6, torch.float32))[0].shape == (1, 2)
 
 
+def test_names_begin_with_a_symbol_of_ones_own(tmp_path):
+    path = tmp_path / "2d.c"
+    ofcv.export(variable(), path, symbol="committor")
+    assert "int committor_evaluate(const float *positions, " in path.read_text()
+    assert ofcv.load(path)(frames(1, 6, torch.float32))[0].shape == (1, 2)
+    assert ofcv.read_metadata(path).options == {"symbol": "committor"}
+
+
+@pytest.mark.parametrize("symbol", ["2d", "my-cv", "", "int", "class", "_cv", "cv ", "größe"])
+def test_a_symbol_is_a_name_in_c(tmp_path, symbol):
+    message = "symbol: expected letters, digits and underscores, a letter first, and no keyword"
+    with pytest.raises(ValueError, match=message):
+        ofcv.export(variable(), tmp_path / "cv.c", symbol=symbol)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"symbol": 3}, "symbol: expected a text, got 3"),
+     ({"fast": 1}, "fast: expected True or False, got 1"),
+     ({"fastest": True}, "fastest: expected an option of CollectiveVariable")],
+)  # fmt: skip
+def test_options_of_another_kind_are_refused(tmp_path, options, message):
+    with pytest.raises(TypeError, match=message):
+        ofcv.export(variable(), tmp_path / "cv.c", **options)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx", ".pt2"])
+@pytest.mark.parametrize(("name", "value"), [("fast", True), ("symbol", "cv")])
+def test_options_of_c_source_are_no_others(tmp_path, suffix, name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected none but for a .c file, got {value!r}"):
+        ofcv.export(variable(), tmp_path / f"cv{suffix}", **{name: value})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_fast_file_gives_the_numbers_of_autograd(tmp_path, dtype):
+    cv, path = variable().to(dtype), tmp_path / "cv.c"
+    ofcv.export(cv, path, fast=True)
+    assert ofcv.read_metadata(path).options == {"fast": True}
+    assert "Made with fast=True" in path.read_text()
+    assert ofcv.verify(path, reference=cv).passed
+    positions = frames(1, 6, dtype)
+    found = ofcv.load(path)(positions)
+    cv.double()
+    exact = by_autograd(lambda x: cv.network(cv.descriptors(x)), positions.double())
+    places = {torch.float32: 1e-5, torch.float64: 1e-13}[dtype]
+    for ours, theirs in zip(found, exact, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=places, atol=places)
+    with pytest.raises(ValueError, match="positions: expected finite numbers, got NaN or infinity"):
+        ofcv.load(path).run([torch.full((1, 6, 3), torch.inf, dtype=dtype)])
+
+
+@pytest.mark.parametrize("command", ["gcc -x c " + STRICT, "clang -x c " + STRICT,
+                         "g++ -x c++ -std=c++17 -Wall -Wextra -Werror"])  # fmt: skip
+def test_a_fast_file_compiles_without_warnings(tmp_path, command):
+    if shutil.which(command.split()[0]) is None:
+        pytest.skip(f"no {command.split()[0]}")
+    ofcv.export(variable(DESCRIPTORS["eigenvalues"]()), tmp_path / "cv.c", fast=True)
+    subprocess.run([*command.split(), "-O3", "-c", "cv.c"], cwd=tmp_path, check=True)
+
+
+def test_a_fast_file_multiplies_and_adds_at_once(tmp_path):
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    if " fma " not in flags or shutil.which("objdump") is None:
+        pytest.skip("no such instructions, or no objdump")
+    fused = []
+    for fast in (True, False):
+        ofcv.export(variable(), tmp_path / "cv.c", fast=fast)
+        compiled(tmp_path / "cv.c", "-c", "-O3", "-march=native")
+        code = subprocess.check_output(["objdump", "-d", tmp_path / "cv.out"], text=True)
+        fused.append("vfmadd" in code)
+    assert fused == [True, False]
+
+
 def test_parameters_are_arguments(tmp_path):
     restraint = ofcv.HarmonicRestraint(variable(n_outputs=1), [0.1], 3.0)
     ofcv.export(restraint, tmp_path / "restraint.c")
