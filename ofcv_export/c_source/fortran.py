@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import TensorSpec, symbols
 
 _KINDS = {
     "float32": "real(c_float)",
@@ -29,8 +29,10 @@ def fortran_text(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sy
     """
     # A dummy argument may not have the name of the function.
     specs = [*inputs, *outputs]
-    names = _broken(", ".join(spec.name for spec in specs))
-    declared = [
+    sizes = symbols(inputs)
+    names = _broken(", ".join([*sizes, *(spec.name for spec in specs)]))
+    declared = [f"      integer(c_int64_t), value, intent(in) :: {size}" for size in sizes]
+    declared += [
         f"      {_KINDS[spec.dtype]}, intent({'in' if spec in inputs else 'out'}) :: {spec.name}(*)"
         f"  ! {', '.join(str(size) for size in reversed(spec.shape))}"
         for spec in specs

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofcv_export.graph.metadata import Metadata
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import TensorSpec, symbols
 
 if TYPE_CHECKING:
     from ofcv_export.c_source.emitter import Function
@@ -82,7 +82,8 @@ def source_text(
     function : Function
         Named ``{symbol}_frame``.
     frame : sequence of TensorSpec
-        Inputs and outputs of that function, which is called once for each frame of the file's.
+        Inputs and outputs of that function, which is called once for each frame of the file's, or
+        for so many rows at a time where their number is an argument.
     metadata : Metadata
         Of the file.
     symbol : str
@@ -114,16 +115,19 @@ def source_text(
 def library_text(metadata: Metadata, symbol: str) -> str:
     """Return what a shared library holds beside `source_text`'s functions, C99 as well.
 
-    ``{symbol}_call`` takes an array of pointers, for programs that know no argument before they
-    read the metadata.
+    ``{symbol}_call`` takes arrays of free sizes and of pointers, for programs that know no argument
+    before they read the metadata.
     """
     inputs, outputs = metadata.inputs, metadata.outputs
-    places = [f"inputs[{k}]" for k in range(len(inputs))]
+    places = [f"sizes[{k}]" for k in range(len(symbols(inputs)))]
+    places += [f"inputs[{k}]" for k in range(len(inputs))]
     places += [f"outputs[{k}]" for k in range(len(outputs))]
     return "\n".join([
         "#include <stdint.h>",
         f"{signature(inputs, outputs, symbol)};",
-        f"int {symbol}_call(const void *const *inputs, void *const *outputs) {{",
+        f"int {symbol}_call(const int64_t *sizes, const void *const *inputs, "
+        "void *const *outputs) {",
+        "  (void)sizes;",
         f"  return {symbol}_evaluate({', '.join(places)});",
         "}",
         *_metadata(metadata, symbol),
@@ -138,17 +142,19 @@ def argument(spec: TensorSpec) -> str:
 
 def errors(inputs: Sequence[TensorSpec]) -> list[str]:
     """Return what the codes from 1 on say."""
-    return [
+    values = [
         f"{spec.name}: expected integers in [{spec.low}, {spec.high}), got others"
         if spec.is_integer
         else f"{spec.name}: expected finite numbers, got NaN or infinity"
         for spec in inputs
     ]
+    return values + [f"{size}: expected 1 or more, got less" for size in symbols(inputs)]
 
 
 def signature(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], symbol: str) -> str:
     """Return the declaration of the function that evaluates."""
-    arguments = [f"const {_TYPES[spec.dtype]} *{argument(spec)}" for spec in inputs]
+    arguments = [f"int64_t {size}" for size in symbols(inputs)]
+    arguments += [f"const {_TYPES[spec.dtype]} *{argument(spec)}" for spec in inputs]
     arguments += [f"{_TYPES[spec.dtype]} *{argument(spec)}" for spec in outputs]
     return f"int {symbol}_evaluate({', '.join(arguments)})"
 
@@ -172,6 +178,8 @@ def _evaluate(
 ) -> list[str]:
     """Return the function that checks its inputs and calls the one for a frame."""
     lines = [f"{signature(inputs, outputs, symbol)} {{"]
+    for code, size in enumerate(symbols(inputs), len(inputs) + 1):
+        lines.append(f"  if ({size} < 1) return {code};")
     for code, spec in enumerate(inputs, 1):
         name = argument(spec)
         wrong = f"!({name}[i] - {name}[i] == 0)"
@@ -179,9 +187,20 @@ def _evaluate(
             wrong = f"({name}[i] < {spec.low} || {name}[i] >= {spec.high})"
         # All entries, in place of all up to the first wrong one, are looked at by vectors.
         lines.append(
-            f"  {{ int wrong = 0; for (int i = 0; i < {_size(spec)}; ++i) wrong |= {wrong}; "
+            f"  {{ int wrong = 0; for (int64_t i = 0; i < {_count(spec)}; ++i) wrong |= {wrong}; "
             f"if (wrong) return {code}; }}"
         )
+    calls = _by_rows if symbols(inputs) else _by_frames
+    return [*lines, *calls(inputs, outputs, frame, symbol), "  return 0;", "}", ""]
+
+
+def _by_frames(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    frame: Sequence[TensorSpec],
+    symbol: str,
+) -> list[str]:
+    """Return calls of the function for a frame, one for each."""
     places, n_frames = [], 1
     for spec, one in zip([*inputs, *outputs], frame, strict=True):
         if spec.shape == one.shape:
@@ -190,18 +209,61 @@ def _evaluate(
             places.append(f"{argument(spec)} + {_size(one)} * i")
             n_frames = _size(spec) // _size(one)
     call = f"{symbol}_frame({', '.join(places)});"
-    loop = f"  for (int i = 0; i < {n_frames}; ++i) {call}" if n_frames > 1 else f"  {call}"
-    return [*lines, loop, "  return 0;", "}", ""]
+    return [f"  for (int i = 0; i < {n_frames}; ++i) {call}" if n_frames > 1 else f"  {call}"]
+
+
+def _by_rows(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    frame: Sequence[TensorSpec],
+    symbol: str,
+) -> list[str]:
+    """Return calls of the function for some rows; the last are filled up with copies of one."""
+    (size,) = symbols(inputs)
+    rows = int(frame[0].shape[0])
+    widths = [_size(one) // rows for one in frame]
+    specs = [*inputs, *outputs]
+    whole = [f"{argument(s)} + {width} * i" for s, width in zip(specs, widths, strict=True)]
+    parts = [f"{argument(spec)}_part" for spec in specs]
+    memory = [
+        f"    {_TYPES[spec.dtype]} {part}[{width * rows}];"
+        for spec, part, width in zip(specs, parts, widths, strict=True)
+    ]
+    taken = [
+        f"      for (int j = 0; j < {width}; ++j) "
+        f"{part}[{width} * k + j] = {argument(spec)}[{width} * (i + k < {size} ? i + k : i) + j];"
+        for spec, part, width in zip(inputs, parts, widths, strict=False)
+    ]
+    given = [
+        f"      for (int j = 0; j < {width}; ++j) "
+        f"{argument(spec)}[{width} * (i + k) + j] = {part}[{width} * k + j];"
+        for spec, part, width in list(zip(specs, parts, widths, strict=True))[len(inputs) :]
+    ]
+    return [
+        "  int64_t i = 0;",
+        f"  for (; i + {rows} <= {size}; i += {rows}) {symbol}_frame({', '.join(whole)});",
+        f"  if (i < {size}) {{",
+        *memory,
+        f"    for (int k = 0; k < {rows}; ++k) {{",
+        *taken,
+        "    }",
+        f"    {symbol}_frame({', '.join(parts)});",
+        f"    for (int k = 0; i + k < {size}; ++k) {{",
+        *given,
+        "    }",
+        "  }",
+    ]
 
 
 def _error(inputs: Sequence[TensorSpec], symbol: str) -> list[str]:
-    cases = [f'    case {code}: return "{text}";' for code, text in enumerate(errors(inputs), 1)]
+    reasons = errors(inputs)
+    cases = [f'    case {code}: return "{text}";' for code, text in enumerate(reasons, 1)]
     return [
         f"const char *{symbol}_error(int code) {{",
         "  switch (code) {",
         '    case 0: return "";',
         *cases,
-        f'    default: return "code: expected 0 to {len(inputs)}, got another one";',
+        f'    default: return "code: expected 0 to {len(reasons)}, got another one";',
         "  }",
         "}",
         "",
@@ -245,6 +307,11 @@ def symbol_in(text: str) -> str:
 
 def _size(spec: TensorSpec) -> int:
     return math.prod(int(size) for size in spec.shape)
+
+
+def _count(spec: TensorSpec) -> str:
+    """Return the number of a tensor's entries in C."""
+    return " * ".join(map(str, spec.shape)) if symbols([spec]) else str(_size(spec))
 
 
 def _comment(metadata: Metadata, symbol: str, version: str) -> str:

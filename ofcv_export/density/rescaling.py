@@ -512,6 +512,7 @@ class DimensionWiseRescaling(RescalingCore):
                 self.lambda_z, self.coeff_biases, self.epsilon, by_function=True
             ),
             scalar_code=True,
+            rows="n",
         )
 
     def core(self) -> RescalingCore:

@@ -20,6 +20,8 @@ from ofcv_export.runtimes.c99 import DIGEST, C99Runtime
 # Numbers in tables that a compiler takes in its stride, and memory that any thread's stack has.
 _MOST_CONSTANTS = 2**20
 _MOST_BYTES = 2**19
+# Rows that are computed at a time where their number is free: some vectors.
+_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Source(Format):
             constants or intermediate results than a compiler or a stack has room for.
         """
         frame = graph.frame or graph
+        if graph.rows is not None:
+            frame = graph.with_size(graph.rows, _ROWS)
         free = symbols(frame.inputs)
         if free:
             raise ValueError(

@@ -69,6 +69,9 @@ class ExportGraph:
         Device that AOTInductor compiles for.
     frame : ExportGraph, optional
         The graph of a single frame, which C source calls for one after the other.
+    rows : str, optional
+        A free size, the first of every input and output, along which each row of the outputs
+        depends on that row of the inputs alone.
     symbol : str
         Beginning of the names in C source.
     fast : bool
@@ -96,6 +99,7 @@ class ExportGraph:
     stack_buffers: bool = False
     device: str = "cpu"
     frame: ExportGraph | None = None
+    rows: str | None = None
     symbol: str = "model"
     fast: bool = False
     descriptors: nn.Module | None = None

@@ -265,7 +265,7 @@ def test_options_of_another_kind_are_refused(tmp_path, options, message):
 @pytest.mark.parametrize("suffix", [".pt", ".onnx", ".pt2"])
 @pytest.mark.parametrize(("name", "value"), [("fast", True), ("symbol", "cv")])
 def test_options_of_c_source_are_no_others(tmp_path, suffix, name, value):
-    with pytest.raises(ValueError, match=f"{name}: expected none but for a .c file, got {value!r}"):
+    with pytest.raises(ValueError, match=f"{name}: expected none but for a .c, .cpp or .so file, got {value!r}"):
         ofcv.export(variable(), tmp_path / f"cv{suffix}", **{name: value})
 
 
@@ -369,7 +369,7 @@ def test_sizes_that_stay_free_are_refused(tmp_path):
 def test_a_missing_compiler_is_named(tmp_path, monkeypatch):
     ofcv.export(variable(), tmp_path / "cv.c")
     monkeypatch.setenv("CC", "no-such-compiler")
-    with pytest.raises(FileNotFoundError, match="path: expected a C compiler to run a .c file, got "
+    with pytest.raises(FileNotFoundError, match="path: expected a C compiler for a .c or .so file, got "
                        "none named no-such-compiler .install gcc or clang"):  # fmt: skip
         ofcv.load(tmp_path / "cv.c")
 

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -91,6 +92,12 @@ class Library {
     const detail::Trailer trailer(file);
     metadata_ = Metadata::parse(trailer.json);
     orthorhombic_ = metadata_.takes_orthorhombic();
+    for (const TensorSpec& spec : metadata_.inputs) {
+      for (const Dimension& size : spec.shape) {
+        const bool is_known = std::ranges::find(free_sizes_, size.symbol) != free_sizes_.end();
+        if (size.is_symbolic() && !is_known) free_sizes_.push_back(size.symbol);
+      }
+    }
     require_machine();
     const detail::TemporaryFolder folder;
     folder.write("model.so", *file.bytes());
@@ -138,7 +145,9 @@ class Library {
       const bool is_plain = outputs[i].dtype == spec.dtype;
       results.push_back(is_plain ? outputs[i].data : place(spec, outputs[i].shape, memory));
     }
-    call(given.data(), results.data());
+    std::vector<std::int64_t> sizes;
+    for (const std::string& symbol : free_sizes_) sizes.push_back(symbols.size(symbol));
+    call(sizes.data(), given.data(), results.data());
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       detail::convert(metadata_.outputs[i].dtype, results[i], outputs[i].dtype, outputs[i].data,
                       count(outputs[i].shape));
@@ -146,12 +155,16 @@ class Library {
   }
 
   /// The same without any check but the library's own: arrays of the file's dtypes, in its order.
-  void call(const void* const* inputs, void* const* outputs) const {
-    if (const int code = call_(inputs, outputs)) throw Error(error_(code));
+  /// `sizes` are those that are free, in the order in which the inputs name them.
+  void call(const std::int64_t* sizes, const void* const* inputs, void* const* outputs) const {
+    if (const int code = call_(sizes, inputs, outputs)) throw Error(error_(code));
   }
 
+  /// Names of the sizes that are free.
+  const std::vector<std::string>& free_sizes() const { return free_sizes_; }
+
  private:
-  using Call = int(const void* const*, void* const*);
+  using Call = int(const std::int64_t*, const void* const*, void* const*);
   using Reason = const char*(int);
 
   struct Close {
@@ -175,6 +188,7 @@ class Library {
 
   Metadata metadata_;
   bool orthorhombic_ = false;
+  std::vector<std::string> free_sizes_;
   std::unique_ptr<void, Close> handle_;
   Call* call_ = nullptr;
   Reason* error_ = nullptr;

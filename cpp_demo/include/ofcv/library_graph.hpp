@@ -3,12 +3,15 @@
 #include <ATen/ATen.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "ofcv/error.hpp"
 #include "ofcv/graph.hpp"
 #include "ofcv/library.hpp"
+#include "ofcv/validation.hpp"
 
 namespace ofcv {
 
@@ -22,13 +25,19 @@ inline Graph load_library(std::shared_ptr<const Library> library, c10::Device de
     for (const at::Tensor& input : inputs) {
       given.push_back(tensors.emplace_back(input.contiguous()).const_data_ptr());
     }
+    Symbols symbols;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const auto sizes = inputs[i].sizes();
+      symbols.require_shape(library->metadata().inputs[i], {sizes.data(), sizes.size()});
+    }
+    std::vector<std::int64_t> free;
+    for (const std::string& size : library->free_sizes()) free.push_back(symbols.size(size));
     for (const TensorSpec& spec : library->metadata().outputs) {
-      std::vector<std::int64_t> sizes;
-      for (const Dimension& size : spec.shape) sizes.push_back(size.size);
+      const Shape sizes = symbols.sizes(spec);
       const auto type = spec.dtype == DType::float64 ? at::kDouble : at::kFloat;
       places.push_back(results.emplace_back(at::empty(sizes, type)).mutable_data_ptr());
     }
-    library->call(given.data(), places.data());
+    library->call(free.data(), given.data(), places.data());
     return results;
   };
 }

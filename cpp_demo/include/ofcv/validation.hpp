@@ -55,6 +55,9 @@ class Symbols {
     return sizes;
   }
 
+  /// The size that a symbol of earlier tensors stands for.
+  std::int64_t size(std::string_view symbol) const { return find(symbol)->size; }
+
  private:
   struct Symbol {
     std::string_view name;
