@@ -282,7 +282,7 @@ def expected(path, frames, box=None, parameters=()):
     for frame in frames[:, ATOMS]:
         inputs = [frame[None], *(() if box is None else (box,)), *map(np.asarray, parameters)]
         outputs = artifact(*[entry.astype(dtype) for entry in inputs])
-        value, derivatives, *by_box = (output[0].numpy().astype(float) for output in outputs)
+        value, derivatives, *by_box = (np.asarray(output[0], dtype=float) for output in outputs)
         strain = np.einsum("ia,kib->kab", frame, derivatives)
         if by_box:
             strain += np.einsum("ia,kib->kab", box, by_box[0])
