@@ -71,7 +71,7 @@ def _runner(content: bytes, metadata: Metadata, command: str) -> Runner:
         given = [np.asarray(array, order="C") for array in inputs]
         outputs = tuple(np.empty(shape, dtype) for shape, dtype in results)
         # ctypes releases the interpreter's lock.
-        code = evaluate(*(ctypes.c_void_p(_address(each)) for each in (*given, *outputs)))
+        code = evaluate(*map(_pointer, (*given, *outputs)))
         if code:
             raise ValueError(reasons[code - 1])
         return outputs
@@ -79,10 +79,10 @@ def _runner(content: bytes, metadata: Metadata, command: str) -> Runner:
     return run
 
 
-def _address(array: NDArray[Any]) -> int:
-    """Return where an array's numbers begin; `array.ctypes` takes several times as long."""
-    address: int = array.__array_interface__["data"][0]
-    return address
+def _pointer(array: NDArray[Any]) -> Any:
+    """Return a pointer to an array's numbers; `array.ctypes` takes several times as long."""
+    buffer = array if array.flags.writeable else array.copy()
+    return ctypes.byref(ctypes.c_char.from_buffer(buffer))
 
 
 def fortran_module(path: str | PathLike[str]) -> str:
