@@ -82,9 +82,8 @@ def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Run
             np.empty([sizes.get(size, size) for size in shape] if free else shape, dtype)
             for shape, dtype in results
         )
-        places = (ctypes.c_void_p(_address(each)) for each in (*given, *outputs))
         # ctypes releases the interpreter's lock.
-        code = evaluate(*map(ctypes.c_int64, sizes.values()), *places)
+        code = evaluate(*map(ctypes.c_int64, sizes.values()), *map(_pointer, (*given, *outputs)))
         if code:
             raise ValueError(reasons[code - 1])
         return outputs
@@ -92,10 +91,10 @@ def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Run
     return run
 
 
-def _address(array: NDArray[Any]) -> int:
-    """Return where an array's numbers begin; `array.ctypes` takes several times as long."""
-    address: int = array.__array_interface__["data"][0]
-    return address
+def _pointer(array: NDArray[Any]) -> Any:
+    """Return a pointer to an array's numbers; `array.ctypes` takes several times as long."""
+    buffer = array if array.flags.writeable else array.copy()
+    return ctypes.byref(ctypes.c_char.from_buffer(buffer))
 
 
 def fortran_module(path: str | PathLike[str]) -> str:

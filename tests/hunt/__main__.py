@@ -85,7 +85,7 @@ def check(choices: Choices, folder: Path) -> None:
     with MODES[choices.call_mode]():
         given = {name: LAYOUTS[choices.layout](value) for name, value in inputs.items()}
         found = artifact(**given)
-    outputs = found if isinstance(found, tuple) else (found,)
+    outputs = [torch.as_tensor(x) for x in (found if isinstance(found, tuple) else (found,))]
     assert len(outputs) == len(expected)
     for spec, output, judge in zip(artifact.metadata.outputs, outputs, expected, strict=True):
         assert output.shape == judge.shape, (spec.name, output.shape, judge.shape)
