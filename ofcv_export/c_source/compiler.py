@@ -13,7 +13,8 @@ from pathlib import Path
 
 # Looked for in this order, after the one that the environment variable CC names.
 _NAMES = ("cc", "gcc", "clang")
-_OPTIONS = "-std=c99 -O3 -march=native -shared -fPIC"
+# What files are compiled with.
+OPTIONS = "-std=c99 -O3 -march=native -shared -fPIC"
 _CACHE_VARIABLE = "OFCV_CACHE"
 
 
@@ -65,7 +66,7 @@ def library(source: bytes, command: str) -> Path:
         If it does not compile; with the compiler's first line.
     """
     key = hashlib.sha256(source)
-    for text in (command, _said(command, "--version"), _OPTIONS, _processor()):
+    for text in (command, _said(command, "--version"), OPTIONS, _processor()):
         key.update(text.encode() + b"\0")
     folder = _cache()
     kept = folder / f"{key.hexdigest()}.so"
@@ -79,7 +80,7 @@ def _compile(source: bytes, command: str, target: Path) -> Path:
     text = target.with_suffix(".c")
     text.write_bytes(source)
     done = subprocess.run(
-        [command, *_OPTIONS.split(), "-o", target.name, text.name, "-lm"],
+        [command, *OPTIONS.split(), "-o", target.name, text.name, "-lm"],
         cwd=target.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
