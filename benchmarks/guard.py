@@ -96,7 +96,8 @@ def steps(program: Path, system: md_step.System, folder: Path) -> Ratios:
         md_step.write_files(system, folder)
     n_atoms, n_cores = system.n_atoms, os.cpu_count() or 1
     one, more = (
-        md_step.measure(program, system, folder, threads, N_PROCESSES) for threads in (1, n_cores)
+        md_step.measure(program, system.n_atoms, folder, threads, N_PROCESSES)
+        for threads in (1, n_cores)
     )
     median = {way: times[1] for way, times in one.items()}
     return {

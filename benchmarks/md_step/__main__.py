@@ -20,6 +20,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.md_step.others import OTHERS
+from benchmarks.md_step.peers import compile_peers, missing
 from benchmarks.md_step.steps import (
     SYSTEMS,
     WAYS,
@@ -37,33 +39,46 @@ def main(
         "build/md_step"
     ),
 ) -> None:
-    """Print two tables."""
+    """Print three tables."""
     program = build_program(build)
     n_cores = os.cpu_count() or 1
     console = Console(width=110)
     console.print(machine("torch", "onnxruntime"))
+    for package in missing():
+        console.print(f"{package}: not installed, its rows are left out (pip install '.[peers]')")
     table = Table("system", "way", "median, µs", "10 % to 90 %", "/ limit", "autograd / this")
     threads = Table("system", "way", "1 thread offered, µs", f"{n_cores} offered, µs", "ratio")
-    with tempfile.TemporaryDirectory() as folder:
+    others = Table("descriptors", "way", "median, µs", "10 % to 90 %", ".pt2 / this")
+    with tempfile.TemporaryDirectory() as root:
         for system in SYSTEMS:
-            form = write_files(system, Path(folder))
-            times = measure(program, system, Path(folder), 1)
-            times["onnx"] = onnx_times(system, Path(folder))
+            folder = Path(root) / str(system.n_atoms)
+            folder.mkdir()
+            form = write_files(system, folder)
+            compile_peers(system, folder)
+            times = measure(program, system.n_atoms, folder, 1)
+            times["onnx"] = onnx_times(system, folder)
             add_rows(table, system.name, form, times)
-            offered = measure(program, system, Path(folder), n_cores)
+            offered = measure(program, system.n_atoms, folder, n_cores)
             for way in ("pt", "pt2"):
                 one, more = times[way][1], offered[way][1]
                 threads.add_row(
                     system.name, WAYS[way], f"{one:.2f}", f"{more:.2f}", f"{more / one:.2f}"
                 )
-    console.print(table)
-    console.print(threads)
+        for number, other in enumerate(OTHERS):
+            folder = Path(root) / f"other {number}"
+            folder.mkdir()
+            other.write_files(folder)
+            add_other(others, other.name, measure(program, other.n_atoms, folder, 1))
+    for each in (table, threads, others):
+        console.print(each)
 
 
 def add_rows(table: Table, name: str, form: str, times: dict[str, Times]) -> None:
     """Add the rows of one system."""
     limit, autograd = times["fused"][1], times["autograd"][1]
     for way, label in WAYS.items():
+        if way not in times:
+            continue
         low, median, high = times[way]
         label = f"{label} ({form})" if way in ("pt", "pt2", "c") else label
         table.add_row(
@@ -74,6 +89,14 @@ def add_rows(table: Table, name: str, form: str, times: dict[str, Times]) -> Non
             f"{median / limit:.1f}",
             f"{autograd / median:.1f}",
         )
+    table.add_section()
+
+
+def add_other(table: Table, name: str, times: dict[str, Times]) -> None:
+    """Add the rows of other descriptors."""
+    for way, (low, median, high) in times.items():
+        ratio = times["pt2"][1] / median
+        table.add_row(name, WAYS[way], f"{median:.2f}", f"{low:.2f} to {high:.2f}", f"{ratio:.1f}")
     table.add_section()
 
 

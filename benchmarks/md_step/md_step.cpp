@@ -1,8 +1,8 @@
 // Times one MD step of one system in several ways, all in turns: md_step FOLDER N_ATOMS.
 //
-// The folder holds positions.bin, box.bin where there is a box, cv.pt and cv.pt2, and what else
-// there is of value.pt, weights.bin (for the function written by hand), and cv_NAME.so, compiled
-// from C: a frame, or as many as _FRAMES says.
+// The folder holds positions.bin, box.bin where there is a box, and what there is of value.pt (for
+// autograd), weights.bin and pairs.bin (for the function written by hand), cv.pt, cv.pt2 and
+// cv_WAY.so, compiled from C. Times are of one frame, also where a call takes more.
 //
 // A line for each way: its name, and the 10 %, 50 % and 90 % quantiles of the calling thread's
 // processor time in microseconds, which other programs on the machine disturb least.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import torch
@@ -31,8 +32,14 @@ WAYS = {
     "pt": "ours, .pt, C++",
     "pt2": "ours, .pt2, C++",
     "c": "ours, .c, C",
+    "c_64": "ours, .c, C, 64 frames a call",
+    "c_fast": "ours, .c, C, fast=True",
+    "emx": "emx-onnx-cgen of our .onnx, C",
+    "casadi": "CasADi's generated C",
     "onnx": "ours, .onnx, ONNX Runtime from Python",
 }
+# Options of the files of C source.
+SOURCES: dict[str, dict[str, Any]] = {"c": {}, "c_64": {"batch": 64}, "c_fast": {"fast": True}}
 # 10 %, 50 % and 90 % quantiles in microseconds.
 Times = tuple[float, float, float]
 
@@ -62,16 +69,20 @@ class System:
 
     def cv(self) -> ofcv.CollectiveVariable:
         """Return the collective variable, with random weights."""
-        torch.manual_seed(1)
-        first, second = self.widths
-        network = nn.Sequential(
-            nn.Linear(len(self.pairs), first),
-            nn.Tanh(),
-            nn.Linear(first, second),
-            nn.Tanh(),
-            nn.Linear(second, 1),
-        )
-        return ofcv.CollectiveVariable(PairDistances(self.pairs, self.n_atoms), network)
+        descriptors = PairDistances(self.pairs, self.n_atoms)
+        return ofcv.CollectiveVariable(descriptors, network(len(self.pairs), *self.widths))
+
+
+def network(n_descriptors: int, first: int, second: int) -> nn.Sequential:
+    """Return a network of two layers and tanh, with random weights."""
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Linear(n_descriptors, first),
+        nn.Tanh(),
+        nn.Linear(first, second),
+        nn.Tanh(),
+        nn.Linear(second, 1),
+    )
 
 
 SYSTEMS = (System(10, (32, 32)), System(50, (64, 64)), System(100, (64, 64), 300))
@@ -102,15 +113,23 @@ def write_files(system: System, folder: Path) -> str:
     ]  # fmt: skip
     weights = torch.cat([layer.detach().flatten() for layer in layers])
     weights.numpy().tofile(folder / "weights.bin")
-    _positions(system).numpy().tofile(folder / "positions.bin")
+    random_positions(system.n_atoms).numpy().tofile(folder / "positions.bin")
     system.pairs.to(torch.int32).numpy().tofile(folder / "pairs.bin")
     value_only(cv).save(folder / "value.pt")
-    for suffix in (".onnx", ".pt", ".c", ".pt2"):
+    compile_source(cv, folder)
+    for suffix in (".onnx", ".pt", ".pt2"):
         report = ofcv.export(cv, folder / f"cv{suffix}", batch=1)
-    shutil.copy(library((folder / "cv.c").read_bytes(), compiler()), folder / "cv.so")
     assert report.metadata is not None
     assert isinstance(report.metadata.details, VariableDetails)
     return str(report.metadata.details.form)
+
+
+def compile_source(cv: ofcv.CollectiveVariable, folder: Path) -> None:
+    """Write the variable as C source in several ways, and compile it to ``cv_WAY.so``."""
+    for way, options in SOURCES.items():
+        source = folder / f"cv_{way}.c"
+        ofcv.export(cv, source, symbol="cv", **options)
+        shutil.copy(library(source.read_bytes(), compiler()), source.with_suffix(".so"))
 
 
 def value_only(cv: ofcv.CollectiveVariable) -> torch.jit.ScriptModule:
@@ -119,10 +138,10 @@ def value_only(cv: ofcv.CollectiveVariable) -> torch.jit.ScriptModule:
 
 
 def measure(
-    program: Path, system: System, folder: Path, threads: int, n_processes: int = N_PROCESSES
+    program: Path, n_atoms: int, folder: Path, threads: int, n_processes: int = N_PROCESSES
 ) -> dict[str, Times]:
     """Return the times of the ways in C++ over several processes, with threads on offer."""
-    runs = [run(program, system, folder, threads) for _ in range(n_processes)]
+    runs = [run(program, n_atoms, folder, threads) for _ in range(n_processes)]
     return {way: _combined([times[way] for times in runs]) for way in runs[0]}
 
 
@@ -131,11 +150,11 @@ def _combined(runs: list[Times]) -> Times:
     return min(low), statistics.median(median), max(high)
 
 
-def run(program: Path, system: System, folder: Path, threads: int) -> dict[str, Times]:
+def run(program: Path, n_atoms: int, folder: Path, threads: int) -> dict[str, Times]:
     """Return the times that the C++ program measures."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(
-        [program, folder, str(system.n_atoms)],
+        [program, folder, str(n_atoms)],
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     lines = [line.split() for line in done.stdout.splitlines()]
@@ -155,7 +174,9 @@ def onnx_times(system: System, folder: Path) -> Times:
         name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, "float32")
         for name, shape in shapes.items()
     }
-    arrays["positions"] = onnxruntime.OrtValue.ortvalue_from_numpy(_positions(system).numpy())
+    arrays["positions"] = onnxruntime.OrtValue.ortvalue_from_numpy(
+        random_positions(system.n_atoms).numpy()
+    )
     binding.bind_ortvalue_input("positions", arrays["positions"])
     for name in shapes:
         binding.bind_ortvalue_output(name, arrays[name])
@@ -175,6 +196,7 @@ def _quantiles(step: Callable[[], object]) -> Times:
     return times[N_ROUNDS // 10], times[N_ROUNDS // 2], times[N_ROUNDS * 9 // 10]
 
 
-def _positions(system: System) -> Tensor:
+def random_positions(n_atoms: int) -> Tensor:
+    """Return positions of one frame."""
     generator = torch.Generator().manual_seed(5)
-    return 1.5 * torch.rand(1, system.n_atoms, 3, generator=generator)
+    return 1.5 * torch.rand(1, n_atoms, 3, generator=generator)

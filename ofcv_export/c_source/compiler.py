@@ -15,7 +15,8 @@ from pathlib import Path
 
 # Looked for in this order, after the one that the environment variable CC names.
 _NAMES = ("cc", "gcc", "clang")
-_HERE = "-std=c99 -O3 -march=native -shared -fPIC"
+# What files are compiled with to run here.
+OPTIONS = "-std=c99 -O3 -march=native -shared -fPIC"
 # For any processor of this kind; faster code for those that run it is in the source.
 _ANYWHERE = "-std=c99 -O3 -fPIC"
 _LINK = "-shared -Wl,-Bsymbolic" if sys.platform == "linux" else "-shared"
@@ -69,7 +70,7 @@ def library(source: bytes, command: str) -> Path:
     ValueError
         If it does not compile; with the compiler's first line.
     """
-    return _kept(source, command, _HERE, "so")
+    return _kept(source, command, OPTIONS, "so")
 
 
 def portable_library(source: bytes, facts: bytes) -> bytes:

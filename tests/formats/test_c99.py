@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import ofcv_export as ofcv
 from ofcv_export.c_source import compiler
-from ofcv_export.c_source.interface import symbol_of
+from ofcv_export.c_source.interface import argument, symbol_of
 from ofcv_export.cli import app
 from ofcv_export.descriptors import (
     RMSD,
@@ -28,6 +28,7 @@ from ofcv_export.descriptors import (
     RuntimeBox,
     Torsions,
 )
+from ofcv_export.graph.tensor_spec import TensorSpec
 from tests.builders.systems import OPEN, all_pairs, by_autograd, frames, small_setup
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -265,7 +266,9 @@ def test_options_of_another_kind_are_refused(tmp_path, options, message):
 @pytest.mark.parametrize("suffix", [".pt", ".onnx", ".pt2"])
 @pytest.mark.parametrize(("name", "value"), [("fast", True), ("symbol", "cv")])
 def test_options_of_c_source_are_no_others(tmp_path, suffix, name, value):
-    with pytest.raises(ValueError, match=f"{name}: expected none but for a .c, .cpp or .so file, got {value!r}"):
+    with pytest.raises(
+        ValueError, match=f"{name}: expected none but for a .c, .cpp or .so file, got {value!r}"
+    ):
         ofcv.export(variable(), tmp_path / f"cv{suffix}", **{name: value})
 
 
@@ -307,6 +310,12 @@ def test_a_fast_file_multiplies_and_adds_at_once(tmp_path):
         code = subprocess.check_output(["objdump", "-d", tmp_path / "cv.out"], text=True)
         fused.append("vfmadd" in code)
     assert fused == [True, False]
+
+
+@pytest.mark.parametrize("name", ["i", "wrong", "register", "box"])
+def test_no_argument_hides_what_the_function_needs(name):
+    spec = TensorSpec(name, "float32", (1,))
+    assert argument(spec) == (name if name == "box" else f"{name}_")
 
 
 def test_parameters_are_arguments(tmp_path):
