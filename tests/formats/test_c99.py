@@ -378,8 +378,8 @@ def test_sizes_that_stay_free_are_refused(tmp_path):
 def test_a_missing_compiler_is_named(tmp_path, monkeypatch):
     ofcv.export(variable(), tmp_path / "cv.c")
     monkeypatch.setenv("CC", "no-such-compiler")
-    with pytest.raises(FileNotFoundError, match="path: expected a C compiler for a .c or .so file, got "
-                       "none named no-such-compiler .install gcc or clang"):  # fmt: skip
+    with pytest.raises(FileNotFoundError, match="path: expected a C compiler for a .c or .so "
+                       "file, got none named no-such-compiler .install gcc or clang"):  # fmt: skip
         ofcv.load(tmp_path / "cv.c")
 
 
