@@ -485,7 +485,7 @@ def test_float64_is_float64_throughout(tmp_path, suffix):
             artifact(positions, *parameters),
             artifact(torch.from_numpy(positions), *parameters),
         ):
-            for one, wanted in zip(found, expected, strict=True):
+            for one, wanted in zip(map(torch.as_tensor, found), expected, strict=True):
                 assert one.dtype == torch.float64
                 torch.testing.assert_close(one.detach(), wanted, rtol=1e-14, atol=1e-14)
 
@@ -509,7 +509,7 @@ def test_frozen_float64_is_float64_throughout(tmp_path, suffix, kernel):
         smart(*tensors),
         again(*tensors),
         rule(tensors[0], smart.blocks()[tensors[1]].flatten(1)),
-        ofcv.load(tmp_path / f"smart{suffix}")(x, index),
+        torch.as_tensor(ofcv.load(tmp_path / f"smart{suffix}")(x, index)),
     ):
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, expected, rtol=1e-14, atol=2e-14)

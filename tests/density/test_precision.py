@@ -95,7 +95,7 @@ def parts(
 
 def require_equal(found: tuple[Tensor, ...], expected: tuple[np.ndarray, ...]) -> None:
     """Require every number to be right to 1e-14 of the largest."""
-    for output, judge in zip(found, expected, strict=True):
+    for output, judge in zip(map(torch.as_tensor, found), expected, strict=True):
         assert output.dtype == torch.float64
         np.testing.assert_allclose(output, judge, rtol=0, atol=1e-14 * abs(judge).max())
 

@@ -96,6 +96,7 @@ def rmsd(r):
 
 
 def assert_exact(found, expected):
+    found = torch.as_tensor(found)
     assert found.dtype == torch.float64
     assert (found - expected).abs().max() <= 1e-14 * expected.abs().max()
 
