@@ -40,7 +40,7 @@ class Other:
 
 def torsions() -> Descriptor:
     """Return sine and cosine of 20 torsions of a chain."""
-    return Torsions(torch.arange(20).unsqueeze(1) + torch.arange(4), 23)
+    return Torsions(torch.arange(20).unsqueeze(1) + torch.arange(4), 23, ("sin", "cos"))
 
 
 def coordination_numbers() -> Descriptor:
