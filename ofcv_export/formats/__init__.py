@@ -1,6 +1,7 @@
 """The file formats, chosen by a file's suffix, behind one interface.
 
-May import `base`, `graph` and `c_source`.
+Their reading halves are in `ofcv_export.runtimes`. May import `base`, `graph`, `c_source` and
+`runtimes`.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Run
 
 def _pointer(array: NDArray[Any]) -> Any:
     """Return a pointer to an array's numbers; `array.ctypes` takes several times as long."""
-    buffer = array if array.flags.writeable else array.copy()
+    # What may only be read has no buffer that ctypes takes.
+    buffer: Any = array if array.flags.writeable else array.copy()
     return ctypes.byref(ctypes.c_char.from_buffer(buffer))
 
 

@@ -75,6 +75,22 @@ def test_a_file_gives_the_numbers_of_autograd(tmp_path):
     assert np.array_equal(with_numpy[0], values)
 
 
+def test_arrays_may_lie_in_memory_as_they_like(tmp_path):
+    ofcv.export(variable(), tmp_path / "cv.c")
+    artifact, x = ofcv.load(tmp_path / "cv.c"), frames(1, 6, torch.float32).numpy()
+    expected = artifact(x)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    raw = np.zeros(x.nbytes + 1, np.uint8)[1:]
+    odd = raw.view(np.float32).reshape(x.shape)
+    odd[:] = x
+    others = (read_only, np.asfortranarray(x), x[:, ::-1].copy()[:, ::-1], x.astype(">f4"), odd)
+    for same in (*others, x.tolist()):
+        assert all(map(np.array_equal, artifact(same), expected))
+    for same in others[:3]:
+        assert all(map(np.array_equal, artifact.run([same]), expected))
+
+
 def test_frames_of_a_batch_have_the_bits_of_single_ones(tmp_path):
     cv, positions = variable(), frames(5, 6, torch.float32)
     ofcv.export(cv, tmp_path / "one.c")
