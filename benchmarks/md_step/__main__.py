@@ -86,7 +86,7 @@ def add_rows(table: Table, name: str, form: str, times: dict[str, Times]) -> Non
             label,
             f"{median:.2f}",
             f"{low:.2f} to {high:.2f}",
-            f"{median / limit:.1f}",
+            f"{median / limit:.2f}",
             f"{autograd / median:.1f}",
         )
     table.add_section()
