@@ -45,7 +45,7 @@ def main(
     console = Console(width=110)
     console.print(machine("torch", "onnxruntime"))
     for package in missing():
-        console.print(f"{package}: not installed, its rows are left out (pip install '.[peers]')")
+        console.print(f"{package}: not installed, its rows are left out (the extra peers)")
     table = Table("system", "way", "median, µs", "10 % to 90 %", "/ limit", "autograd / this")
     threads = Table("system", "way", "1 thread offered, µs", f"{n_cores} offered, µs", "ratio")
     others = Table("descriptors", "way", "median, µs", "10 % to 90 %", ".pt2 / this")
@@ -86,7 +86,7 @@ def add_rows(table: Table, name: str, form: str, times: dict[str, Times]) -> Non
             label,
             f"{median:.2f}",
             f"{low:.2f} to {high:.2f}",
-            f"{median / limit:.1f}",
+            f"{median / limit:.2f}",
             f"{autograd / median:.1f}",
         )
     table.add_section()
