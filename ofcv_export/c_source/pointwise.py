@@ -121,6 +121,13 @@ register("round.default")(_exact("rint"))
 register("floor.default")(_exact("floor"))
 
 
+@register("fmod.Tensor", "fmod.Scalar")
+def _fmod(call: Call, a: Any, b: Any) -> Value:
+    """Return the remainder, which is exact and so the same everywhere."""
+    name = _library(call, "fmod")
+    return _pointwise(call, lambda x, y: f"{name}({x}, {y})", a, b, cost=10)
+
+
 @register("rsqrt.default")
 def _rsqrt(call: Call, x: Value) -> Value:
     root, one = _root(call), call.writer.number(1)

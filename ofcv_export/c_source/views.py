@@ -47,11 +47,33 @@ def _as_strided(call: Call, x: Value, sizes: Any, strides: Sequence[int], *offse
     return x
 
 
-@register("copy.default", "slice_scatter.default")
+@register("copy.default")
 def _copy(call: Call, x: Value, source: Value, *_: Any, **__: Any) -> Value:
     if source.shape != call.shape:
         raise ValueError("module: expected whole copies in C source, got one of a part")
     return source
+
+
+@register("slice_scatter.default")
+def _slice_scatter(
+    call: Call, x: Value, source: Value, dim: int = 0, start: int | None = None,
+    end: int | None = None, step: int = 1,
+) -> Value:  # fmt: skip
+    """Return entries of which some, neighbours along an axis, are those of another array."""
+    if source.shape == call.shape:
+        return source
+    if step != 1:
+        raise ValueError("module: expected parts of neighbours in C source, got slice_scatter")
+    first, last, _ = slice(start, end).indices(call.shape[dim])
+    x, source = call.writer.once(x), call.writer.once(source)
+
+    def at(indices: Sequence[Index]) -> str:
+        places = list(indices)
+        places[dim] = places[dim] + -first
+        here = indices[dim]
+        return f"(({here}) >= {first} && ({here}) < {last} ? {source.at(places)} : {x.at(indices)})"
+
+    return Value(call.shape, call.kind, at, x.cost + source.cost + 1)
 
 
 @register(

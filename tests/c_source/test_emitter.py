@@ -15,6 +15,7 @@ from ofcv_export.descriptors import Angles, PairDistances, RuntimeBox, Torsions
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.graph.tracing import traced
+from ofcv_export.integrations.captured_descriptor import CapturedDescriptor
 from tests.builders.systems import OPEN
 
 COMPILERS = [name for name in ("cc", "clang") if shutil.which(name)]
@@ -36,6 +37,13 @@ def variable(descriptors, activation=None, widths=(20, 40)):
     return ofcv.CollectiveVariable(descriptors, network)
 
 
+class Heights(nn.Module):
+    """What some atoms' y and z make, as a user slices them."""
+
+    def forward(self, positions):
+        return (positions[:, 2:7, 1:] ** 2).flatten(1)
+
+
 CHAIN = torch.arange(9).unsqueeze(1) + torch.arange(4)
 VARIABLES = {
     "all pairs": lambda: variable(PairDistances(PAIRS, 12)),
@@ -45,6 +53,14 @@ VARIABLES = {
     "angles": lambda: variable(Angles(CHAIN[:, :3], 12, box=OPEN)),
     "torsions": lambda: variable(Torsions(CHAIN, 12, box=OPEN)),
     "bias": lambda: ofcv.HarmonicRestraint(variable(PairDistances(PAIRS, 12)), [0.1, 0.2], 3.0),
+    "part of the atoms": lambda: variable(CapturedDescriptor(Heights(), 12)),
+    "periodic bias": lambda: ofcv.HarmonicRestraint(
+        ofcv.CollectiveVariable(
+            Torsions(CHAIN[:1], 12, box=OPEN), nn.Linear(1, 1).requires_grad_(False), periods=0.7
+        ),
+        9.0,
+        50.0,
+    ),
 } | {
     layer.__name__: lambda layer=layer: variable(PairDistances(PAIRS[::3], 12), layer())
     for layer in (nn.ReLU, nn.Sigmoid, nn.ELU, nn.SELU, nn.Softplus, nn.GELU, nn.SiLU, nn.LeakyReLU)
@@ -65,7 +81,7 @@ def inputs_of(specs):
 
 def source_of(module, inputs):
     function = emit(module, inputs, "evaluate")
-    return f"{function.preamble}\n{function.body.removeprefix('static ')}\n"
+    return f"{function.preamble}\n{function.body.replace('OFCV_CLONES static int', 'int', 1)}\n"
 
 
 def compiled(source, folder, compiler, options):
