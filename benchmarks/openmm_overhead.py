@@ -36,8 +36,8 @@ from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.engines.openmm import openmm_force
 
 PLATFORMS = ("Reference", "CPU")
-SUFFIXES = (".pt", ".onnx", ".pt2")
-CPP_SUFFIXES = (".pt", ".pt2")
+SUFFIXES = (".pt", ".onnx", ".c", ".so", ".pt2")
+CPP_SUFFIXES = (".pt", ".pt2", ".so")
 N_ROUNDS = 5
 STEPS_PER_ROUND = 400
 TIMING = re.compile(r"timing +([\d.]+) us a step without the bias, ([\d.]+) with it")

@@ -1,4 +1,4 @@
-"""What a CV costs a step of PLUMED: as OFCV, and as DISTANCE x n and PYTORCH_MODEL.
+"""What a CV costs a step of PLUMED: as an action of its own, as OFCV, and as PYTORCH_MODEL.
 
 ``python -m benchmarks.plumed [--library build/plumed/OFCV.so]``. All pair distances, a tanh network
 in float32 and one CV with a RESTRAINT, one thread. Times are those of whole steps of PLUMED as
@@ -53,7 +53,8 @@ def main(
             times = step_times(plumed, Path(folder), list(inputs.values()), n_atoms, n_steps)
             network = f"{n_atoms * (n_atoms - 1) // 2}-{n_hidden}-{n_hidden}-1"
             for name, (fastest, mean) in zip(inputs, times, strict=True):
-                ratio = f"{times[1][0] / fastest:.1f}x" if name.startswith("OFCV") else ""
+                is_ours = name.startswith(("OFCV", "CV"))
+                ratio = f"{times[1][0] / fastest:.1f}x" if is_ours else ""
                 table.add_row(network, name, f"{fastest:.0f}", f"{mean:.1f}", ratio)
             table.add_section()
     console = Console(width=100)
@@ -91,7 +92,9 @@ def write_inputs(folder: Path, n_atoms: int, n_hidden: int, library: Path) -> di
         "DISTANCE, PYTORCH_MODEL": pytorch_model_input(folder / "network.pt", nopbc=True)
         + RESTRAINT,
     }
-    for suffix in (".pt", ".pt2"):
+    ofcv.export(cv, folder / "cv.cpp", contract="plumed")
+    inputs["CV of cv.cpp"] = ofcv_input(folder / "cv.cpp", nopbc=True) + RESTRAINT
+    for suffix in (".so", ".pt", ".pt2"):
         ofcv.export(cv, folder / f"cv{suffix}", batch=1)
         text = ofcv_input(folder / f"cv{suffix}", library=library, nopbc=True)
         inputs[f"OFCV, {suffix}"] = text + RESTRAINT

@@ -9,8 +9,8 @@ The chain rule, frozen, and the files that carry it:
   `natural_transform` and `local_frame_transform`.
 - `export`, `verify`, `load`, `read_metadata`: C, TorchScript, ONNX and AOTInductor artifacts.
 
-`load`, `read_metadata` and the engines need no PyTorch for ``.c`` and ``.onnx`` files. Each name is
-imported when it is first asked for.
+`load`, `read_metadata` and the engines need no PyTorch but for ``.pt`` and ``.pt2`` files. Each
+name is imported when it is first asked for.
 """
 
 from __future__ import annotations

@@ -61,7 +61,9 @@ SOURCE_HELP = (
     "What to export: a frozen set-up (.npz, written by SmartDerivatives.save), dataset statistics "
     "(.zarr, or their URL) or a Lightning checkpoint of an mlcolvar model (.ckpt)."
 )
-ArtifactArgument = Annotated[Path, typer.Argument(help="An artifact: .c, .onnx, .pt or .pt2.")]
+ArtifactArgument = Annotated[
+    Path, typer.Argument(help="An artifact: .c, .so, .cpp, .onnx, .pt or .pt2.")
+]
 FramesOption = Annotated[
     Path | None,
     typer.Option(
@@ -150,7 +152,9 @@ def _require_unused(source: str, **options: Any) -> None:
 @app.command()
 def export(
     source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
-    path: Annotated[Path, typer.Argument(help="The artifact to write: .c, .onnx, .pt or .pt2.")],
+    path: Annotated[
+        Path, typer.Argument(help="The artifact to write: .c, .so, .cpp, .onnx, .pt, .pt2.")
+    ],
     batch: Annotated[int | None, typer.Option(help="Fix the number of frames.")] = None,
     n_outputs: Annotated[
         int | None, typer.Option(help="Number of outputs of the CV; none for a single one.")

@@ -39,7 +39,8 @@ def fails(message: str, *words: object) -> None:
     before = sorted(Path().iterdir())
     done = run(*words)
     assert (done.returncode, done.stdout) == (2, ""), done
-    assert done.stderr == f"{PROGRAM.name}: {message}\n", done.stderr
+    name = PROGRAM.name.removesuffix("_light")
+    assert done.stderr == f"{name}: {message}\n", done.stderr
     assert sorted(Path().iterdir()) == before
 
 

@@ -69,11 +69,11 @@ def export(
     frames: Any = None,
     **options: Any,
 ) -> VerificationReport:
-    """Export a module to TorchScript (.pt), ONNX (.onnx) or AOTInductor (.pt2), verified.
+    """Export a module to C (.c, .so, .cpp), ONNX (.onnx), AOTInductor (.pt2) or TorchScript (.pt).
 
     The file is written beside `path`, replayed in its own runtime against the module in float64,
     and takes its place only when every replay is within the tolerance. A failed export leaves
-    whatever was at `path` as it was.
+    whatever was at `path` as it was. Which format is for what: docs/formats.md.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def export(
         An engine's own calling convention, for a ``.pt`` file that it loads as it is:
         ``gromacs-nnpot`` or ``openmm-torch`` for a `Bias`, ``plumed-pytorch`` or
         ``colvars-torchann`` for the network of a `CollectiveVariable`. See
-        `ofcv_export.contracts`.
+        `ofcv_export.contracts`. ``plumed`` for a ``.cpp`` file, an action of PLUMED.
     atoms : sequence of int, optional
         Zero-based indices of the module's atoms in the engine's numbering, in place of those that a
         `CollectiveVariable` or a bias has.
@@ -110,9 +110,10 @@ def export(
         them the normalisation of a model from mlcolvar tells what geometries it was trained on.
     **options
         Options of the module's ``export_graph``: ``n_outputs`` and ``form`` for the chain rule,
-        ``gradient`` for the rescaling; with a contract those of the contract. Of a ``.c`` file
-        also ``fast=True``, which lets compilers fuse products with sums, so that the last bits
-        depend on them, and ``symbol``, with which its names begin in place of the file's stem.
+        ``gradient`` for the rescaling; with a contract those of the contract. Of a ``.c``, ``.so``
+        or ``.cpp`` file also ``fast=True``, which lets compilers fuse products with sums, so that
+        the last bits depend on them, and ``symbol``, with which its names begin in place of the
+        file's stem.
 
     Returns
     -------

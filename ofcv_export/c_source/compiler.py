@@ -36,7 +36,7 @@ def compiler() -> str:
     for name in names:
         found = shutil.which(name)
         if found is not None:
-            return found
+            return os.path.abspath(found)  # noqa: PTH100 (a link to it may be its name)
     raise FileNotFoundError(
         f"path: expected a C compiler for a .c or .so file, got none named {' or '.join(names)} "
         "(install gcc or clang, or name one by the environment variable CC)"
@@ -133,7 +133,7 @@ def cache() -> Path:
     """
     named = os.environ.get(_CACHE_VARIABLE)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(named) if named else Path(base) / "ofcv-export"
+    folder = (Path(named) if named else Path(base) / "ofcv-export").absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

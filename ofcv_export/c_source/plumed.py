@@ -14,6 +14,19 @@ from ofcv_export.graph.tensor_spec import TensorSpec
 
 _HEXADECIMAL = re.compile(r"\b0x[\da-f.]+p[+-]?\d+(f?)")
 _REALS = {"float32": "float", "float64": "double"}
+# Of PLUMED's actions those after which somebody may name a file. A second one of a name disables
+# both in PLUMED 2.9, and takes the first one's place in 2.10.
+_ACTIONS = frozenset(
+    """ABMD ALPHABETA ALPHARMSD ANGLE ANGLES ANTIBETARMSD BIASVALUE CELL CENTER COM COMBINE
+    COMMITTOR CONSTANT CONTACTMAP COORDINATION CUSTOM DIHCOR DIPOLE DISTANCE DISTANCES DRMSD
+    ECV_MULTITHERMAL EEFSOLV ENERGY ENSEMBLE ENVIRONMENTSIMILARITY ERMSD EXTERNAL
+    FIT_TO_TEMPLATE FLUSH FUNCPATHMSD GHOST GROUP GYRATION HISTOGRAM INCLUDE LOAD LOWER_WALLS
+    MATHEVAL MAXENT METAD MOLINFO MOVINGRESTRAINT OFCV OPES_EXPANDED OPES_METAD PARABETARMSD
+    PATHMSD PBMETAD PCARMSD POSITION PRINT PROPERTYMAP PUCKERING PYTORCH_MODEL READ RESTART
+    RESTRAINT RMSD TARGET TEMPLATE TIME TORSION TORSIONS UNITS UPPER_WALLS VOLUME WHOLEMOLECULES
+    WRAPAROUND
+    """.split()  # noqa: SIM905
+)
 _NOT_PARAMETERS = ("positions", "box", "values", "derivatives", "box_derivatives")
 
 
@@ -43,6 +56,15 @@ def require_action(metadata: Metadata) -> VariableDetails:
     return details
 
 
+def require_no_action(symbol: str) -> None:
+    """Raise ValueError if an action of that name is PLUMED's own."""
+    if symbol.upper() in _ACTIONS:
+        raise ValueError(
+            f"path: expected another name than that of PLUMED's action {symbol.upper()}, got it "
+            "(the action is named after the file; symbol=... chooses another name)"
+        )
+
+
 def action_text(source: str, metadata: Metadata, symbol: str, about: str) -> str:
     """Return C source with an action of PLUMED behind it, named after the symbol in capitals.
 
@@ -65,6 +87,8 @@ def action_text(source: str, metadata: Metadata, symbol: str, about: str) -> str
     details = require_action(metadata)
     action = files(__package__).joinpath("plumed_action.cpp").read_text()
     facts = _facts(metadata, details, symbol, about)
+    # PLUMED's own options, with which it compiles the file, may be any.
+    source = source.replace("#pragma GCC optimize(", '#pragma GCC optimize("O3", ', 1)
     return "\n".join([_HEXADECIMAL.sub(_decimal, source), facts, action])
 
 

@@ -68,6 +68,21 @@ bool is_orthorhombic(const double* box) {
   return true;
 }
 
+/* Whether the volume is no tiny part of the product of the lengths. */
+bool is_box(const double* box) {
+  double rows[3][3], volume = 0;
+  for (int i = 0; i < 3; ++i) {
+    const double* row = box + 3 * i;
+    const double length = std::sqrt(row[0] * row[0] + row[1] * row[1] + row[2] * row[2]);
+    for (int j = 0; j < 3; ++j) rows[i][j] = row[j] / length;
+  }
+  for (int j = 0; j < 3; ++j) {
+    const int k = (j + 1) % 3, l = (j + 2) % 3;
+    volume += rows[0][j] * (rows[1][k] * rows[2][l] - rows[1][l] * rows[2][k]);
+  }
+  return std::abs(volume) > 1e-6;
+}
+
 /* Components node-0, node-1, ... with the values of the file and their derivatives. */
 class ExportedVariable : public Colvar {
  public:
@@ -203,6 +218,9 @@ void ExportedVariable::set_box(const Tensor& box) {
   if (file::takes_orthorhombic && !is_orthorhombic(vectors)) {
     error(complaint("box", "positive lengths along x, y and z and zeros", rows_text(vectors)));
   }
+  if (!is_box(vectors)) {
+    error(complaint("box", "linearly independent vectors", rows_text(vectors)));
+  }
   for (int k = 0; k < file::n_boxes; ++k) {
     const double* own = file::boxes[k];
     double largest = 0, difference = 0;
@@ -251,6 +269,9 @@ void ExportedVariable::set_component(int number) {
         virial[row][dim] -= frame_.positions[3 * i + row] / length_ * derivative[dim];
       }
     }
+  }
+  for (int i = 0; i < 9 && file::has_box_derivatives; ++i) {
+    sum += frame_.box_derivatives[9 * number + i];
   }
   if (!std::isfinite(sum)) {
     error(complaint("values", "finite values and derivatives", "NaN or infinity"));

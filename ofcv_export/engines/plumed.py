@@ -17,7 +17,7 @@ import numpy as np
 from ofcv_export.artifacts.loading import read_metadata
 from ofcv_export.base.units import ENERGIES, LENGTHS, length_factor
 from ofcv_export.base.validation import require_known
-from ofcv_export.c_source.interface import symbol_of
+from ofcv_export.c_source.interface import symbol_in
 from ofcv_export.graph.details import ContractDetails, VariableDetails
 from ofcv_export.graph.metadata import Metadata
 
@@ -83,8 +83,7 @@ def ofcv_input(
     if metadata.format == "plumed":
         # PLUMED compiles it in its own folder, and takes no other.
         library = Path(path).name
-        symbol = metadata.options.get("symbol", symbol_of(Path(path)))
-        action = f"{label}: {symbol.upper()} ATOMS={serials}"
+        action = f"{label}: {symbol_in(Path(path).read_text()).upper()} ATOMS={serials}"
     else:
         action = f"{label}: OFCV MODEL={_word(path)} ATOMS={serials}"
         if device != "cpu":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ofcv_export.c_source.plumed import action_text, require_action
+from ofcv_export.c_source.plumed import action_text, require_action, require_no_action
 from ofcv_export.formats.c99 import C99, Compiled
+from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.runtimes.plumed_source import PlumedSourceRuntime
 
@@ -16,6 +17,11 @@ class PlumedSource(PlumedSourceRuntime, C99):
     def require(self, metadata: Metadata) -> None:
         """Raise ValueError unless PLUMED can give what the file takes."""
         require_action(metadata)
+
+    def compile(self, graph: ExportGraph) -> Compiled:
+        """Write the graph of one frame as a function, see `Source.compile`."""
+        require_no_action(graph.symbol)
+        return super().compile(graph)
 
     def text(self, compiled: Compiled, metadata: Metadata) -> str:
         """Return the whole file but for its digest."""

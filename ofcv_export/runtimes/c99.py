@@ -46,13 +46,13 @@ class C99Runtime(Runtime):
 
     def load(self, content: bytes, path: Path, device: str) -> Runner:
         """Compile the source with the system's compiler, unless that was done before."""
-        return _runner(content, self.metadata(content, path), compiler.compiler())
+        return _runner(content, path, self.metadata(content, path), compiler.compiler())
 
     def runners(self, content: bytes, path: Path, metadata: Metadata) -> dict[str, Runner]:
         """Return what verification runs: the code of every compiler there is."""
         commands = compiler.compilers()
         names = ["cpu", *(f"cpu, {Path(command).name}" for command in commands[1:])]
-        runners = [_runner(content, metadata, command) for command in commands]
+        runners = [_runner(content, path, metadata, command) for command in commands]
         return dict(zip(names, runners, strict=True))
 
     def devices(self, metadata: Metadata) -> list[str]:
@@ -60,11 +60,27 @@ class C99Runtime(Runtime):
         return ["cpu"]
 
 
-def _runner(content: bytes, metadata: Metadata, command: str) -> Runner:
+def _runner(content: bytes, path: Path, metadata: Metadata, command: str) -> Runner:
     """Return a file's function, compiled by a compiler."""
     text = content.decode()
-    library = ctypes.CDLL(str(compiler.library(code_in(text).encode(), command)))
+    library = loaded(compiler.library(code_in(text).encode(), command), path)
     return library_runner(library, symbol_in(text), metadata)
+
+
+def loaded(library: Path, path: Path) -> ctypes.CDLL:
+    """Return a library that the system has loaded, that of the file at a path.
+
+    Raises
+    ------
+    ValueError
+        If the system cannot load it; with its reason.
+    """
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise ValueError(
+            f"path: expected a library that this system can load, got {str(path)!r} ({error})"
+        ) from error
 
 
 def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Runner:

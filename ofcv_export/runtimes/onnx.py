@@ -57,12 +57,19 @@ class OnnxRuntime(Runtime):
         options.log_severity_level = 4
         providers: list[Any] = ["CPUExecutionProvider"]
         if device != "cpu":
+            if hasattr(runtime, "preload_dlls"):
+                # Those of NVIDIA's Python packages, where there are some.
+                runtime.preload_dlls()
             providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
         try:
             session = runtime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # the runtime's exceptions have no common base
             reason = first_line(error).rpartition(" : ")[2]
             raise foreign(path, f"ONNX Runtime cannot read it: {reason}") from error
+        if device != "cpu" and "CUDAExecutionProvider" not in session.get_providers():
+            raise ValueError(
+                f"device: expected one that ONNX Runtime can load the libraries for, got {device!r}"
+            )
         names = [entry.name for entry in session.get_inputs()]
 
         def run(inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:

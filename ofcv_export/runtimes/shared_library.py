@@ -6,7 +6,6 @@ in the library its JSON is, SHA-256 of all that and a mark of ours.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import platform
 import struct
@@ -14,9 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofcv_export.c_source import compiler
 from ofcv_export.graph.metadata import Metadata
-from ofcv_export.runtimes.c99 import library_runner
+from ofcv_export.runtimes.c99 import library_runner, loaded
 from ofcv_export.runtimes.runtime import Runner, Runtime, damaged, foreign
 
 _MARK = b"ofcv.so\n"
@@ -64,7 +62,10 @@ class Trailer:
             raise damaged(path)
         offset, length, n_symbol = _PLACES.unpack(body[-_PLACES.size :])
         start = len(body) - _PLACES.size - n_symbol
-        return cls(body[start : -_PLACES.size].decode(), offset, length)
+        symbol = body[max(start, 0) : -_PLACES.size]
+        if start < 0 or offset + length > start or not symbol.isascii():
+            raise foreign(path, "a trailer that does not fit the library")
+        return cls(symbol.decode(), offset, length)
 
 
 class SharedLibraryRuntime(Runtime):
@@ -84,10 +85,11 @@ class SharedLibraryRuntime(Runtime):
         """Load the library, from a copy of what was checked."""
         metadata = self.metadata(content, path)
         # A name of its own: the system takes a library that it has under a name for the same one.
-        with tempfile.TemporaryDirectory(dir=compiler.cache(), prefix=".loading-") as folder:
+        # A network's file system may keep the file for as long as it is mapped.
+        with tempfile.TemporaryDirectory(prefix="ofcv-", ignore_cleanup_errors=True) as folder:
             copy = Path(folder) / "model.so"
             copy.write_bytes(content)
-            library = ctypes.CDLL(str(copy))
+            library = loaded(copy, path)
         return library_runner(library, Trailer.of(content, path).symbol, metadata)
 
     def devices(self, metadata: Metadata) -> list[str]:

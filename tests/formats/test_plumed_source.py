@@ -41,6 +41,8 @@ def test_its_functions_give_the_bits_of_a_c_file(tmp_path, dtype):
     ):
         np.testing.assert_array_equal(ours, theirs)
     assert ofcv.verify(path, module).passed
+    # Optimised whatever PLUMED's options are: ten times as fast as with -O1.
+    assert '#pragma GCC optimize("O3", "fp-contract=off"' in path.read_text()
     # Hexadecimal numbers are not part of C++11, which PLUMED 2.9 is compiled as.
     assert re.search(r"\b0x[\da-f]+\.", path.read_text()) is None
     assert ofcv_input(path) == "LOAD FILE=my-cv.cpp\ncv: MY_CV ATOMS=6,3,1,7\n"
@@ -86,6 +88,21 @@ def test_other_kinds_are_refused(tmp_path, smart):
         ValueError, match=r"^module: expected a collective_variable for PLUMED, got"
     ):
         export(smart, tmp_path / "cv.cpp")
+
+
+@pytest.mark.parametrize("name", ["distance.cpp", "METAD.cpp", "ofcv.cpp"])
+def test_names_of_plumeds_own_actions_are_refused(tmp_path, name):
+    action = name.removesuffix(".cpp").upper()
+    with pytest.raises(ValueError, match=f"^path: expected another name than .* {action}, got it"):
+        export(variable(), tmp_path / name)
+    export(variable(), tmp_path / name, symbol="mine")
+    assert "cv: MINE ATOMS" in ofcv_input(tmp_path / name)
+
+
+def test_a_file_with_another_name_has_the_same_action(tmp_path):
+    export(variable(), tmp_path / "cv.cpp")
+    (tmp_path / "cv.cpp").rename(tmp_path / "other.cpp")
+    assert ofcv_input(tmp_path / "other.cpp") == "LOAD FILE=other.cpp\ncv: CV ATOMS=6,3,1,7\n"
 
 
 def test_the_contract_and_the_suffix_belong_together(tmp_path):

@@ -1,8 +1,10 @@
 """Compiled C source: the numbers of a .c file, from a library that needs no compiler."""
 
 import ctypes
+import hashlib
 import platform
 import shutil
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -103,6 +105,24 @@ def test_another_processor_is_named(tmp_path):
     assert metadata.instruction_set != platform.machine()
 
 
+@pytest.mark.parametrize("places", [(2**63, 10, 3), (0, 2**63, 3), (0, 10, 2**32 - 1)])
+def test_a_trailer_that_does_not_fit_is_refused(tmp_path, places):
+    content = b"\x7fELF" + b"\0" * 200 + struct.pack("<QQI", *places)
+    content += hashlib.sha256(content).hexdigest().encode() + b"ofcv.so\n"
+    (tmp_path / "cv.so").write_bytes(content)
+    with pytest.raises(ValueError, match=r"\(a trailer that does not fit the library\)$"):
+        ofcv.load(tmp_path / "cv.so")
+
+
+def test_what_the_system_cannot_load_is_named(tmp_path):
+    ofcv.export(variable(), tmp_path / "cv.so")
+    metadata = ofcv.read_metadata(tmp_path / "cv.so")
+    json = metadata.to_json().encode()
+    (tmp_path / "cv.so").write_bytes(Trailer("cv", 0, len(json)).behind(json))
+    with pytest.raises(ValueError, match=r"^path: expected a library that this system can load"):
+        ofcv.load(tmp_path / "cv.so")
+
+
 def test_a_missing_compiler_is_named_before_long_work(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     monkeypatch.setattr(FORMATS[".so"], "compile", None)
@@ -132,7 +152,8 @@ def test_it_holds_code_for_any_processor(tmp_path):
 
 
 def test_compiled_code_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("OFCV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OFCV_CACHE", "cache")
     compiled = []
     compile_it = compiler._compiled
     monkeypatch.setattr(compiler, "_compiled", lambda *a: compiled.append(a[3]) or compile_it(*a))

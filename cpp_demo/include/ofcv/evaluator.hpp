@@ -35,7 +35,8 @@ inline Metadata read_metadata(const File& file) {
 #endif
 
 /// Opens a file; `threads` are those of LibTorch during a call, see ofcv::Model.
-inline Evaluator open(const File& file, const std::string& device, [[maybe_unused]] int threads) {
+inline Evaluator open(const File& file, const std::string& device, int threads) {
+  if (threads < 0) throw Error("threads", "0 or more", std::to_string(threads));
   if (Library::is_one(file)) {
     if (device != "cpu") throw Error("device", "cpu for a .so file", "'" + device + "'");
     const auto library = std::make_shared<const Library>(file);

@@ -56,9 +56,12 @@ struct Trailer {
       }
       return static_cast<std::size_t>(value);
     };
-    const std::size_t n_symbol = number(16, 4);
+    const std::size_t offset = number(0, 8), length = number(8, 8), n_symbol = number(16, 4);
+    if (n_symbol > start || offset > start || length > start - offset) {
+      throw foreign("a trailer that does not fit the library");
+    }
     symbol = content.substr(start - n_symbol, n_symbol);
-    json = content.substr(number(0, 8), number(8, 8));
+    json = content.substr(offset, length);
   }
 
   std::string symbol, json;
@@ -132,8 +135,11 @@ class Library {
       given.push_back(inputs[i].data);
       if (inputs[i].dtype != spec.dtype) {
         given.back() = place(spec, inputs[i].shape, memory);
-        detail::convert(inputs[i].dtype, inputs[i].data, spec.dtype, memory.back().data(),
-                        count(inputs[i].shape));
+        if (!detail::convert(inputs[i].dtype, inputs[i].data, spec.dtype, memory.back().data(),
+                             count(inputs[i].shape))) {
+          throw Error(spec.name, std::string("dtype ") + dtype_name(spec.dtype),
+                      dtype_name(inputs[i].dtype));
+        }
       }
       if (checks == Checks::all) {
         detail::require_values(spec, given.back(), inputs[i].shape, orthorhombic_);

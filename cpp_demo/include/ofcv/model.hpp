@@ -283,6 +283,8 @@ class Model {
       const torch::jit::GraphOptimizerEnabledGuard fusion(!needs_fixed_order_ &&
                                                           torch::jit::getGraphExecutorOptimize());
       results = graph_(inputs);
+    } catch (const Error&) {
+      throw;
     } catch (const std::exception& error) {
       throw Error("model", "a graph that runs",
                   "an error of LibTorch (" + detail::reason(error) + ")");

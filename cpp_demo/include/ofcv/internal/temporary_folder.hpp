@@ -14,7 +14,9 @@ namespace ofcv::detail {
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "ofcv-XXXXXX").string();
+    std::error_code missing;
+    const auto folder = std::filesystem::temp_directory_path(missing);
+    std::string name = (folder / "ofcv-XXXXXX").string();
     if (mkdtemp(name.data()) == nullptr) {
       throw Error("model", "a folder for temporary files", "none to be had as '" + name + "'");
     }
