@@ -185,6 +185,32 @@ def test_every_kind_of_descriptor(tmp_path, name):
     compiled(tmp_path / "cv.c", "-c")
 
 
+@pytest.mark.parametrize("suffix", [".c", ".so"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_rescaling_of_any_number_of_coefficients(tmp_path, dtype, suffix):
+    torch.manual_seed(0)
+    lambdas, biases = torch.rand(7, dtype=dtype) + 0.1, torch.randn(7, dtype=dtype)
+    rescaling = ofcv.DimensionWiseRescaling(biases, lambdas, lambdas)
+    path = tmp_path / f"rescaling{suffix}"
+    ofcv.export(rescaling, path, gradient=True)
+    artifact = ofcv.load(path)
+    scale = rescaling.lambda_z.double()
+    for n in (1, 31, 32, 33, 1000):
+        coeffs, index = torch.randn(n, dtype=dtype), torch.randint(7, (n,))
+        gradient = torch.randn(n, dtype=dtype)
+        found = artifact(coeffs, index, gradient)
+        expected = scale[index] * (coeffs - biases[index].double()), gradient / scale[index]
+        for ours, judge in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours.double(), judge.double(), rtol=1e-6, atol=1e-6)
+    if suffix == ".so":
+        library = ctypes.CDLL(str(path))
+        library.rescaling_error.restype = ctypes.c_char_p
+        code = library.rescaling_evaluate(ctypes.c_int64(0), *[None] * 5)
+        assert library.rescaling_error(code) == b"n: expected 1 or more, got less"
+    with pytest.raises(IndexError, match=r"^basis_function_ind: expected indices in \[0, 7\)"):
+        artifact(coeffs, index + 1, gradient)
+
+
 @pytest.mark.parametrize("form", ["scatter", "gather"])
 def test_a_frozen_dataset_by_index(tmp_path, form):
     smart = small_setup()

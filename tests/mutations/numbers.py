@@ -23,6 +23,7 @@ _ONNX = "tests/formats/test_onnx.py"
 _AOTINDUCTOR = "tests/formats/test_aotinductor.py"
 _DIRECT = "tests/formats/test_direct_calls.py"
 _C99 = "tests/formats/test_c99.py"
+_LIBRARY = "tests/formats/test_shared_library.py"
 _EMITTER = "tests/c_source/test_emitter.py"
 _TORCHSCRIPT_ALONE = ("-k", "not pt2 and not onnx")
 
@@ -454,8 +455,8 @@ NUMBERS: list[Mutation] = [
     ),
     Mutation(
         "C source: negative indices go through", "c_source/interface.py",
-        'wrong = f"{name}[i] < {spec.low} || {name}[i] >= {spec.high}"',
-        'wrong = f"{name}[i] >= {spec.high}"',
+        'wrong = f"({name}[i] < {spec.low} || {name}[i] >= {spec.high})"',
+        'wrong = f"({name}[i] >= {spec.high})"',
         (f"{_C99}::test_a_frozen_dataset_by_index",),
     ),
     Mutation(
@@ -465,7 +466,8 @@ NUMBERS: list[Mutation] = [
     ),
     Mutation(
         "C source: products and sums are contracted", "c_source/emitter.py",
-        '#pragma GCC optimize("fp-contract=off", ', "#pragma GCC optimize(", (_EMITTER,),
+        'clang="STDC FP_CONTRACT OFF", gcc="off"', 'clang="STDC FP_CONTRACT OFF", gcc="fast"',
+        (_EMITTER,),
     ),
     Mutation(
         "C source: double precision is computed in single", "c_source/emitter.py",
@@ -491,6 +493,42 @@ NUMBERS: list[Mutation] = [
     Mutation(
         "verification: frames at a jump", "artifacts/geometry.py", "_JUMP = 0.1", "_JUMP = 1e9",
         (f"{_VERIFICATION}::test_a_value_that_jumps_is_compared_beside_the_jump",),
+    ),
+    Mutation(
+        "C source: remainders the other way round", "c_source/pointwise.py",
+        'f"{name}({x}, {y})"', 'f"{name}({y}, {x})"',
+        (f"{_EMITTER}::test_numbers_are_those_of_float64_and_bits_those_of_every_compiler",),
+    ),
+    Mutation(
+        "C source: parts of arrays one place further", "c_source/views.py",
+        "places[dim] = places[dim] + -first", "places[dim] = places[dim] + (1 - first)",
+        (f"{_EMITTER}::test_numbers_are_those_of_float64_and_bits_those_of_every_compiler",),
+    ),
+    Mutation(
+        "C source: the last rows are left out", "c_source/interface.py",
+        'f"    for (int k = 0; i + k < {size}; ++k) {{"',
+        'f"    for (int k = 1; i + k < {size}; ++k) {{"',
+        (f"{_C99}::test_a_rescaling_of_any_number_of_coefficients",),
+    ),
+    Mutation(
+        "libraries: the digest is not compared", "runtimes/shared_library.py",
+        "if hashlib.sha256(body).hexdigest().encode() != expected:", "if not expected:",
+        (f"{_LIBRARY}::test_damage_is_noticed",),
+    ),
+    Mutation(
+        "libraries: a trailer that does not fit", "runtimes/shared_library.py",
+        "if start < 0 or offset + length > start", "if start < -(10**12)",
+        (f"{_LIBRARY}::test_a_trailer_that_does_not_fit_is_refused",),
+    ),
+    Mutation(
+        "libraries: of any processor", "runtimes/shared_library.py",
+        "if metadata.instruction_set != platform.machine():", "if metadata.device != 'cpu':",
+        (f"{_LIBRARY}::test_another_processor_is_named",),
+    ),
+    Mutation(
+        "PLUMED: hexadecimal numbers with too few digits", "c_source/plumed.py",
+        'f"{value:.9g}"', 'f"{value:.7g}"',
+        ("tests/formats/test_plumed_source.py",),
     ),
     # On a GPU.
     Mutation(
