@@ -126,30 +126,41 @@ class Library {
     detail::require_number("inputs", metadata_.inputs, inputs.size());
     detail::require_number("outputs", metadata_.outputs, outputs.size());
     Symbols symbols;
-    std::vector<std::vector<std::byte>> memory;
-    std::vector<const void*> given;
-    std::vector<void*> results;
+    std::size_t n_bytes = 0;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      n_bytes += checked(metadata_.inputs[i], inputs[i], symbols);
+    }
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      n_bytes += checked(metadata_.outputs[i], outputs[i], symbols);
+    }
+    // Of what is converted, in one piece: allocations are a good part of a small function's time.
+    const std::unique_ptr<std::byte[]> memory(new std::byte[n_bytes]);
+    std::byte* free = memory.get();
+    std::vector<const void*> given(inputs.size());
+    std::vector<void*> results(outputs.size());
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const TensorSpec& spec = metadata_.inputs[i];
-      detail::require_view(spec, inputs[i], symbols);
-      given.push_back(inputs[i].data);
-      if (inputs[i].dtype != spec.dtype) {
-        given.back() = place(spec, inputs[i].shape, memory);
-        if (!detail::convert(inputs[i].dtype, inputs[i].data, spec.dtype, memory.back().data(),
-                             count(inputs[i].shape))) {
+      const View& input = inputs[i];
+      given[i] = input.data;
+      if (input.dtype != spec.dtype) {
+        given[i] = free;
+        if (!detail::convert(input.dtype, input.data, spec.dtype, free, count(input.shape))) {
           throw Error(spec.name, std::string("dtype ") + dtype_name(spec.dtype),
-                      dtype_name(inputs[i].dtype));
+                      dtype_name(input.dtype));
         }
+        free += bytes_of(spec, input);
       }
       if (checks == Checks::all) {
-        detail::require_values(spec, given.back(), inputs[i].shape, orthorhombic_);
+        detail::require_values(spec, given[i], input.shape, orthorhombic_);
       }
     }
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       const TensorSpec& spec = metadata_.outputs[i];
-      detail::require_view(spec, outputs[i], symbols);
-      const bool is_plain = outputs[i].dtype == spec.dtype;
-      results.push_back(is_plain ? outputs[i].data : place(spec, outputs[i].shape, memory));
+      results[i] = outputs[i].data;
+      if (outputs[i].dtype != spec.dtype) {
+        results[i] = free;
+        free += bytes_of(spec, outputs[i]);
+      }
     }
     std::vector<std::int64_t> sizes;
     for (const std::string& symbol : free_sizes_) sizes.push_back(symbols.size(symbol));
@@ -177,11 +188,18 @@ class Library {
     void operator()(void* handle) const { dlclose(handle); }
   };
 
-  /// Memory for a tensor in the dtype of the file.
-  static void* place(const TensorSpec& spec, const Shape& shape,
-                     std::vector<std::vector<std::byte>>& memory) {
-    memory.emplace_back(static_cast<std::size_t>(count(shape)) * size_of(spec.dtype));
-    return memory.back().data();
+  /// Memory that a view takes in the file's dtype, in steps that suit any of them.
+  template <typename AnyView>
+  static std::size_t bytes_of(const TensorSpec& spec, const AnyView& view) {
+    const std::size_t n_bytes = static_cast<std::size_t>(count(view.shape)) * size_of(spec.dtype);
+    return (n_bytes + 15) / 16 * 16;
+  }
+
+  /// Throws unless a view fits; returns the memory that its conversion takes.
+  template <typename AnyView>
+  static std::size_t checked(const TensorSpec& spec, const AnyView& view, Symbols& symbols) {
+    detail::require_view(spec, view, symbols);
+    return view.dtype == spec.dtype ? 0 : bytes_of(spec, view);
   }
 
   void require_machine() const {
