@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ofcv_export.graph.probe import sized
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import TensorSpec, sized
 
 # Spread of positions in each component: distances are then those within a small molecule in nm.
 _SPREAD = 0.5

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import TensorSpec, sized
 
 _BOX = (3.0, 3.5, 4.0)
 
@@ -28,11 +28,6 @@ def probe(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> list[Tensor]
         Value of every symbolic size.
     """
     return [_entries(spec, sized(spec, sizes)) for spec in specs]
-
-
-def sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the shape of a tensor with values for its symbolic sizes."""
-    return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
 
 
 def _entries(spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:

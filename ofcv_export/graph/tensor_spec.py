@@ -70,6 +70,11 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return TensorSpec(self.name, self.dtype, shape, self.low, high, self.example)
 
 
+def sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shape of a tensor with values for its symbolic sizes."""
+    return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+
+
 def symbols(specs: Sequence[TensorSpec]) -> list[str]:
     """Return the symbolic sizes of some tensors, in order, each once."""
     return list(

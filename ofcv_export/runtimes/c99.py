@@ -17,7 +17,7 @@ from ofcv_export.c_source import compiler
 from ofcv_export.c_source.fortran import fortran_text
 from ofcv_export.c_source.interface import code_in, errors, metadata_in, symbol_in
 from ofcv_export.graph.metadata import Metadata
-from ofcv_export.graph.tensor_spec import symbols
+from ofcv_export.graph.tensor_spec import sized, symbols
 from ofcv_export.runtimes.runtime import Runner, Runtime, damaged, foreign
 
 DIGEST = b"/* sha256 %s */\n"
@@ -87,17 +87,13 @@ def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Run
     """Return the function of a library whose names begin with a symbol."""
     evaluate = getattr(library, f"{symbol}_evaluate")
     reasons = errors(metadata.inputs)
-    results = [(spec.shape, np.dtype(spec.dtype)) for spec in metadata.outputs]
     free = symbols(metadata.inputs)
 
     def run(inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         given = [np.asarray(array, order="C") for array in inputs]
         # A free size is the first of every input.
         sizes = {size: len(given[0]) for size in free}
-        outputs = tuple(
-            np.empty([sizes.get(size, size) for size in shape] if free else shape, dtype)
-            for shape, dtype in results
-        )
+        outputs = tuple(np.empty(sized(spec, sizes), spec.dtype) for spec in metadata.outputs)
         # ctypes releases the interpreter's lock.
         code = evaluate(*map(ctypes.c_int64, sizes.values()), *map(_pointer, (*given, *outputs)))
         if code:
