@@ -39,6 +39,7 @@ NEEDS: dict[tuple[str, str], tuple[str, Callable[[], bool]]] = {
 }
 # Declarations before a C++ snippet.
 CPP = {
+    "docs/formats.md": "const double positions[66] = {}; double values[1], derivatives[66];",
     "docs/cuda.md": 'ofcv::Model model("cv.pt2", "cuda");',
     "README.md": "std::vector<float> positions(66), values(1), derivatives(66);",
     "docs/engines/openmm.md": (

@@ -335,11 +335,21 @@ def openmm_system(page: Page, periodic: bool = False) -> Any:
     return pdb.positions
 
 
+def distances_for_plumed() -> ofcv.CollectiveVariable:
+    """Return a collective variable of 5 atoms."""
+    distances = PairDistances(all_pairs(5), 5)
+    return ofcv.CollectiveVariable(distances, network(10), [4, 6, 8, 14, 16])
+
+
+def plumed_source(page: Page) -> Iterator[None]:
+    """A collective variable of 5 atoms."""
+    page["cv"] = distances_for_plumed()
+    yield
+
+
 def plumed(page: Page) -> Iterator[None]:
     """The file of a collective variable of 5 atoms."""
-    distances = PairDistances(all_pairs(5), 5)
-    cv = ofcv.CollectiveVariable(distances, network(10), [4, 6, 8, 14, 16])
-    ofcv.export(cv, "cv.pt2", batch=1)
+    ofcv.export(distances_for_plumed(), "cv.so")
     yield
 
 
@@ -369,6 +379,7 @@ PRELUDES: dict[tuple[str, str], Callable[[Page], Iterator[None]]] = {
     ("docs/engines/lammps.md", "LAMMPS"): lammps,
     ("docs/engines/openmm-torch.md", "OpenMM-Torch"): openmm_torch,
     ("docs/engines/openmm.md", "Python"): openmm,
+    ("docs/engines/plumed.md", "An action of its own"): plumed_source,
     ("docs/engines/plumed.md", "Use it"): plumed,
     ("docs/engines/plumed.md", "The reverse way: PYTORCH_MODEL"): plumed_reversed,
 }
@@ -399,7 +410,14 @@ def metadynamics_input() -> str:
     from export_scripts.plumed_example import METADYNAMICS
     from ofcv_export.engines.plumed import ofcv_input
 
-    return ofcv_input("cv.pt2") + METADYNAMICS
+    return ofcv_input("cv.so") + METADYNAMICS
+
+
+def source_metadynamics_input() -> str:
+    from export_scripts.plumed_example import METADYNAMICS
+    from ofcv_export.engines.plumed import ofcv_input
+
+    return ofcv_input("mycv.cpp") + METADYNAMICS
 
 
 def network_input() -> str:
@@ -439,5 +457,6 @@ GENERATED: dict[tuple[str, str], Callable[[], str]] = {
     ): lammps_error,
     ("docs/engines/openmm-torch.md", "from openmmtorch import TorchForce"): torch_force_lines,
     ("docs/engines/plumed.md", "LOAD FILE=OFCV.so"): metadynamics_input,
+    ("docs/engines/plumed.md", "LOAD FILE=mycv.cpp"): source_metadynamics_input,
     ("docs/engines/plumed.md", "WHOLEMOLECULES ENTITY0=5,7,9,15,17"): network_input,
 }
