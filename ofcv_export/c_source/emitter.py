@@ -44,9 +44,11 @@ _HEAD = """#include <math.h>
 #pragma GCC optimize("fp-contract={gcc}", "no-math-errno", "no-trapping-math")
 #endif
 
+#ifndef OFCV_CLONES
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__AVX2__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
 #define OFCV_CLONES __attribute__((target_clones("default", "{target}")))
+#endif
 #endif
 #endif
 #ifndef OFCV_CLONES
