@@ -30,7 +30,7 @@ constexpr const char* usage =
 
 Evaluates an ofcv-export artifact on arrays from files and times it.
 
-  --model FILE           the artifact (.pt or .pt2)
+  --model FILE           the artifact (.so, .pt or .pt2)
   --input [NAME=]FILE    an input, as .npy; without NAME the first input that has none yet.
                          A missing ref_idx counts the frames from 0. Positions may come as .xyz
                          (plain or extended): a collective_variable takes its atoms from them,

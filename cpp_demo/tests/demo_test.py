@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from program import fails, run_tests, succeeds
 
+import ofcv_export as ofcv
+
 CASES = Path(sys.argv[2])
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 
@@ -70,6 +72,22 @@ def test_compiled(dtype: str) -> None:
     assert f"{name.removesuffix('_one_frame')} (aotinductor)" in printed, printed
     require_close("out.npy", batch / "output_wrt_positions.npy", dtype)
     assert json.loads(succeeds(model, "--metadata"))["instruction_set"]
+
+
+def test_library(dtype: str) -> None:
+    """A shared library is used as any artifact, for any number of coefficients."""
+    rescaling = ofcv.DimensionWiseRescaling(*(torch.rand(3, 7) + 0.1).to(getattr(torch, dtype)))
+    ofcv.export(rescaling, "rescaling.so")
+    for n in (1, 70):
+        coeffs, index = torch.randn(n).to(getattr(torch, dtype)), torch.randint(7, (n,))
+        np.save("coeffs.npy", coeffs.numpy())
+        np.save("index.npy", index.numpy())
+        inputs = "--input coeffs.npy --input basis_function_ind=index.npy"
+        printed = succeeds("--model rescaling.so", inputs, "--output out.npy")
+        assert "dimension_wise_rescaling (so)" in printed, printed
+        scale, bias = rescaling.lambda_z[index], rescaling.coeff_biases[index]
+        np.save("expected.npy", (scale * (coeffs - bias)).numpy())
+        require_close("out.npy", Path("expected.npy"), dtype)
 
 
 def test_rescaling(dtype: str) -> None:
@@ -210,7 +228,7 @@ def test_errors() -> None:
 
 
 if __name__ == "__main__":
-    for test in (test_frozen_dataset, test_positions, test_compiled, test_rescaling):
+    for test in (test_frozen_dataset, test_positions, test_compiled, test_library, test_rescaling):
         run_tests(*(partial(test, dtype) for dtype in TOLERANCE))
     run_tests(test_collective_variable, test_lattice, test_trajectory_errors)
     run_tests(test_information, test_errors)
