@@ -203,9 +203,10 @@ def _export(
 
 def _require_contract(contract: str | None, file_format: Format, path: str | PathLike[str]) -> None:
     """Raise ValueError unless files of a format can have a contract, or need none."""
-    if file_format.suffix == ".cpp" and contract is None:
+    if file_format.needs_contract and contract is None:
         raise ValueError(
-            f"contract: expected {' or '.join(file_format.contracts)} for a .cpp file, got none"
+            f"contract: expected {' or '.join(file_format.contracts)} "
+            f"for a {file_format.suffix} file, got none"
         )
     known = {name: entry.suffix for entry in FORMATS.values() for name in entry.contracts}
     if contract is None or contract in file_format.contracts:

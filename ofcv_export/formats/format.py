@@ -23,11 +23,14 @@ class Format(Runtime):
     ----------
     contracts : tuple of str
         Engines' own conventions that its files can have.
+    needs_contract : bool
+        Whether every file has one of them.
     fixes_sizes : bool
         Whether a file is made for a number of frames, one unless another is asked for.
     """
 
     contracts: tuple[str, ...] = ()
+    needs_contract: bool = False
     fixes_sizes: bool = False
 
     def require(self, metadata: Metadata) -> None:

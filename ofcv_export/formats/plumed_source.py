@@ -13,6 +13,7 @@ class PlumedSource(PlumedSourceRuntime, C99):
     """C source that is an action of PLUMED."""
 
     contracts = ("plumed",)
+    needs_contract = True
 
     def require(self, metadata: Metadata) -> None:
         """Raise ValueError unless PLUMED can give what the file takes."""

@@ -67,6 +67,10 @@ class Trailer:
             raise foreign(path, "a trailer that does not fit the library")
         return cls(symbol.decode(), offset, length)
 
+    def metadata(self, content: bytes) -> Metadata:
+        """Return what the JSON in a file's content says."""
+        return Metadata.from_json(content[self.offset : self.offset + self.length])
+
 
 class SharedLibraryRuntime(Runtime):
     """A shared library, called through ctypes."""
@@ -78,19 +82,18 @@ class SharedLibraryRuntime(Runtime):
 
     def metadata(self, content: bytes, path: Path) -> Metadata:
         """Check the digest and return the metadata, see `Runtime.metadata`."""
-        trailer = Trailer.of(content, path)
-        return Metadata.from_json(content[trailer.offset : trailer.offset + trailer.length])
+        return Trailer.of(content, path).metadata(content)
 
     def load(self, content: bytes, path: Path, device: str) -> Runner:
         """Load the library, from a copy of what was checked."""
-        metadata = self.metadata(content, path)
+        trailer = Trailer.of(content, path)
         # A name of its own: the system takes a library that it has under a name for the same one.
         # A network's file system may keep the file for as long as it is mapped.
         with tempfile.TemporaryDirectory(prefix="ofcv-", ignore_cleanup_errors=True) as folder:
             copy = Path(folder) / "model.so"
             copy.write_bytes(content)
             library = loaded(copy, path)
-        return library_runner(library, Trailer.of(content, path).symbol, metadata)
+        return library_runner(library, trailer.symbol, trailer.metadata(content))
 
     def devices(self, metadata: Metadata) -> list[str]:
         """Return ``cpu``, see `Runtime.devices`."""
