@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ofcv_export.variables import (
         Bias,
         CollectiveVariable,
+        GraphCollectiveVariable,
         HarmonicRestraint,
         KolmogorovBias,
         MovingRestraint,
@@ -57,6 +58,7 @@ else:
             "DatasetStatistics": "ofcv_export.density",
             "DimensionWiseRescaling": "ofcv_export.density",
             "EnergyFunctional": "ofcv_export.density",
+            "GraphCollectiveVariable": "ofcv_export.variables",
             "HarmonicRestraint": "ofcv_export.variables",
             "KolmogorovBias": "ofcv_export.variables",
             "Metadata": "ofcv_export.graph.metadata",
@@ -87,6 +89,7 @@ __all__ = [
     "DatasetStatistics",
     "DimensionWiseRescaling",
     "EnergyFunctional",
+    "GraphCollectiveVariable",
     "HarmonicRestraint",
     "KolmogorovBias",
     "Metadata",

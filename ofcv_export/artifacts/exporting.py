@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.artifacts.replays import Replays
 from ofcv_export.artifacts.source_options import source_options
 from ofcv_export.artifacts.verification import (
     VerificationReport,
@@ -23,6 +22,7 @@ from ofcv_export.artifacts.verification import (
     compare,
     graph_of,
     record_probe,
+    replays_of,
 )
 from ofcv_export.base.atoms import atom_indices
 from ofcv_export.base.files import atomic_path, require_folder_of
@@ -183,7 +183,7 @@ def _export(
         **_units(length_unit, output_units, graph),
     )
     file_format.require(metadata)
-    replays = Replays(graph, graph.in_float64(), checked_frames(frames, graph, metadata))
+    replays = replays_of(graph, checked_frames(frames, graph, metadata))
     metadata = msgspec.structs.replace(metadata, probe=record_probe(replays))
     with torch.no_grad():
         compiled = file_format.compile(graph)

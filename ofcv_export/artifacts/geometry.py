@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ofcv_export.artifacts.frames import Frames, n_atoms_in
 from ofcv_export.base.units import LENGTHS, length_factor
-from ofcv_export.graph.details import ContractDetails, variable_of
+from ofcv_export.graph.details import ContractDetails, GraphVariableDetails, variable_of
 from ofcv_export.graph.export_graph import ExportGraph, Normalisation
 from ofcv_export.graph.float64 import InFloat64
 
@@ -265,7 +265,9 @@ def _fitted(normalisation: Normalisation, drawn: Drawn, noise: Tensor) -> Tensor
 
 
 def has_geometry(graph: ExportGraph) -> bool:
-    """Return whether the inputs of a graph come from positions of atoms."""
+    """Return whether the inputs of a graph come from positions of a number of atoms."""
+    if isinstance(graph.details, GraphVariableDetails):
+        return False
     return graph.descriptors is not None or any(spec.name == "positions" for spec in graph.inputs)
 
 

@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofcv_export.base.arrays import as_numbers, as_tensor, has_dtype, is_tensor, to_array
+from ofcv_export.base.elements import require_known_elements
 from ofcv_export.base.lattice import require_box
 from ofcv_export.base.validation import (
     dtype_name,
+    require_choice,
     require_finite,
     require_in_range,
     require_shape,
     shape_text,
 )
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import MAY_BE_NONE, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +41,8 @@ def bind(
         What an artifact takes.
     args, kwargs
         Tensors or numpy arrays, by position or by name.
-    box_shape : {"triclinic", "orthorhombic"}
-        Of an input of the name ``box``.
+    box_shape : {"triclinic", "orthorhombic", "optional"}
+        Of an input of the name ``box``; optional where one of zeros stands for none.
     on_torch : bool
         Whether to return torch tensors; otherwise NumPy arrays, which take no PyTorch to make.
 
@@ -68,9 +70,12 @@ def bind(
                     raise ValueError(
                         f"{spec.name}: expected {symbol} = {known} as in {first}, got {size}"
                     )
+        if spec.is_integer:
+            _require_integers(spec, values, {symbol: size for symbol, (_, size) in sizes.items()})
         if spec.name == "box":
             box = to_array(values) if is_tensor(values) else values
-            require_box(box, orthorhombic=box_shape == "orthorhombic")
+            if box_shape != "optional" or box.any():
+                require_box(box, orthorhombic=box_shape == "orthorhombic")
     return [_as_run(spec, values, on_torch) for spec, values in zip(specs, checked, strict=True)]
 
 
@@ -82,16 +87,29 @@ def _checked(spec: TensorSpec, value: Any, on_torch: bool) -> Any:
     dtype = dtype_name(values.dtype)
     if dtype != spec.dtype and not (spec.is_integer and dtype == "int32"):
         raise TypeError(f"{spec.name}: expected dtype {spec.dtype}, got {dtype}")
-    if any(size == 0 for size in values.shape):
+    if any(
+        size == 0 and symbol != MAY_BE_NONE
+        for symbol, size in zip(spec.shape, values.shape, strict=False)
+    ):
         raise ValueError(
             f"{spec.name}: expected shape {shape_text(spec.shape)}, got {tuple(values.shape)}"
         )
     require_shape(spec.name, values, spec.shape)
-    if spec.is_integer:
-        require_in_range(spec.name, values, *spec.index_range(values.shape))
-    else:
+    if not spec.is_integer:
         require_finite(spec.name, values)
     return values
+
+
+def _require_integers(spec: TensorSpec, values: Any, sizes: Mapping[str, int]) -> None:
+    """Raise unless integers are in their range, or among their choices."""
+    if spec.choices is None:
+        require_in_range(spec.name, values, *spec.index_range(sizes))
+        return
+    array = to_array(values) if is_tensor(values) else values
+    if spec.name == "elements":
+        require_known_elements(array, spec.choices)
+    else:
+        require_choice(spec.name, array, spec.choices)
 
 
 def _array(spec: TensorSpec, value: Any) -> NDArray[Any]:

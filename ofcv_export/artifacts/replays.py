@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,15 +17,20 @@ from ofcv_export.artifacts.samples import STYLES, sample, sample_one
 from ofcv_export.graph.details import ContractDetails, box_shape, variable_of
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.float64 import InFloat64
-from ofcv_export.graph.probe import probe
+from ofcv_export.graph.probe import probe, probe_sizes
 from ofcv_export.graph.tensor_spec import TensorSpec, symbols
 
 # Kinds with a network inside, whose outputs cross zero where its terms cancel.
-WITH_NETWORK = ("collective_variable", "energy_functional", "contract")
+WITH_NETWORK = (
+    "collective_variable",
+    "graph_collective_variable",
+    "energy_functional",
+    "contract",
+)
 SIZES = (1, 2, 5, 64)
 # Errors of sums and indices that grow with the size show here.
 MANY = 100_000
-PROBE, PROBE_SIZE = "probe", 2
+PROBE = "probe"
 # Calls of a graph of fixed size for each kind of inputs.
 _CALLS = 3
 # Frames that tell how large outputs usually are; single calls of a contract are slower.
@@ -55,7 +61,34 @@ class Replay:
     inputs: list[Tensor]
 
 
-class Replays:
+class Calls(ABC):
+    """All calls with which an artifact is compared with its judge.
+
+    Attributes
+    ----------
+    graph : ExportGraph
+        What was exported.
+    exact : torch.nn.Module
+        The judge, in float64.
+    """
+
+    graph: ExportGraph
+    exact: torch.nn.Module
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Replay]:
+        """Yield the calls, the largest last."""
+
+    @abstractmethod
+    def scales(self, style: str) -> tuple[float, ...]:
+        """Return for each output the size below which a relative error means nothing."""
+
+    def derivative_scale(self, style: str) -> float:
+        """Return the size of derivatives below which a relative error means nothing."""
+        raise NotImplementedError("no engine differentiates these graphs")
+
+
+class Replays(Calls):
     """All calls with which an artifact is compared with its judge.
 
     Parameters
@@ -89,8 +122,8 @@ class Replays:
 
     def __iter__(self) -> Iterator[Replay]:
         """Yield the calls, that of 10^5 rows last."""
-        inputs = probe(self.graph.inputs, dict.fromkeys(self._free, PROBE_SIZE))
-        yield Replay(PROBE, PROBE_SIZE if self._free else 0, inputs)
+        free = probe_sizes(self.graph.inputs)
+        yield Replay(PROBE, max(free.values(), default=0), probe(self.graph.inputs, free))
         for call, size in enumerate(SIZES if self._free else (0,) * _CALLS):
             for number, style in enumerate(self.styles):
                 yield Replay(style, size, self._inputs(style, size, call, number))
@@ -109,11 +142,11 @@ class Replays:
         shrink with it; a typical row is the scale there. The outputs of the other kinds are sums of
         products, whose every row has to be right.
         """
-        return tuple(_of_style(scales, style) for scales in self._scales)
+        return tuple(saturated_scale(scales, style) for scales in self._scales)
 
     def derivative_scale(self, style: str) -> float:
         """Return the size of derivatives below which a relative error means nothing."""
-        return _of_style(self._derivative_scales, style)
+        return saturated_scale(self._derivative_scales, style)
 
     def _inputs(self, style: str, size: int, call: int, number: int) -> list[Tensor]:
         """Return the inputs of a call."""
@@ -262,6 +295,6 @@ def _median(values: Tensor) -> float:
     return float(row_scales(values).median())
 
 
-def _of_style(scales: dict[str, float], style: str) -> float:
+def saturated_scale(scales: dict[str, float], style: str) -> float:
     """Return the scale of a style; a small part of the largest one at least."""
     return max([scales.get(style, 0.0), _SATURATED * max(scales.values(), default=0.0)])

@@ -55,7 +55,7 @@ def sample_one(
     if spec.example is not None:
         return torch.tensor(spec.example, dtype=spec.torch_dtype).reshape(shape)
     if spec.is_integer:
-        low, high = spec.index_range(shape)
+        low, high = spec.index_range(sizes)
         if spec.high in spec.shape:
             return _molecules(shape[0], style, generator)
         if style == "repeated":

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ofcv_export.artifacts.atom_graphs import GraphReplays
 from ofcv_export.artifacts.frames import Frames, to_frames
 from ofcv_export.artifacts.geometry import has_geometry
 from ofcv_export.artifacts.replays import (
     PROBE,
-    PROBE_SIZE,
     WITH_NETWORK,
+    Calls,
     Replay,
     Replays,
     derivative,
@@ -34,10 +35,10 @@ from ofcv_export.base.validation import require_finite
 from ofcv_export.contracts import contract_graph
 from ofcv_export.formats import format_of
 from ofcv_export.formats.torchscript import TorchScript
-from ofcv_export.graph.details import ContractDetails, Details, variable_of
+from ofcv_export.graph.details import ContractDetails, Details, GraphVariableDetails, variable_of
 from ofcv_export.graph.export_graph import Exportable, ExportGraph
 from ofcv_export.graph.metadata import Metadata, Probe, ProbeOutput
-from ofcv_export.graph.probe import probe
+from ofcv_export.graph.probe import probe, probe_sizes
 from ofcv_export.graph.tensor_spec import TensorSpec, symbols
 from ofcv_export.jacobian.smart_derivatives import SmartDerivatives
 from ofcv_export.variables.variable import Variable
@@ -179,10 +180,17 @@ def verify(
             return _replay_probe(target, content, metadata)
         graph = _graph_of(reference, metadata)
         given = checked_frames(frames, graph, metadata)
-        return compare(target, content, metadata, Replays(graph, graph.in_float64(), given))
+        return compare(target, content, metadata, replays_of(graph, given))
 
 
-def compare(path: Path, content: bytes, metadata: Metadata, replays: Replays) -> VerificationReport:
+def replays_of(graph: ExportGraph, frames: Frames | None) -> Calls:
+    """Return the calls with which files of a graph are compared with its judge."""
+    if isinstance(graph.details, GraphVariableDetails):
+        return GraphReplays(graph, graph.in_float64())
+    return Replays(graph, graph.in_float64(), frames)
+
+
+def compare(path: Path, content: bytes, metadata: Metadata, replays: Calls) -> VerificationReport:
     """Compare an artifact's content with its judge, see `verify`."""
     graph, exact = replays.graph, replays.exact
     comparisons: list[Comparison] = []
@@ -225,10 +233,10 @@ def checked_frames(frames: Any, graph: ExportGraph, metadata: Metadata) -> Frame
     return to_frames(frames, metadata)
 
 
-def record_probe(replays: Replays) -> Probe:
+def record_probe(replays: Calls) -> Probe:
     """Return what the metadata records of the probe: sizes, places and float64 outputs."""
     graph = replays.graph
-    sizes = dict.fromkeys(symbols(graph.inputs), PROBE_SIZE)
+    sizes = probe_sizes(graph.inputs)
     outputs = run_graph(replays.exact, probe(graph.inputs, sizes))
     scales = replays.scales(PROBE)
     recorded = {}
@@ -345,8 +353,8 @@ def _replay_probe(path: Path, content: bytes, metadata: Metadata) -> Verificatio
             comparisons += _compare(
                 (spec,),
                 device,
-                "probe",
-                PROBE_SIZE,
+                PROBE,
+                max(metadata.probe.sizes.values(), default=0),
                 (expected[None],),
                 (found[None],),
                 (recorded.scale,),
@@ -422,7 +430,7 @@ class _Rounding:
         The graph, its judge, and the scales of its outputs.
     """
 
-    def __init__(self, replays: Replays) -> None:
+    def __init__(self, replays: Calls) -> None:
         self.graph = replays.graph
         self.replays = replays
         self.single: torch.nn.Module | None = None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 # Position is the atomic number; 0 stands for no element.
 PERIODIC_TABLE = (
     "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
@@ -31,6 +34,31 @@ def atomic_numbers(elements: Sequence[str]) -> list[int]:
         if symbol not in SYMBOLS[1:]:
             raise ValueError(f"elements: expected chemical symbols, got {symbol!r}")
     return [SYMBOLS.index(symbol) for symbol in elements]
+
+
+def require_known_elements(
+    numbers: NDArray[np.int64], known: Sequence[int], atoms: Sequence[int] | None = None
+) -> None:
+    """Raise ValueError at the first atom of an element that a network does not know.
+
+    Parameters
+    ----------
+    numbers : numpy.ndarray
+        Atomic numbers, shape (n,).
+    known : sequence of int
+        Those that the network knows.
+    atoms : sequence of int, optional
+        Zero-based indices of the atoms in the engine; by default they count from 0.
+    """
+    wrong = np.flatnonzero(~np.isin(numbers, known))
+    if not len(wrong):
+        return
+    place = int(wrong[0])
+    number = int(numbers[place])
+    symbol = SYMBOLS[number] if 0 < number < len(SYMBOLS) else str(number)
+    names = ", ".join(SYMBOLS[entry] for entry in known)
+    atom = place if atoms is None else atoms[place]
+    raise ValueError(f"elements: expected {names}, got {symbol} as atom {atom} (zero-based)")
 
 
 def require_elements(

@@ -119,6 +119,17 @@ def require_in_range(name: str, values: Values, low: int, high: int) -> None:
     )
 
 
+def require_choice(name: str, values: NDArray[Any], choices: Sequence[int]) -> None:
+    """Raise ValueError at the first integer that is not among the choices."""
+    wrong = ~np.isin(values, choices)
+    if wrong.any():
+        (position,) = _first(wrong.reshape(-1))
+        expected = " or ".join(map(str, sorted(choices)))
+        raise ValueError(
+            f"{name}: expected {expected}, got {values.reshape(-1)[position]} at position {position}"
+        )
+
+
 def _extremes(values: Values) -> tuple[float, float] | None:
     """Return the smallest and the largest value, None where there are none to look at."""
     if isinstance(values, np.ndarray):

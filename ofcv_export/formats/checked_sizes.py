@@ -59,7 +59,8 @@ _HELPER = """
             fits = expected[axis] < 0 || sizes[axis] == expected[axis];
         }
         if (!fits) { refuse(name, std::string("shape ") + shape, tuple_text(sizes, n_given)); }
-        int64_t stride = 1;
+        int64_t stride = 1, n_values = 1;
+        for (int64_t axis = 0; axis < n_axes; ++axis) { n_values *= sizes[axis]; }
         for (int64_t axis = n_axes - 1; axis >= 0; --axis) {
             int64_t size = sizes[axis];
             if (expected[axis] < 0) {
@@ -70,7 +71,7 @@ _HELPER = """
                         symbol.first, std::to_string(size));
                 }
             }
-            if (size >= 2 && strides[axis] != stride) {
+            if (size >= 2 && n_values > 0 && strides[axis] != stride) {
                 refuse(name, "row-major order", "strides " + tuple_text(strides, n_axes));
             }
             stride *= size;

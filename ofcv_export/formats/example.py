@@ -12,7 +12,7 @@ from torch import Tensor
 from ofcv_export.graph.tensor_spec import TensorSpec
 
 # Different primes, so that no two symbols are taken for one.
-_SIZES = {"batch": 3, "n": 7}
+_SIZES = {"batch": 3, "n": 7, "n_nodes": 11, "n_edges": 17}
 # Inductor shapes the blocks of a GPU's threads for these numbers; with few, for a handful.
 _BATCHES_ON_GPU = (4099, 521, 67)
 _N_ON_GPU = 1_000_003
@@ -22,7 +22,9 @@ _LARGEST = 2**24
 
 def examples(specs: Sequence[TensorSpec], device: str = "cpu") -> tuple[Tensor, ...]:
     """Return inputs of zeros, of sizes that suit a device where the sizes are symbolic."""
-    sizes = _SIZES if device == "cpu" else {"batch": _batch_on_gpu(specs), "n": _N_ON_GPU}
+    sizes = dict(_SIZES)
+    if device != "cpu":
+        sizes |= {"batch": _batch_on_gpu(specs), "n": _N_ON_GPU}
     return tuple(
         torch.zeros(
             [sizes[size] if isinstance(size, str) else size for size in spec.shape],

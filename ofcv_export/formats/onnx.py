@@ -116,7 +116,7 @@ def _for_runtime(graph: ExportGraph) -> fx.GraphModule:
         table |= get_decompositions(WRITTEN_OUT) | FLOAT64_EQUIVALENTS
     # Without operators that change their inputs, for which there are no equivalents.
     pure = torch.func.functionalize(graph.module.eval(), remove="mutations")
-    module = traced(pure, graph.inputs, decompositions=table)
+    module = traced(pure, graph.inputs, decompositions=table, outputs=graph.outputs)
     if is_float64(graph):
         exact_numbers(module)
         subtract_from_products(module)

@@ -162,6 +162,39 @@ class VariableDetails(_Details, frozen=True, kw_only=True, tag="collective_varia
     form: Form
 
 
+class GraphVariableDetails(_Details, frozen=True, kw_only=True, tag="graph_collective_variable"):
+    """A collective variable of a graph of atoms, or a bias of one.
+
+    Parameters
+    ----------
+    n_outputs : int
+        Number of values.
+    known_elements : tuple of str
+        Chemical symbols that the network knows.
+    cutoff, buffer, long_range_cutoff : float
+        See `GraphCollectiveVariable`, in the unit of length; None without long-range edges.
+    system, environment, subsystem : tuple of int or None
+        Zero-based indices in the engine's numbering; a system of None is all atoms.
+    periods : tuple of float or None
+        Period of each value, None where it has none.
+    parameters, time_unit, bias
+        As in `VariableDetails`.
+    """
+
+    n_outputs: int
+    known_elements: tuple[str, ...]
+    cutoff: float
+    buffer: float
+    long_range_cutoff: float | None
+    system: tuple[int, ...] | None
+    environment: tuple[int, ...] | None
+    subsystem: tuple[int, ...] | None
+    periods: tuple[float | None, ...]
+    parameters: dict[str, tuple[float, ...]]
+    time_unit: str | None
+    bias: Description | None
+
+
 class ContractDetails(_Details, frozen=True, kw_only=True, tag="contract"):
     """A variable, or its network, in an engine's own calling convention.
 
@@ -189,6 +222,7 @@ Details = (
     | RescalingDetails
     | EnergyFunctionalDetails
     | VariableDetails
+    | GraphVariableDetails
     | ContractDetails
 )
 
@@ -199,7 +233,9 @@ def variable_of(details: Details) -> VariableDetails | None:
     return variable if isinstance(variable, VariableDetails) else None
 
 
-def box_shape(details: Details) -> Literal["triclinic", "orthorhombic"]:
+def box_shape(details: Details) -> Literal["triclinic", "orthorhombic", "optional"]:
     """Return which boxes an input of the name ``box`` may hold."""
+    if isinstance(details, GraphVariableDetails):
+        return "optional"
     variable = variable_of(details)
     return (variable.box.run_time if variable else None) or "triclinic"

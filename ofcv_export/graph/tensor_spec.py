@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# The symbolic size that may be 0: a graph of atoms need not have edges.
+MAY_BE_NONE = "n_edges"
+
+
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name, dtype and shape of one input or output of an artifact.
 
@@ -24,7 +28,9 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Sizes; a string is a symbolic size such as ``batch``.
     low : int, optional
     high : int or str, optional
-        Half-open range of an integer input; a string is a symbolic size of the same tensor.
+        Half-open range of an integer input; a string is a symbolic size.
+    choices : tuple of int, optional
+        The only values of an integer input.
     example : tuple of float, optional
         Values, in row-major order, with which the input is tested where not any will do.
     """
@@ -35,6 +41,7 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     low: int | None = None
     high: int | str | None = None
     example: tuple[float, ...] | None = None
+    choices: tuple[int, ...] | None = None
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -50,8 +57,8 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether the tensor holds integers: indices, atomic numbers, flags."""
         return self.dtype in ("int32", "int64", "bool")
 
-    def index_range(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Return the half-open range of an index in a tensor of a given shape.
+    def index_range(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """Return the half-open range of an index, with values for the symbolic sizes.
 
         Raises
         ------
@@ -60,14 +67,13 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         if self.low is None or self.high is None:
             raise ValueError(f"{self.name}: expected a range of indices, got none")
-        high = self.high if isinstance(self.high, int) else shape[self.shape.index(self.high)]
-        return self.low, high
+        return self.low, self.high if isinstance(self.high, int) else sizes[self.high]
 
     def with_size(self, symbol: str, size: int) -> TensorSpec:
         """Return the same spec with the symbolic size `symbol` fixed to `size`."""
         shape = tuple(size if entry == symbol else entry for entry in self.shape)
         high = size if self.high == symbol else self.high
-        return TensorSpec(self.name, self.dtype, shape, self.low, high, self.example)
+        return msgspec.structs.replace(self, shape=shape, high=high)
 
 
 def sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from ofcv_export.base.validation import first_line
 from ofcv_export.graph.attention import plain_attention
 from ofcv_export.graph.folding import fold_constants
 from ofcv_export.graph.probe import probe
-from ofcv_export.graph.tensor_spec import TensorSpec, symbols
+from ofcv_export.graph.tensor_spec import TensorSpec, sized, symbols
 
 aten = torch.ops.aten
 
@@ -35,7 +35,7 @@ _WITH_NUMBERS = [
 # Engines read the memory of results, where a negation that is only noted is not to be seen.
 IN_MEMORY: dict[Any, Callable[..., Tensor]] = {aten._neg_view.default: torch.neg}
 # What the symbolic sizes of inputs count.
-_COUNTED = {"batch": "frames", "n": "coefficients"}
+_COUNTED = {"batch": "frames", "n": "coefficients", "n_nodes": "nodes", "n_edges": "edges"}
 
 
 def traced(
@@ -43,6 +43,7 @@ def traced(
     specs: Sequence[TensorSpec],
     what: str = "module",
     decompositions: Mapping[Any, Callable[..., Any]] | None = None,
+    outputs: Sequence[TensorSpec] = (),
 ) -> fx.GraphModule:
     """Return a function's graph, in which symbolic sizes of the inputs stay free.
 
@@ -56,6 +57,8 @@ def traced(
         What an error calls the function.
     decompositions : mapping, optional
         Operators to be written out, beside activations with numbers, and the functions to do so.
+    outputs : sequence of TensorSpec, optional
+        Its outputs; by default the last one has as many rows as the first symbolic size says.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def traced(
     freeze(graph_module)
     fold_constants(graph_module)
     for symbol, size in sizes.items():
-        _require_free(graph_module, specs, what, symbol, sizes | {symbol: size - 1})
+        _require_free(graph_module, specs, outputs, what, symbol, sizes | {symbol: size - 1})
     return graph_module.eval()
 
 
@@ -109,6 +112,7 @@ def _unlike_other_sizes(specs: Sequence[TensorSpec]) -> Iterator[int]:
 def _require_free(
     graph_module: fx.GraphModule,
     specs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
     what: str,
     symbol: str,
     sizes: dict[str, int],
@@ -117,8 +121,12 @@ def _require_free(
     try:
         with torch.no_grad():
             found = graph_module(*probe(specs, sizes))
-        last = found[-1] if isinstance(found, tuple) else found
-        free = len(last) == sizes[symbol]
+        results = found if isinstance(found, tuple) else (found,)
+        if outputs:
+            shapes = [tuple(result.shape) for result in results]
+            free = shapes == [sized(spec, sizes) for spec in outputs]
+        else:
+            free = len(results[-1]) == sizes[symbol]
     except RuntimeError:
         free = False
     if not free:
