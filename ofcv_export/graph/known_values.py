@@ -76,7 +76,9 @@ class KnownValues(TorchFunctionMode):
         if mask.dim() > 2 or (mask.dim() == 2 and mask.shape[1] != 1):
             raise ValueError(f"nonzero: expected a mask of rows, got shape {tuple(mask.shape)}")
         rows = torch.arange(mask.shape[0], device=mask.device)
-        selected = torch.stack([rows, torch.zeros_like(rows)], 1) if mask.dim() == 2 else rows[:, None]
+        selected = (
+            torch.stack([rows, torch.zeros_like(rows)], 1) if mask.dim() == 2 else rows[:, None]
+        )
         self._masks[selected] = mask.reshape(-1)
         return selected
 

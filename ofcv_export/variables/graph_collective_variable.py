@@ -241,7 +241,9 @@ class GraphCollectiveVariable(nn.Module):
         for name, mask in given.items():
             if (mask is not None) != (name in wanted):
                 expected = "0 and 1" if name in wanted else "none"
-                raise ValueError(f"{name}: expected {expected}, got {'none' if mask is None else 'one'}")
+                raise ValueError(
+                    f"{name}: expected {expected}, got {'none' if mask is None else 'one'}"
+                )
             inputs += [] if mask is None else [mask]
         self._require(specs, inputs)
         with full_precision(positions.device):

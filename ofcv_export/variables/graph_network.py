@@ -160,7 +160,8 @@ def _in_mlcolvars_words(described: Mapping[str, Tensor], long_range: bool) -> di
     """Return a graph as mlcolvar 2.0 hands it to its networks."""
     mask = described["system_mask"].unsqueeze(1)
     words = {
-        name: described[name] for name in ("positions", "edge_index", "shifts", "node_attrs", "batch")
+        name: described[name]
+        for name in ("positions", "edge_index", "shifts", "node_attrs", "batch")
     }
     words |= {
         "unit_shifts": described["cell_shifts"],
