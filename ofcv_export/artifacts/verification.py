@@ -383,7 +383,7 @@ def _report(
 
 
 def _compare_derivatives(
-    program: torch.nn.Module, replays: Replays, replay: Replay, expected: Tensor
+    program: torch.nn.Module, replays: Calls, replay: Replay, expected: Tensor
 ) -> Comparison:
     """Return the differences of what an engine gets when it differentiates the first output."""
     name = f"derivative of {replays.graph.outputs[0].name}"

@@ -124,10 +124,8 @@ def require_choice(name: str, values: NDArray[Any], choices: Sequence[int]) -> N
     wrong = ~np.isin(values, choices)
     if wrong.any():
         (position,) = _first(wrong.reshape(-1))
-        expected = " or ".join(map(str, sorted(choices)))
-        raise ValueError(
-            f"{name}: expected {expected}, got {values.reshape(-1)[position]} at position {position}"
-        )
+        expected, got = " or ".join(map(str, sorted(choices))), values.reshape(-1)[position]
+        raise ValueError(f"{name}: expected {expected}, got {got} at position {position}")
 
 
 def _extremes(values: Values) -> tuple[float, float] | None:

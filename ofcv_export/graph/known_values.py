@@ -30,8 +30,8 @@ class KnownValues(TorchFunctionMode):
 
     - Functions of constants alone are evaluated, so that their numbers can be asked for.
     - The largest entry of a tensor that `zeros` made is 0.
-    - ``mask.nonzero()`` selects all rows, and ``x.index_copy(0, selected, y)`` takes rows of y where
-      the mask is set. Other uses of a selection are refused.
+    - ``mask.nonzero()`` selects all rows, and ``x.index_copy(0, selected, y)`` takes rows of y
+      where the mask is set. Other uses of a selection are refused.
     """
 
     def __init__(self) -> None:
@@ -102,4 +102,8 @@ class KnownValues(TorchFunctionMode):
 
 
 def _is_traced(tensor: Tensor) -> bool:
-    return isinstance(tensor, FakeTensor) or torch._is_functional_tensor(tensor)
+    return (
+        isinstance(tensor, FakeTensor)
+        or torch._is_functional_tensor(tensor)
+        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )

@@ -2,8 +2,9 @@
 
 # No postponed annotations: torch.jit.script wants those of `forward` to be types.
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,9 +14,14 @@ from ofcv_export.base.units import require_energy_unit
 from ofcv_export.base.validation import require_finite, require_shape
 from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.graph.details import Description
-from ofcv_export.graph.export_graph import Normalisation
+from ofcv_export.graph.export_graph import ExportGraph, Normalisation
 from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.graph_collective_variable import GraphCollectiveVariable
+from ofcv_export.variables.graph_energy import GraphEnergy, energy_of_values
+from ofcv_export.variables.judges import ValuesOf
 from ofcv_export.variables.variable import Head, Variable
+
+AnyCollectiveVariable = CollectiveVariable | GraphCollectiveVariable
 
 
 class Bias(Variable):
@@ -26,7 +32,7 @@ class Bias(Variable):
 
     Parameters
     ----------
-    cv : CollectiveVariable
+    cv : CollectiveVariable or GraphCollectiveVariable
         Here with one value, the energy.
     energy_unit : str
         Unit of the energy: kJ/mol, kcal/mol, eV or Hartree.
@@ -48,8 +54,8 @@ class Bias(Variable):
     {'values': 'eV', 'derivatives': 'eV/nm'}
     """
 
-    def __init__(self, cv: CollectiveVariable, energy_unit: str = "kJ/mol") -> None:
-        if not isinstance(cv, CollectiveVariable):
+    def __init__(self, cv: AnyCollectiveVariable, energy_unit: str = "kJ/mol") -> None:
+        if not isinstance(cv, CollectiveVariable | GraphCollectiveVariable):
             raise TypeError(f"cv: expected a CollectiveVariable, got {type(cv).__name__}")
         require_energy_unit(energy_unit)
         if type(self) is Bias:
@@ -57,8 +63,11 @@ class Bias(Variable):
             if cv.periods != [None]:
                 raise ValueError(f"cv: expected an energy, got a value of period {cv.periods[0]}")
         super().__init__()
-        self.cv = cv
-        self.atoms, self.elements, self.length_unit = cv.atoms, cv.elements, cv.length_unit
+        # Of a graph the energy is that of `GraphEnergy`, and what follows is for frames alone.
+        self.cv: CollectiveVariable = cv  # type: ignore[assignment]
+        self.on_graph = isinstance(cv, GraphCollectiveVariable)
+        self.atoms, self.length_unit = cv.atoms, cv.length_unit  # type: ignore[assignment]
+        self.elements = None if self.on_graph else self.cv.elements
         self.n_outputs = 1
         self.periods = [None]
         self.energy_unit = energy_unit
@@ -88,9 +97,71 @@ class Bias(Variable):
         """Return what maps descriptors and parameters to the energy, see `Variable.head`."""
         return self.cv.head()
 
+    def energy(self, values: Tensor) -> Tensor:
+        """Return the energy (batch, 1) of values (batch, n_outputs)."""
+        return values
+
+    def energy_on_graph(
+        self,
+        values_at: Callable[[Tensor], Tensor],
+        positions: Tensor,
+        elements: Tensor,
+        parameters: Sequence[Tensor],
+    ) -> Tensor:
+        """Return the energy (1,) of a graph of atoms.
+
+        Parameters
+        ----------
+        values_at : callable
+            Maps positions (n_nodes, 3) to values (n_outputs,).
+        positions, elements : torch.Tensor
+            Of the nodes, shapes (n_nodes, 3) and (n_nodes,).
+        parameters : sequence of torch.Tensor
+            In order.
+        """
+        return energy_of_values(self.energy, values_at(positions), parameters)
+
     def judge(self) -> nn.Module:
         """Return what the exported graph must equal, see `Variable.judge`."""
-        return self.cv.judge() if type(self) is Bias else self
+        return self.energy_judge(self.cv.descriptors, self.cv.network) or self
+
+    def energy_judge(self, descriptors: nn.Module, network: nn.Module) -> nn.Module | None:
+        """Return the energy of a network of descriptors by formulas that no file is made of.
+
+        None where there are none, as for a subclass of a user's own.
+        """
+        return ValuesOf(descriptors, network) if type(self) is Bias else None
+
+    def values_and_derivatives(  # type: ignore[override]
+        self, *inputs: Tensor, **named: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return energy and derivatives by autograd.
+
+        Of frames as `Variable.values_and_derivatives` does; of a graph of atoms the inputs are
+        those of `GraphCollectiveVariable.values_and_derivatives` with a box and, by name or in
+        order after them, the parameters.
+        """
+        if not self.on_graph:
+            return super().values_and_derivatives(*inputs, **named)
+        energy = GraphEnergy(self)
+        known = [spec.name for spec in energy.inputs()]
+        given = self.default_parameters() | dict(zip(known, inputs, strict=False)) | named
+        if set(given) != set(known):
+            raise TypeError(f"inputs: expected {', '.join(known)}, got {', '.join(given)}")
+        return energy.of_inputs([given[name] for name in known])
+
+    def export_graph(self) -> ExportGraph:
+        """Return the graph of energy and derivatives, with nothing left to differentiate."""
+        return GraphEnergy(self).export_graph() if self.on_graph else super().export_graph()
+
+    def with_atoms(self, atoms: Sequence[int]) -> Self:
+        """Return the bias on other atoms of the engine, see `Variable.with_atoms`."""
+        if not self.on_graph:
+            return super().with_atoms(atoms)
+        other = copy.copy(self)
+        other._modules = {**self._modules, "cv": self.cv.with_atoms(atoms)}
+        other.atoms = list(atoms)
+        return other
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -112,7 +183,7 @@ class Bias(Variable):
         return units | ({"box_derivatives": slope} if self.periodic else {})
 
 
-def require_one_value(cv: CollectiveVariable) -> None:
+def require_one_value(cv: AnyCollectiveVariable) -> None:
     """Raise ValueError unless a collective variable has one value."""
     if cv.n_outputs != 1:
         raise ValueError(f"cv: expected one value, got {cv.n_outputs}")

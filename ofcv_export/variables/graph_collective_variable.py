@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from ofcv_export.base.atoms import atom_indices
-from ofcv_export.base.elements import atomic_numbers, require_known_elements
-from ofcv_export.base.modes import full_precision, ordinary_modes, without_inference_tensors
+from ofcv_export.base.elements import atomic_numbers
+from ofcv_export.base.modes import ordinary_modes
 from ofcv_export.base.units import require_length_unit
 from ofcv_export.base.validation import (
     dtype_name,
     first_line,
-    require_finite,
     require_floating_dtype,
     require_floats,
-    require_in_range,
-    require_integers,
     require_non_negative,
     require_positive_number,
 )
 from ofcv_export.graph.details import GraphVariableDetails
 from ofcv_export.graph.evaluation import evaluation_copy
-from ofcv_export.graph.export_graph import ExportGraph
-from ofcv_export.graph.graph_derivatives import (
-    GraphValuesAndDerivatives,
-    graph_values_and_derivatives,
-)
-from ofcv_export.graph.known_values import KnownValues
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec
-from ofcv_export.graph.tracing import traced
 from ofcv_export.variables.graph_network import GraphNetwork
+from ofcv_export.variables.graph_variable import GraphVariable, Zeros
 
 # Sizes of a graph with which a network is tried.
 _TRIED = {"n_nodes": 5, "n_edges": 7}
 
 
-class GraphCollectiveVariable(nn.Module):
+class GraphCollectiveVariable(GraphVariable):
     r"""A network over a graph of atoms, such as SchNet, PaiNN or GVP of mlcolvar 2.0.
 
     Nodes are the system's atoms and the environment's atoms near them; edges are the ordered pairs
@@ -152,16 +143,6 @@ class GraphCollectiveVariable(nn.Module):
         """The engine's atoms: those of the system, then those of the environment."""
         return None if self.system is None else [*self.system, *(self.environment or [])]
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the values (n_outputs,) of a graph; nothing is checked.
-
-        Parameters
-        ----------
-        *inputs : torch.Tensor
-            In the order of `inputs`.
-        """
-        return self._values(torch.zeros_like, inputs)
-
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Return what describes the inputs of the file, in order."""
         name = dtype_name(self.dtype)
@@ -178,15 +159,6 @@ class GraphCollectiveVariable(nn.Module):
         if self.long_range_cutoff is not None:
             specs.append(TensorSpec("long_range_mask", "int64", ("n_edges",), choices=(0, 1)))
         return tuple(specs)
-
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """Return what describes the outputs of the file, in order."""
-        name = dtype_name(self.dtype)
-        return (
-            TensorSpec("values", name, (self.n_outputs,)),
-            TensorSpec("derivatives", name, (self.n_outputs, "n_nodes", 3)),
-            TensorSpec("box_derivatives", name, (self.n_outputs, 3, 3)),
-        )
 
     def values_and_derivatives(
         self,
@@ -245,11 +217,7 @@ class GraphCollectiveVariable(nn.Module):
                     f"{name}: expected {expected}, got {'none' if mask is None else 'one'}"
                 )
             inputs += [] if mask is None else [mask]
-        self._require(specs, inputs)
-        with full_precision(positions.device):
-            judge = GraphValuesAndDerivatives(without_inference_tensors(self), self.n_outputs)
-            values, derivatives, box_derivatives = judge(*inputs)
-        return values, derivatives, box_derivatives
+        return self.of_inputs(inputs)
 
     def details(self) -> GraphVariableDetails:
         """Return the facts that a file tells."""
@@ -266,28 +234,6 @@ class GraphCollectiveVariable(nn.Module):
             parameters={},
             time_unit=None,
             bias=None,
-        )
-
-    def export_graph(self) -> ExportGraph:
-        """Return the graph of values and derivatives, with nothing left to differentiate."""
-
-        def with_known_values(*inputs: Tensor) -> tuple[Tensor, ...]:
-            with KnownValues() as known:
-                return graph_values_and_derivatives(
-                    lambda *given: self._values(known.zeros, given), self.n_outputs
-                )(*inputs)
-
-        def build(graph: ExportGraph) -> nn.Module:
-            return traced(with_known_values, graph.inputs, "network", outputs=graph.outputs)
-
-        return ExportGraph(
-            self.details(),
-            self.inputs(),
-            self.outputs(),
-            build=build,
-            exact=GraphValuesAndDerivatives(self, self.n_outputs),
-            atoms=self.atoms,
-            length_unit=self.length_unit,
         )
 
     def with_atoms(self, atoms: Sequence[int]) -> Self:
@@ -309,8 +255,8 @@ class GraphCollectiveVariable(nn.Module):
         other.subsystem = self.subsystem and [renamed[atom] for atom in self.subsystem]
         return other
 
-    def _values(self, zeros: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> Tensor:
-        """Return the values (n_outputs,) of inputs in the order of `inputs`."""
+    def values(self, zeros: Zeros, inputs: Sequence[Tensor]) -> Tensor:
+        """Return the values (n_outputs,) of a graph, see `GraphVariable.values`."""
         positions, elements, edge_index, cell_shifts, box, *masks = inputs
         given = iter(masks)
         in_system = torch.ones_like(elements) if self.environment is None else next(given)
@@ -320,20 +266,6 @@ class GraphCollectiveVariable(nn.Module):
             positions, elements, edge_index, cell_shifts, box, in_system != 0, is_long != 0, zeros
         )
         return values
-
-    def _require(self, specs: Sequence[TensorSpec], inputs: Sequence[Tensor]) -> None:
-        """Raise unless the inputs are those of a graph."""
-        n_nodes, n_edges = len(inputs[0]), inputs[2].shape[-1] if inputs[2].dim() else 0
-        sizes = {"n_nodes": n_nodes, "n_edges": n_edges}
-        for spec, given in zip(specs, inputs, strict=True):
-            shape = tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
-            if spec.is_integer:
-                require_integers(spec.name, given, shape)
-            else:
-                require_floats(spec.name, given, shape, self.dtype)
-                require_finite(spec.name, given)
-        require_in_range("edge_index", inputs[2], 0, n_nodes)
-        require_known_elements(inputs[1].cpu().numpy(), self.atomic_numbers)
 
     @ordinary_modes()
     def _count_outputs(self) -> int:

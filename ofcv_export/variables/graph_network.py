@@ -37,8 +37,8 @@ class GraphNetwork(nn.Module):
     ================== ==================== ========================================================
 
     One with a single argument ``data`` gets a dictionary in the names and shapes of mlcolvar 2.0:
-    those above that it knows, ``unit_shifts``, ``cell``, ``system_masks`` (n_nodes, 1), ``n_system``
-    (1, 1) and, with long-range edges, ``edge_masks_lr`` (n_edges, 1).
+    those above that it knows, ``unit_shifts``, ``cell``, ``system_masks`` (n_nodes, 1),
+    ``n_system`` (1, 1) and, with long-range edges, ``edge_masks_lr`` (n_edges, 1).
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class GraphNetwork(nn.Module):
         places[list(atomic_numbers)] = torch.arange(len(atomic_numbers))
         self.register_buffer("element_places", places)
         self.register_buffer("one_hot", torch.eye(len(atomic_numbers), dtype=dtype))
-        self.names = _asked_for(network, self._described(*_nothing(dtype), torch.zeros_like))
+        self.names = _asked_for(network, self._described(*_nothing(dtype), zeros=torch.zeros_like))
 
     def forward(
         self,
@@ -186,7 +186,9 @@ def _one_row(values: Any) -> Tensor:
     return values
 
 
-def _nothing(dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _nothing(
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the tensors of a graph without nodes."""
     numbers, indices = torch.empty(0, 3, dtype=dtype), torch.empty(0, dtype=torch.int64)
     box, none = torch.zeros(3, 3, dtype=dtype), torch.empty(0, dtype=torch.bool)

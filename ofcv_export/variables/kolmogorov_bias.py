@@ -4,12 +4,13 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ofcv_export.base.arrays import as_array, as_tensor
+from ofcv_export.base.elements import SYMBOLS
 from ofcv_export.base.validation import (
     dtype_name,
     require_finite,
@@ -21,8 +22,9 @@ from ofcv_export.graph.details import Description
 from ofcv_export.graph.scriptable import scriptable
 from ofcv_export.graph.tensor_spec import frame_specs
 from ofcv_export.graph.tracing import traced
-from ofcv_export.variables.bias import Bias, require_one_value
+from ofcv_export.variables.bias import AnyCollectiveVariable, Bias, require_one_value
 from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.graph_collective_variable import GraphCollectiveVariable
 from ofcv_export.variables.judges import KolmogorovEnergy
 from ofcv_export.variables.variable import Head
 
@@ -44,7 +46,7 @@ class KolmogorovBias(Bias):
 
     Parameters
     ----------
-    cv : CollectiveVariable
+    cv : CollectiveVariable or GraphCollectiveVariable
         The committor, with one value.
     beta : float
         Inverse temperature 1 / (k_B T), in one over the energy unit of the bias.
@@ -55,7 +57,8 @@ class KolmogorovBias(Bias):
     over : {"positions", "descriptors"}
         What the gradient is with respect to.
     masses : torch.Tensor or array_like, optional
-        Masses of the committor's atoms, shape (n_atoms,), over positions only; by default all 1.
+        Masses of the committor's atoms, shape (n_atoms,), over positions only; of a graph those of
+        its elements, in their order, shape (n_elements,). By default all 1.
     energy_unit : str
         Unit of the energy: kJ/mol, kcal/mol, eV or Hartree.
 
@@ -80,10 +83,11 @@ class KolmogorovBias(Bias):
 
     height: Tensor
     regularisation: Tensor
+    inverse_masses_of_elements: Tensor
 
     def __init__(
         self,
-        cv: CollectiveVariable,
+        cv: AnyCollectiveVariable,
         beta: float,
         lambd: float = 1.0,
         epsilon: float = 1e-6,
@@ -101,14 +105,23 @@ class KolmogorovBias(Bias):
         self.lambd = require_positive_number("lambd", lambd)
         self.epsilon = require_positive_number("epsilon", epsilon)
         self.over = over
-        masses = _masses(masses, cv.descriptors.n_atoms)
-        self.masses = None if masses is None else masses.tolist()
+        n_masses = (
+            len(cv.known_elements)
+            if isinstance(cv, GraphCollectiveVariable)
+            else cv.descriptors.n_atoms
+        )
+        given = _masses(masses, n_masses)
+        self.masses = None if given is None else given.tolist()
+        inverse_masses = (torch.ones(n_masses) if given is None else 1 / given).to(cv.dtype)
         self.slope: Slope
-        if over == "descriptors":
+        if isinstance(cv, GraphCollectiveVariable):
+            if over != "positions":
+                raise ValueError(f"over: expected positions for a graph of atoms, got {over}")
+            self.register_buffer("inverse_masses_of_elements", _by_element(cv, inverse_masses))
+        elif over == "descriptors":
             self.slope = DescriptorSlope(cv)
         else:
-            inverse_masses = torch.ones(cv.descriptors.n_atoms) if masses is None else 1 / masses
-            self.slope = PositionSlope(cv, inverse_masses.to(cv.dtype))
+            self.slope = PositionSlope(cv, inverse_masses)
         # Tensors, because ONNX rounds plain numbers to float32.
         self.register_buffer("height", torch.tensor(self.lambd / self.beta, dtype=cv.dtype))
         self.register_buffer("regularisation", torch.tensor(self.epsilon, dtype=cv.dtype))
@@ -129,17 +142,25 @@ class KolmogorovBias(Bias):
         cv_head = self.cv.head()
         return lambda descriptors: self.energy(_squared_slope(cv_head, descriptors))
 
-    def judge(self) -> nn.Module:
-        """Return what the exported graph must equal, see `Variable.judge`."""
-        if type(self) is not KolmogorovBias:
-            return self
+    def energy_on_graph(
+        self,
+        values_at: Callable[[Tensor], Tensor],
+        positions: Tensor,
+        elements: Tensor,
+        parameters: Sequence[Tensor],
+    ) -> Tensor:
+        """Return the bias (1,) of a graph of atoms, see `Bias.energy_on_graph`."""
+        gradient = gradient_by_autograd(values_at, positions)
+        inverse_masses = self.inverse_masses_of_elements[elements]
+        squared = (gradient.square().sum(1) * inverse_masses).sum()
+        return self.energy(squared.reshape(1))
+
+    def energy_judge(self, descriptors: nn.Module, network: nn.Module) -> nn.Module | None:
+        """Return the energy by other formulas, see `Bias.energy_judge`; None on a graph."""
+        if type(self) is not KolmogorovBias or self.on_graph:
+            return None
         return KolmogorovEnergy(
-            self.cv.descriptors,
-            self.cv.network,
-            self.lambd / self.beta,
-            self.epsilon,
-            self.over,
-            self.masses,
+            descriptors, network, self.lambd / self.beta, self.epsilon, self.over, self.masses
         )
 
     def __prepare_scriptable__(self) -> nn.Module:
@@ -286,6 +307,13 @@ def _functional_gradient(function: Callable[[Tensor], Tensor], leaf: Tensor) -> 
         values, pullback = torch.func.vjp(function, leaf)  # type: ignore[misc]
         (gradient,) = pullback(torch.ones_like(values))
     return gradient
+
+
+def _by_element(cv: GraphCollectiveVariable, inverse_masses: Tensor) -> Tensor:
+    """Return 1 / mass by atomic number, shape (n,); 0 for what the network does not know."""
+    by_number = torch.zeros(len(SYMBOLS), dtype=cv.dtype)
+    by_number[cv.atomic_numbers] = inverse_masses
+    return by_number
 
 
 def _masses(masses: object | None, n_atoms: int) -> Tensor | None:

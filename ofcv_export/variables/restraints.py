@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ofcv_export.graph.details import Description
-from ofcv_export.variables.bias import Bias, numbers
-from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.bias import AnyCollectiveVariable, Bias, numbers
 from ofcv_export.variables.judges import HarmonicEnergy, MovingEnergy
 from ofcv_export.variables.variable import Head
 
@@ -31,7 +30,7 @@ class HarmonicRestraint(Bias):
 
     Parameters
     ----------
-    cv : CollectiveVariable
+    cv : CollectiveVariable or GraphCollectiveVariable
         The collective variables, n_outputs values.
     centre, force_constant : float or sequence of float
         Default values, one for each collective variable or one for all. The unit of the force
@@ -60,7 +59,7 @@ class HarmonicRestraint(Bias):
 
     def __init__(
         self,
-        cv: CollectiveVariable,
+        cv: AnyCollectiveVariable,
         centre: Numbers,
         force_constant: Numbers,
         energy_unit: str = "kJ/mol",
@@ -103,7 +102,7 @@ class HarmonicRestraint(Bias):
         """
         return self.energy(self.cv(positions, box), centre, force_constant)
 
-    def energy(
+    def energy(  # type: ignore[override]
         self, values: Tensor, centre: Tensor | None = None, force_constant: Tensor | None = None
     ) -> Tensor:
         """Return the energy (batch, 1) of values (batch, n_outputs)."""
@@ -111,11 +110,11 @@ class HarmonicRestraint(Bias):
         force_constant = self.force_constant if force_constant is None else force_constant
         return harmonic(self.difference(values, centre), force_constant)
 
-    def judge(self) -> nn.Module:
-        """Return what the exported graph must equal, see `Variable.judge`."""
+    def energy_judge(self, descriptors: nn.Module, network: nn.Module) -> nn.Module | None:
+        """Return the energy by other formulas, see `Bias.energy_judge`."""
         if type(self) is not HarmonicRestraint:
-            return self
-        return HarmonicEnergy(self.cv.descriptors, self.cv.network, self.cv.periods)
+            return None
+        return HarmonicEnergy(descriptors, network, self.cv.periods)
 
     def head(self) -> Head:
         """Return what maps descriptors and parameters to the energy."""
@@ -136,7 +135,7 @@ class MovingRestraint(Bias):
 
     Parameters
     ----------
-    cv : CollectiveVariable
+    cv : CollectiveVariable or GraphCollectiveVariable
         The collective variables, n_outputs values.
     times : sequence of float
         Increasing times in ps, shape (n_times,).
@@ -170,7 +169,7 @@ class MovingRestraint(Bias):
 
     def __init__(
         self,
-        cv: CollectiveVariable,
+        cv: AnyCollectiveVariable,
         times: Sequence[float] | Tensor,
         centres: Sequence[Any] | Tensor,
         force_constants: Sequence[Any] | Tensor,
@@ -233,11 +232,11 @@ class MovingRestraint(Bias):
         centre, force_constant = self.at(self.starts[:1] if time is None else time)
         return harmonic(self.difference(values, centre), force_constant)
 
-    def judge(self) -> nn.Module:
-        """Return what the exported graph must equal, see `Variable.judge`."""
+    def energy_judge(self, descriptors: nn.Module, network: nn.Module) -> nn.Module | None:
+        """Return the energy by other formulas, see `Bias.energy_judge`."""
         if type(self) is not MovingRestraint:
-            return self
-        return MovingEnergy(self.cv.descriptors, self.cv.network, self.cv.periods, **self._schedule)
+            return None
+        return MovingEnergy(descriptors, network, self.cv.periods, **self._schedule)
 
     def head(self) -> Head:
         """Return what maps descriptors and the time to the energy."""
