@@ -49,21 +49,15 @@ def pairs_between(n_first: int, positions: Floats, box: Floats | None, radius: f
         positions, box, radius
     ):
         return _direct_search(range(n_first), slice(n_first, None), positions, box, radius)
-    found = _vesin_search(positions, box, radius)
-    found = found.chosen((found.first < n_first) != (found.second < n_first))
-    turned = found.first >= n_first
-    return Pairs(
-        np.where(turned, found.second, found.first),
-        np.where(turned, found.first, found.second),
-        np.where(turned[:, None], -found.shifts, found.shifts),
-    )
+    found = _vesin_search(positions, box, radius, full_list=True)
+    return found.chosen((found.first < n_first) & (found.second >= n_first))
 
 
 def pairs_among(positions: Floats, box: Floats | None, radius: float) -> Pairs:
     """Return all pairs of points, and of points with their own images, in one direction each."""
     radius *= 1 + _ROUNDING
     if _suits_vesin(positions, box, radius):
-        return _vesin_search(positions, box, radius)
+        return _vesin_search(positions, box, radius, full_list=False)
     found = _direct_search(range(len(positions)), slice(None), positions, box, radius)
     shifts = found.shifts
     # The sign of the first component that is not 0.
@@ -81,7 +75,7 @@ def _suits_vesin(positions: Floats, box: Floats | None, radius: float) -> bool:
     return n_cells <= _MOST_CELLS * min(cells.min() ** 3, 1e6)
 
 
-def _vesin_search(positions: Floats, box: Floats | None, radius: float) -> Pairs:
+def _vesin_search(positions: Floats, box: Floats | None, radius: float, full_list: bool) -> Pairs:
     try:
         import vesin
     except ModuleNotFoundError as error:
@@ -93,7 +87,7 @@ def _vesin_search(positions: Floats, box: Floats | None, radius: float) -> Pairs
         lattice = box
         # Atoms far outside of the box would overflow vesin's 32-bit shifts.
         cells = np.rint(positions @ np.linalg.inv(box))
-    search = vesin.NeighborList(cutoff=radius, full_list=False, n_threads=1)
+    search = vesin.NeighborList(cutoff=radius, full_list=full_list, n_threads=1)
     pairs, shifts = search.compute(positions - cells @ lattice, lattice, box is not None, "PS")
     first, second = pairs.astype(np.int64).T
     moved = (cells[first] - cells[second]).astype(np.int64)
@@ -105,7 +99,7 @@ def _vesin_search(positions: Floats, box: Floats | None, radius: float) -> Pairs
 def _direct_search(
     first: range, others: slice, positions: Floats, box: Floats | None, radius: float
 ) -> Pairs:
-    """Return the pairs of each of the first points and each of the others, (i, i, 0) left out."""
+    """Return the pairs of each of the first points and each of the others."""
     offsets = _image_offsets(box, radius)
     lattice = np.zeros((3, 3)) if box is None else box
     inverse = lattice if box is None else np.linalg.inv(box)
@@ -120,8 +114,6 @@ def _direct_search(
             images = vectors + offset @ lattice
             near = np.flatnonzero(np.einsum("ij,ij->i", images, images) <= radius * radius)
             shifts = (cells[near] + offset).astype(np.int64)
-            is_pair = (numbers[near] != i) | shifts.any(axis=1)
-            near, shifts = near[is_pair], shifts[is_pair]
             found.append((np.full(near.size, i), numbers[near], shifts))
     if not found:
         return Pairs.none()

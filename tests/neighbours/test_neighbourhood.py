@@ -187,13 +187,22 @@ def test_a_reused_search_gives_the_graph_of_a_fresh_one(name):
         assert 1 < search.rebuilds < n_frames / 2
 
 
-def test_a_search_is_reused_as_long_as_it_holds_and_no_longer():
-    # Two atoms at 2.95 from each other in the box: found within cutoff + skin = 3, not within 2.
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cutoff": 2.0},
+        {"cutoff": 0.5, "environment": [1], "buffer": 1.5},
+        {"cutoff": 0.5, "long_range_cutoff": 2.0, "subsystem": [0, 1]},
+    ],
+    ids=["cutoff", "buffer", "long range"],
+)
+def test_a_search_is_reused_as_long_as_it_holds_and_no_longer(settings):
+    # The largest radius is 2, searched to 3.
     box = np.diag([10.0, 10.0, 10.0])
     positions = np.array([[1.0, 1.0, 1.0], [3.95, 1.0, 1.0]])
 
     def rebuilds(moved, changed):
-        search = Neighbourhood(2.0, n_atoms=2, skin=1.0)
+        search = Neighbourhood(**settings, n_atoms=2, skin=1.0)
         search.find(positions, box)
         search.find(moved, changed)
         return search.rebuilds
@@ -202,10 +211,11 @@ def test_a_search_is_reused_as_long_as_it_holds_and_no_longer():
     turn = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     assert rebuilds(positions + step, box) == 1
     assert rebuilds(positions + 1.001 * step, box) == 2
-    # (1 - sigma) (cutoff + skin) <= skin
+    # (1 - sigma) (radius + skin) <= skin
     assert rebuilds(positions * 0.6667, box * 0.6667) == 1
     assert rebuilds(positions * 0.6666, box * 0.6666) == 2
     assert rebuilds(positions * 3.0, box * 3.0) == 1
+    assert rebuilds(positions * 3.0 + 1.001 * step, box * 3.0) == 2
     assert rebuilds(positions @ turn, box @ turn) == 1
     # The box alone: the atoms move against it.
     assert rebuilds(positions, box * 1.1) == 1
@@ -214,17 +224,38 @@ def test_a_search_is_reused_as_long_as_it_holds_and_no_longer():
     assert rebuilds(positions + box[[2, 0]] * [[0.0], [1.0]], box) == 2
 
 
+def test_without_a_skin_every_call_searches():
+    search = Neighbourhood(2.0, n_atoms=1)
+    for _ in range(3):
+        search.find([[0.0, 0.0, 0.0]])
+    assert search.rebuilds == 3
+
+
+def test_environment_atoms_become_candidates_while_a_search_is_reused():
+    search = Neighbourhood(2.0, n_atoms=3, system=[0], environment=[1, 2], buffer=1.0, skin=1.0)
+    line = np.array([[0.0], [2.9], [3.3]]) * [1.0, 0.0, 0.0]
+    assert search.find(line).nodes.tolist() == [0]
+    line[2, 0] = 2.95
+    assert search.find(line).edge_index.tolist() == [[1, 2], [2, 1]]
+    assert search.rebuilds == 1
+
+
 def test_callers_may_change_their_arrays():
     random, box = np.random.default_rng(2), np.diag([8.0, 8.0, 8.0])
     positions = random.uniform(0.0, 8.0, (6, 3))
-    search = Neighbourhood(3.0, n_atoms=6, skin=1.0)
-    for _ in range(3):
+    search = Neighbourhood(2.0, n_atoms=6, skin=0.5)
+    for change in range(6):
         search.find(positions, box)
-        positions[random.integers(6)] += random.normal(0.0, 2.0, 3)
-        box *= 1.3
+        if change % 2:
+            positions += random.normal(0.0, 0.5, (6, 3))
+        else:
+            box *= 0.8
         require_same(
-            search.find(positions, box), Neighbourhood(3.0, n_atoms=6).find(positions, box)
+            search.find(positions, box), Neighbourhood(2.0, n_atoms=6).find(positions, box)
         )
+    box[2] = box[1]
+    with pytest.raises(ValueError, match="box: expected linearly independent vectors"):
+        search.find(positions, box)
 
 
 def test_pairs_exactly_at_the_cutoff_are_edges_in_both_directions():
