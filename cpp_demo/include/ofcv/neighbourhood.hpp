@@ -67,6 +67,7 @@ class Neighbourhood {
     const std::size_t n_rows = selection_.atoms.size();
     positions_.resize(n_rows);
     is_candidate_.resize(n_rows);
+    is_node_.resize(n_rows);
     node_of_.resize(n_rows);
   }
 
@@ -191,7 +192,7 @@ class Neighbourhood {
 
     // What a later call may need at most.
     const std::size_t most_edges = directed_.size() + directed_far_.size();
-    graph_.nodes.reserve(members_.size());
+    graph_.nodes.reserve(n_rows);
     graph_.system_mask.reserve(members_.size());
     graph_.edge_index.reserve(2 * most_edges);
     graph_.cell_shifts.reserve(3 * most_edges);
@@ -226,24 +227,10 @@ class Neighbourhood {
 
   /// Makes the graph of the pairs that are near now.
   void measure(const Lattice& box) {
-    const auto n_system = static_cast<std::ptrdiff_t>(selection_.n_system);
-    std::fill(is_candidate_.begin(), is_candidate_.begin() + n_system, 1);
-    std::fill(is_candidate_.begin() + n_system, is_candidate_.end(), 0);
-    const std::vector<std::uint8_t>& is_near = near_.within(inclusion_, positions_, box);
-    for (std::size_t n = 0; n < is_near.size(); ++n) {
-      is_candidate_[near_.pairs()[n].second] |= is_near[n];
-    }
-    joined_ = edges_.within(cutoff_, positions_, box);
-    std::fill(node_of_.begin(), node_of_.begin() + n_system, 1);
-    std::fill(node_of_.begin() + n_system, node_of_.end(), 0);
-    for (std::size_t n = 0; n < joined_.size(); ++n) {
-      const detail::Pair& pair = edges_.pairs()[n];
-      joined_[n] &= is_candidate_[pair.first] & is_candidate_[pair.second];
-      node_of_[pair.first] |= joined_[n];
-      node_of_[pair.second] |= joined_[n];
-    }
-    number_nodes();
+    find_candidates(box);
+    join(box);
     const std::size_t n_ordinary = directed_.choose(joined_);
+    number_nodes(n_ordinary);
     std::size_t n_edges = n_ordinary;
     if (long_range_cutoff_) {
       n_edges += directed_far_.choose(far_.within(*long_range_cutoff_, positions_, box));
@@ -256,16 +243,52 @@ class Neighbourhood {
     write(directed_far_, n_ordinary, n_edges);
   }
 
-  /// From which atoms are nodes, 1 or 0 each, to their numbers.
-  void number_nodes() {
-    graph_.nodes.clear();
-    graph_.system_mask.clear();
-    for (std::size_t row = 0; row < node_of_.size(); ++row) {
-      if (node_of_[row] == 0) continue;
-      node_of_[row] = graph_.n_nodes();
-      graph_.nodes.push_back(selection_.atoms[row]);
-      graph_.system_mask.push_back(row < selection_.n_system);
+  // Bytes may be any object's: with local pointers compilers need not look the members up again
+  // after each.
+
+  void find_candidates(const Lattice& box) {
+    const std::uint8_t* is_near = near_.within(inclusion_, positions_, box).data();
+    const std::vector<detail::Pair>& pairs = near_.pairs();
+    std::uint8_t* is_candidate = is_candidate_.data();
+    std::fill_n(is_candidate, is_candidate_.size(), std::uint8_t{0});
+    std::fill_n(is_candidate, selection_.n_system, std::uint8_t{1});
+    const detail::Pair* pair = pairs.data();
+    for (std::size_t n = 0, size = pairs.size(); n < size; ++n) {
+      is_candidate[pair[n].second] |= is_near[n];
     }
+  }
+
+  void join(const Lattice& box) {
+    const std::uint8_t* is_near = edges_.within(cutoff_, positions_, box).data();
+    const std::uint8_t* is_candidate = is_candidate_.data();
+    const detail::Pair* pairs = edges_.pairs().data();
+    const std::size_t n_pairs = edges_.pairs().size();
+    joined_.resize(n_pairs);
+    std::uint8_t* joined = joined_.data();
+    for (std::size_t n = 0; n < n_pairs; ++n) {
+      joined[n] = is_near[n] & is_candidate[pairs[n].first] & is_candidate[pairs[n].second];
+    }
+  }
+
+  /// Makes nodes of the system and of what has an edge.
+  void number_nodes(std::size_t n_ordinary) {
+    const std::size_t n_rows = is_node_.size();
+    std::uint8_t* is_node = is_node_.data();
+    std::fill_n(is_node, n_rows, std::uint8_t{0});
+    std::fill_n(is_node, selection_.n_system, std::uint8_t{1});
+    for (std::size_t n = 0; n < n_ordinary; ++n) is_node[directed_.chosen(n).first] = 1;
+    graph_.nodes.resize(n_rows);
+    std::int64_t *nodes = graph_.nodes.data(), *node_of = node_of_.data();
+    const std::int64_t* atoms = selection_.atoms.data();
+    std::size_t n_nodes = 0;
+    for (std::size_t row = 0; row < n_rows; ++row) {
+      nodes[n_nodes] = atoms[row];
+      node_of[row] = static_cast<std::int64_t>(n_nodes);
+      n_nodes += is_node[row];
+    }
+    graph_.nodes.resize(n_nodes);
+    graph_.system_mask.assign(n_nodes, 0);
+    std::fill_n(graph_.system_mask.begin(), selection_.n_system, 1);
   }
 
   /// Writes chosen pairs as the edges from `begin` to `end`.
@@ -273,10 +296,11 @@ class Neighbourhood {
     std::int64_t* senders = graph_.edge_index.data();
     std::int64_t* receivers = senders + graph_.n_edges();
     std::int64_t* shifts = graph_.cell_shifts.data();
+    const std::int64_t* node_of = node_of_.data();
     for (std::size_t n = begin; n < end; ++n) {
-      const detail::Pair& pair = directed.chosen(n - begin);
-      senders[n] = node_of_[pair.first];
-      receivers[n] = node_of_[pair.second];
+      const detail::Pair pair = directed.chosen(n - begin);
+      senders[n] = node_of[pair.first];
+      receivers[n] = node_of[pair.second];
       for (std::size_t k = 0; k < 3; ++k) shifts[3 * n + k] = pair.shift[k];
     }
   }
@@ -302,7 +326,7 @@ class Neighbourhood {
   std::vector<detail::Pair> found_;
   std::vector<std::int32_t> members_;
   std::vector<Vector> positions_;
-  std::vector<std::uint8_t> is_candidate_, joined_;
+  std::vector<std::uint8_t> is_candidate_, is_node_, joined_;
   std::vector<std::int64_t> node_of_;
   AtomGraph graph_;
 };
