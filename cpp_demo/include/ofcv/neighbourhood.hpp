@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -229,18 +230,19 @@ class Neighbourhood {
   void measure(const Lattice& box) {
     find_candidates(box);
     join(box);
-    const std::size_t n_ordinary = directed_.choose(joined_);
-    number_nodes(n_ordinary);
-    std::size_t n_edges = n_ordinary;
+    const std::span<const std::uint32_t> ordinary = directed_.choose(joined_);
+    std::span<const std::uint32_t> far;
     if (long_range_cutoff_) {
-      n_edges += directed_far_.choose(far_.within(*long_range_cutoff_, positions_, box));
+      far = directed_far_.choose(far_.within(*long_range_cutoff_, positions_, box));
     }
+    number_nodes(ordinary);
+    const std::size_t n_edges = ordinary.size() + far.size();
     graph_.edge_index.resize(2 * n_edges);
     graph_.cell_shifts.resize(3 * n_edges);
     graph_.long_range_mask.assign(n_edges, 1);
-    std::fill_n(graph_.long_range_mask.begin(), n_ordinary, 0);
-    write(directed_, 0, n_ordinary);
-    write(directed_far_, n_ordinary, n_edges);
+    std::fill_n(graph_.long_range_mask.begin(), ordinary.size(), 0);
+    write(directed_.data(), ordinary, 0);
+    write(directed_far_.data(), far, ordinary.size());
   }
 
   // Bytes may be any object's: with local pointers compilers need not look the members up again
@@ -271,12 +273,13 @@ class Neighbourhood {
   }
 
   /// Makes nodes of the system and of what has an edge.
-  void number_nodes(std::size_t n_ordinary) {
+  void number_nodes(std::span<const std::uint32_t> ordinary) {
     const std::size_t n_rows = is_node_.size();
     std::uint8_t* is_node = is_node_.data();
     std::fill_n(is_node, n_rows, std::uint8_t{0});
     std::fill_n(is_node, selection_.n_system, std::uint8_t{1});
-    for (std::size_t n = 0; n < n_ordinary; ++n) is_node[directed_.chosen(n).first] = 1;
+    const detail::Pair* pairs = directed_.data();
+    for (const std::uint32_t n : ordinary) is_node[pairs[n].first] = 1;
     graph_.nodes.resize(n_rows);
     std::int64_t *nodes = graph_.nodes.data(), *node_of = node_of_.data();
     const std::int64_t* atoms = selection_.atoms.data();
@@ -291,17 +294,17 @@ class Neighbourhood {
     std::fill_n(graph_.system_mask.begin(), selection_.n_system, 1);
   }
 
-  /// Writes chosen pairs as the edges from `begin` to `end`.
-  void write(const detail::DirectedPairs& directed, std::size_t begin, std::size_t end) {
-    std::int64_t* senders = graph_.edge_index.data();
+  /// Writes chosen pairs as the edges from `begin` on.
+  void write(const detail::Pair* pairs, std::span<const std::uint32_t> chosen, std::size_t begin) {
+    std::int64_t* senders = graph_.edge_index.data() + begin;
     std::int64_t* receivers = senders + graph_.n_edges();
-    std::int64_t* shifts = graph_.cell_shifts.data();
+    std::int64_t* shifts = graph_.cell_shifts.data() + 3 * begin;
     const std::int64_t* node_of = node_of_.data();
-    for (std::size_t n = begin; n < end; ++n) {
-      const detail::Pair pair = directed.chosen(n - begin);
-      senders[n] = node_of[pair.first];
-      receivers[n] = node_of[pair.second];
-      for (std::size_t k = 0; k < 3; ++k) shifts[3 * n + k] = pair.shift[k];
+    for (const std::uint32_t n : chosen) {
+      const auto& [first, second, shift] = pairs[n];
+      *senders++ = node_of[first];
+      *receivers++ = node_of[second];
+      for (const std::int32_t crossed : shift) *shifts++ = crossed;
     }
   }
 

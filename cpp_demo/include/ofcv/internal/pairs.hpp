@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <span>
 #include <tuple>
 #include <vector>
 
@@ -111,8 +112,10 @@ class DirectedPairs {
 
   std::size_t size() const { return pairs_.size(); }
 
-  /// Chooses both directions of the pairs with a 1; returns how many those are.
-  std::size_t choose(const std::vector<std::uint8_t>& mask) {
+  const Pair* data() const { return pairs_.data(); }
+
+  /// The numbers of both directions of the pairs with a 1, ascending, until the next call.
+  std::span<const std::uint32_t> choose(const std::vector<std::uint8_t>& mask) {
     const std::size_t n_pairs = origins_.size();
     const std::uint32_t* origins = origins_.data();
     const std::uint8_t* is_chosen = mask.data();
@@ -123,10 +126,8 @@ class DirectedPairs {
       chosen[n_chosen] = static_cast<std::uint32_t>(n);
       n_chosen += is_chosen[origins[n]];
     }
-    return n_chosen;
+    return {chosen, n_chosen};
   }
-
-  const Pair& chosen(std::size_t n) const { return pairs_[chosen_[n]]; }
 
  private:
   struct Directed : Pair {
