@@ -28,6 +28,31 @@ Array = NDArray[np.float64]
 
 # Of a box in absurd units the sums may be infinite, and tell as much.
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
+def require_independent_vectors(box: NDArray[Any]) -> None:
+    """Raise unless `box` holds finite, linearly independent vectors.
+
+    Parameters
+    ----------
+    box : numpy.ndarray
+        Lattice vectors as rows, shape (3, 3), float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape, is not finite, or is singular: a volume below 1e-6 of the product
+        of the lengths.
+    """
+    require_shape("box", box, (3, 3))
+    require_finite("box", box)
+    box = box.astype(np.float64)
+    lengths = np.linalg.norm(box, axis=1)
+    # One after the other, so that tiny or huge units neither underflow nor overflow.
+    volume = abs(np.linalg.det(box / lengths[:, None])) if (lengths > 0).all() else 0.0
+    if not volume > _SMALLEST_VOLUME:
+        raise ValueError(f"box: expected linearly independent vectors, got {box.tolist()}")
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def require_box(box: NDArray[Any], orthorhombic: bool = False) -> None:
     """Raise unless `box` holds the lattice vectors of a box.
 
@@ -52,11 +77,7 @@ def require_box(box: NDArray[Any], orthorhombic: bool = False) -> None:
         raise ValueError(
             f"box: expected positive lengths along x, y and z and zeros, got {box.tolist()}"
         )
-    lengths = np.linalg.norm(box, axis=1)
-    # One after the other, so that tiny or huge units neither underflow nor overflow.
-    volume = abs(np.linalg.det(box / lengths[:, None])) if (lengths > 0).all() else 0.0
-    if not volume > _SMALLEST_VOLUME:
-        raise ValueError(f"box: expected linearly independent vectors, got {box.tolist()}")
+    require_independent_vectors(box)
     once = _reduced(box)
     if np.square(_reduced(once)).sum() < np.square(once).sum() * (1 - 1e-9):
         raise ValueError(f"box: expected less oblique lattice vectors, got {box.tolist()}")

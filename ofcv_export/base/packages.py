@@ -1,9 +1,15 @@
-"""Packages that exporting needs and loading does not: what is said where one is missing."""
+"""Packages that only some parts need: what is said where one is missing."""
 
 from __future__ import annotations
 
-# By the names of their modules.
-_EXPORTING = {"torch": "PyTorch", "onnx": "ONNX", "onnxscript": "ONNX Script", "zarr": "Zarr"}
+# Their names and the extras that bring them, by the names of their modules.
+_PACKAGES = {
+    "torch": ("PyTorch", "export"),
+    "onnx": ("ONNX", "export"),
+    "onnxscript": ("ONNX Script", "export"),
+    "zarr": ("Zarr", "export"),
+    "vesin": ("vesin", "graphs"),
+}
 
 
 def missing_package(what: str, error: ModuleNotFoundError) -> ImportError:
@@ -22,11 +28,12 @@ def missing_package(what: str, error: ModuleNotFoundError) -> ImportError:
     "torch: expected PyTorch for a .pt file, got none installed (pip install 'ofcv-export[export]')"
     """
     package = (error.name or "").partition(".")[0]
-    if package not in _EXPORTING:
+    if package not in _PACKAGES:
         return error
+    name, extra = _PACKAGES[package]
     return ImportError(
-        f"{package}: expected {_EXPORTING[package]} for {what}, got none installed "
-        "(pip install 'ofcv-export[export]')"
+        f"{package}: expected {name} for {what}, got none installed "
+        f"(pip install 'ofcv-export[{extra}]')"
     )
 
 

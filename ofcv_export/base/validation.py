@@ -192,8 +192,7 @@ def require_positive(name: str, value: int) -> None:
 
 def require_positive_number(name: str, value: float) -> float:
     """Return `value` as a float, or raise unless it is a positive finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    _require_number(name, value)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
     return float(value)
@@ -201,9 +200,15 @@ def require_positive_number(name: str, value: float) -> float:
 
 def require_non_negative(name: str, value: float) -> float:
     """Return `value` as a float, or raise unless it is a finite number of at least 0."""
+    _require_number(name, value)
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
     return float(value)
+
+
+def _require_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
 
 
 def require_known(name: str, known: Iterable[str]) -> None:
