@@ -37,7 +37,10 @@ def atomic_numbers(elements: Sequence[str]) -> list[int]:
 
 
 def require_known_elements(
-    numbers: NDArray[np.int64], known: Sequence[int], atoms: Sequence[int] | None = None
+    numbers: NDArray[np.int64],
+    known: Sequence[int],
+    atoms: Sequence[int] | None = None,
+    elements: Sequence[str] | None = None,
 ) -> None:
     """Raise ValueError at the first atom of an element that a network does not know.
 
@@ -49,6 +52,8 @@ def require_known_elements(
         Those that the network knows.
     atoms : sequence of int, optional
         Zero-based indices of the atoms in the engine; by default they count from 0.
+    elements : sequence of str, optional
+        What the engine calls the atoms; by default their symbols.
     """
     wrong = np.flatnonzero(~np.isin(numbers, known))
     if not len(wrong):
@@ -56,6 +61,7 @@ def require_known_elements(
     place = int(wrong[0])
     number = int(numbers[place])
     symbol = SYMBOLS[number] if 0 < number < len(SYMBOLS) else str(number)
+    symbol = symbol if elements is None else elements[place]
     names = ", ".join(SYMBOLS[entry] for entry in known)
     atom = place if atoms is None else atoms[place]
     raise ValueError(f"elements: expected {names}, got {symbol} as atom {atom} (zero-based)")

@@ -13,7 +13,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from ofcv_export.base.lattice import is_unit_box
-from ofcv_export.engines.engine_bias import EngineBias
+from ofcv_export.engines.graph_bias import load_bias
 from ofcv_export.engines.image_lattice import image_lattice
 
 PROPERTIES = ("energy", "free_energy", "forces", "stress")
@@ -70,7 +70,7 @@ class BiasedCalculator(Calculator):
         self.implemented_properties = [name for name in PROPERTIES if name in available]
         self._symbols = atoms.get_chemical_symbols()
         self._pbc = atoms.pbc.copy()
-        self._bias = EngineBias(
+        self._bias = load_bias(
             path,
             length_unit="A",
             energy_unit="eV",

@@ -20,7 +20,7 @@ from ofcv_export.base.lattice import reduced_lattice, require_box, require_same_
 from ofcv_export.base.units import ENERGIES, energy_factor, length_factor
 from ofcv_export.base.validation import require_known
 from ofcv_export.engines.whole_molecules import made_whole
-from ofcv_export.graph.details import ContractDetails, VariableDetails
+from ofcv_export.graph.details import ContractDetails, GraphVariableDetails, VariableDetails
 from ofcv_export.graph.metadata import Metadata
 
 Values = float | Sequence[float] | NDArray[Any]
@@ -142,11 +142,42 @@ class EngineBias:
         }
         self.metadata = self._artifact.metadata
         self._threads = threads
-        details = _require_energy(self.metadata)
+        details = self._require_kind()
         self._length = length_factor(length_unit, to=str(self.metadata.length_unit))
         self._energy = energy_factor(self.metadata.output_units["values"], to=energy_unit)
+        self._fit(details, n_atoms, elements, periodic)
+        self.time_unit = details.time_unit
+        self.dtype = np.dtype(self.metadata.inputs[0].dtype)
+        self.parameters = {
+            name: np.array(default, dtype=np.float64)
+            for name, default in details.parameters.items()
+        }
+        for name, value in (parameters or {}).items():
+            self.set_parameter(name, value)
+
+    def _require_kind(self) -> VariableDetails | GraphVariableDetails:
+        """Return the facts about the bias, or raise ValueError if it is none of frames."""
+        return _require_energy(self.metadata)
+
+    def _fit(
+        self,
+        details: VariableDetails | GraphVariableDetails,
+        n_atoms: int,
+        elements: Sequence[str] | None,
+        periodic: bool,
+    ) -> None:
+        """Set what depends on the engine's atoms and box, or raise ValueError if they do not fit.
+
+        Parameters
+        ----------
+        details : VariableDetails or GraphVariableDetails
+            The facts about the bias.
+        n_atoms, elements, periodic
+            See `EngineBias`.
+        """
+        assert isinstance(details, VariableDetails)
         self.atoms = np.array(self.metadata.atoms or range(details.n_atoms), dtype=np.int64)
-        _require_atoms(self.atoms, n_atoms)
+        require_atoms(self.atoms, n_atoms)
         require_elements(self.atoms.tolist(), self.metadata.elements, elements)
         if details.box.fractions:
             raise ValueError(
@@ -158,14 +189,6 @@ class EngineBias:
         self._own_boxes = [np.array(fixed) for fixed in details.box.fixed]
         self.takes_box = self.metadata.periodic or bool(details.box.fixed)
         self.require_periodic(periodic)
-        self.time_unit = details.time_unit
-        self.dtype = np.dtype(self.metadata.inputs[0].dtype)
-        self.parameters = {
-            name: np.array(default, dtype=np.float64)
-            for name, default in details.parameters.items()
-        }
-        for name, value in (parameters or {}).items():
-            self.set_parameter(name, value)
         self._last_box: _Box | None = None
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
@@ -244,9 +267,7 @@ class EngineBias:
         given = np.asarray(positions, dtype=np.float64)
         if given.shape != (len(self.atoms), 3):
             raise ValueError(f"positions: expected shape ({len(self.atoms)}, 3), got {given.shape}")
-        # A sum is finite only if all its terms are, and quicker than looking at each.
-        if not math.isfinite(given.sum()):
-            raise NotFiniteError("positions: expected finite values, got NaN or infinity")
+        require_finite_positions(given)
         places = given * self._length
         lattice: list[NDArray[np.float64]] = []
         if box is None:
@@ -261,10 +282,14 @@ class EngineBias:
             # Float32 numbers are coarse far from the origin; no descriptor of ours depends on the
             # place of the molecule, and so neither does the strain derivative.
             places = places - places[0]
+        return self._evaluation(places, [places, *lattice, *self._given(parameters)])
+
+    def _given(self, parameters: Mapping[str, Values] | None) -> list[NDArray[np.float64]]:
+        """Return the parameters of a call in order, checked."""
         values = dict(self.parameters)
         for name, value in (parameters or {}).items():
             values[name] = self._checked(name, value)
-        return self._evaluation(places, [places, *lattice, *values.values()])
+        return list(values.values())
 
     def _evaluation(
         self, places: NDArray[np.float64], inputs: list[NDArray[np.float64]]
@@ -275,8 +300,7 @@ class EngineBias:
         arrays[0] = arrays[0][None]
         value, *derivatives = (output[0].astype(np.float64) for output in self._run(arrays))
         gradient = derivatives[0][0]
-        if not math.isfinite(value[0] + gradient.sum()):
-            raise NotFiniteError("values: expected a finite energy and forces, got NaN or infinity")
+        require_finite_energy(value[0], gradient)
         strain = None
         if not self._facts.fixed:
             strain = places.T @ gradient
@@ -321,6 +345,19 @@ class EngineBias:
         if 4 * np.square(steps).sum(1).max(initial=0.0) < box.shortest_squared:
             return places
         return made_whole(places, box.reduced)
+
+
+def require_finite_positions(positions: NDArray[np.float64]) -> None:
+    """Raise NotFiniteError unless all positions are finite."""
+    # A sum is finite only if all its terms are, and quicker than looking at each.
+    if not math.isfinite(positions.sum()):
+        raise NotFiniteError("positions: expected finite values, got NaN or infinity")
+
+
+def require_finite_energy(energy: float, gradient: NDArray[np.float64]) -> None:
+    """Raise NotFiniteError unless an energy and its derivatives are finite."""
+    if not math.isfinite(energy + gradient.sum()):
+        raise NotFiniteError("values: expected a finite energy and forces, got NaN or infinity")
 
 
 @contextmanager
@@ -375,7 +412,8 @@ def _require_energy(metadata: Metadata) -> VariableDetails:
     return details
 
 
-def _require_atoms(atoms: NDArray[np.int64], n_atoms: int) -> None:
+def require_atoms(atoms: NDArray[np.int64], n_atoms: int) -> None:
+    """Raise ValueError unless all atoms are of a system of some size."""
     if atoms.max() >= n_atoms:
         raise ValueError(
             f"atoms: expected indices below the system's {n_atoms} atoms, got {atoms.max()}"

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofcv_export.base.atomic_masses import element_of_mass
-from ofcv_export.engines.engine_bias import EngineBias, NotFiniteError
+from ofcv_export.engines.engine_bias import NotFiniteError
+from ofcv_export.engines.graph_bias import load_bias
 from ofcv_export.engines.image_lattice import image_lattice
 
 # Energy unit and length of the time unit in ps, for each unit style with known units.
@@ -104,7 +105,7 @@ class LammpsBias:
         tags = lmp.numpy.extract_atom("id")[: lmp.extract_setting("nlocal")]
         self._lmp = lmp
         self._of_types = _of_types(lmp, elements)
-        self._bias = EngineBias(
+        self._bias = load_bias(
             path,
             length_unit="A",
             energy_unit=energy_unit,

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofcv_export.artifacts.loading import read_metadata
-from ofcv_export.engines.engine_bias import EngineBias, Evaluation, NotFiniteError
+from ofcv_export.engines.engine_bias import Evaluation, NotFiniteError
+from ofcv_export.engines.graph_bias import load_bias
 
 if TYPE_CHECKING:
     import openmm
@@ -152,7 +153,7 @@ class OpenMMBias:
             "prefix": prefix,
             "device": device,
         }
-        self._bias = EngineBias(
+        self._bias = load_bias(
             path,
             length_unit="nm",
             energy_unit="kJ/mol",

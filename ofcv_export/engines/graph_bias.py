@@ -1,0 +1,162 @@
+"""An exported bias on a graph of atoms, in the units and on the atoms of an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofcv_export.artifacts.loading import read_metadata
+from ofcv_export.base.elements import atomic_numbers, require_known_elements
+from ofcv_export.base.units import ENERGIES, length_factor
+from ofcv_export.engines.engine_bias import (
+    EngineBias,
+    Evaluation,
+    Values,
+    require_atoms,
+    require_finite_energy,
+    require_finite_positions,
+)
+from ofcv_export.graph.details import GraphVariableDetails, VariableDetails
+from ofcv_export.neighbours.neighbourhood import Neighbourhood
+
+# Atoms move half as far before the neighbours are searched anew.
+_SKIN_IN_ANGSTROM = 1.0
+
+
+class GraphEngineBias(EngineBias):
+    """As `EngineBias`, of an artifact that takes graphs of atoms.
+
+    Each call finds the graph of the positions: the neighbourhood is searched anew where atoms or
+    box have moved too far since the last search. Calls come from one thread at a time.
+
+    The positions of `evaluate` are those of the system's atoms, then those of the environment's, as
+    `atoms` lists them; a box may come or not, from call to call. The elements of these atoms have
+    to be known, from the engine or from the file.
+    """
+
+    def _require_kind(self) -> VariableDetails | GraphVariableDetails:
+        details, unit = self.metadata.details, self.metadata.output_units.get("values")
+        if not isinstance(details, GraphVariableDetails) or unit not in ENERGIES:
+            raise ValueError(
+                f"model: expected a bias, whose values are in {', '.join(ENERGIES)}, "
+                f"got a {self.metadata.kind} in {unit or 'no unit'}"
+            )
+        return details
+
+    def _fit(
+        self,
+        details: VariableDetails | GraphVariableDetails,
+        n_atoms: int,
+        elements: Sequence[str] | None,
+        periodic: bool,
+    ) -> None:
+        assert isinstance(details, GraphVariableDetails)
+        self.atoms = np.array(self.metadata.atoms or range(n_atoms), dtype=np.int64)
+        require_atoms(self.atoms, n_atoms)
+        self.takes_box = periodic
+        self._known = atomic_numbers(details.known_elements)
+        self._numbers: NDArray[np.int64] | None = None
+        own = self.metadata.elements
+        if own is not None:
+            self._set_elements(own)
+        if elements is not None:
+            self.require_elements([elements[atom] for atom in self.atoms])
+        row_of = {atom: row for row, atom in enumerate(self.atoms.tolist())}
+        n_system = len(self.atoms) if details.system is None else len(details.system)
+        rows = range(len(self.atoms))
+        subsystem = details.subsystem and [row_of[atom] for atom in details.subsystem]
+        self._neighbourhood = Neighbourhood(
+            details.cutoff,
+            n_atoms=len(self.atoms),
+            system=rows[:n_system],
+            environment=None if details.environment is None else rows[n_system:],
+            buffer=details.buffer,
+            long_range_cutoff=details.long_range_cutoff,
+            subsystem=subsystem,
+            skin=_SKIN_IN_ANGSTROM * length_factor("A", to=str(self.metadata.length_unit)),
+        )
+
+    def require_periodic(self, periodic: bool) -> None:
+        """Return: with a box or without one there is a graph."""
+
+    def require_elements(self, elements: Sequence[str]) -> None:
+        """Take the elements of the artifact's atoms, or raise ValueError if they do not fit.
+
+        Parameters
+        ----------
+        elements : sequence of str
+            Chemical symbols of the artifact's atoms, in its order.
+        """
+        super().require_elements(elements)
+        self._set_elements(elements)
+
+    def evaluate(
+        self,
+        positions: NDArray[Any],
+        box: NDArray[Any] | None = None,
+        parameters: Mapping[str, Values] | None = None,
+    ) -> Evaluation:
+        """Return energy, forces and strain derivative, see `EngineBias.evaluate`."""
+        if self._numbers is None:
+            raise ValueError("elements: expected chemical symbols of the atoms, got none")
+        given = np.asarray(positions, dtype=np.float64)
+        if given.shape != (len(self.atoms), 3):
+            raise ValueError(f"positions: expected shape ({len(self.atoms)}, 3), got {given.shape}")
+        require_finite_positions(given)
+        places = given * self._length
+        lattice = None if box is None else np.asarray(box, dtype=np.float64) * self._length
+        graph = self._neighbourhood.find(places, lattice)
+        # Float32 numbers are coarse far from the origin, and only differences matter.
+        nodes = places[graph.nodes] - places[graph.nodes[0]]
+        vectors = np.zeros((3, 3)) if lattice is None else lattice
+        named = {
+            "positions": nodes,
+            "elements": self._numbers[graph.nodes],
+            "edge_index": graph.edge_index,
+            "cell_shifts": graph.cell_shifts,
+            "box": vectors,
+            "system_mask": graph.system_mask,
+            "long_range_mask": graph.long_range_mask,
+        }
+        named |= dict(zip(self.parameters, self._given(parameters), strict=True))
+        specs = self.metadata.inputs
+        arrays = [np.ascontiguousarray(named[spec.name], dtype=spec.dtype) for spec in specs]
+        value, gradient, by_box = (output[0].astype(np.float64) for output in self._run(arrays))
+        require_finite_energy(float(value), gradient)
+        forces = np.zeros_like(places)
+        forces[graph.nodes] = (-self._energy * self._length) * gradient
+        return Evaluation(
+            energy=self._energy * float(value),
+            forces=forces,
+            strain_derivative=self._energy * (nodes.T @ gradient + vectors.T @ by_box),
+        )
+
+    def _set_elements(self, elements: Sequence[str]) -> None:
+        numbers = np.array([_number(symbol) for symbol in elements], dtype=np.int64)
+        require_known_elements(numbers, self._known, self.atoms.tolist(), list(elements))
+        self._numbers = numbers
+
+
+def load_bias(path: Any, **options: Any) -> EngineBias:
+    """Return the exported bias of a file, of frames or of graphs of atoms.
+
+    Parameters
+    ----------
+    path : path-like
+        The artifact.
+    **options
+        Those of `EngineBias`.
+    """
+    is_graph = isinstance(read_metadata(path).details, GraphVariableDetails)
+    return (GraphEngineBias if is_graph else EngineBias)(path, **options)
+
+
+def _number(symbol: str) -> int:
+    """Return an atomic number; 0 for what is no element, such as a virtual site."""
+    try:
+        return atomic_numbers([symbol])[0]
+    except ValueError:
+        return 0
