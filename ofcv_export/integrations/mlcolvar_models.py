@@ -16,8 +16,10 @@ from ofcv_export.descriptors.descriptor import Descriptor
 from ofcv_export.descriptors.recognise import recognise
 from ofcv_export.integrations.captured_descriptor import CapturedDescriptor
 from ofcv_export.integrations.mlcolvar_checkpoints import load_checkpoint
+from ofcv_export.integrations.mlcolvar_graphs import graph_variable, is_graph_network
 from ofcv_export.integrations.plain_modules import Concatenated, class_name, plain_copy
 from ofcv_export.variables.collective_variable import CollectiveVariable
+from ofcv_export.variables.graph_collective_variable import GraphCollectiveVariable
 
 _CVS = "mlcolvar.cvs."
 _NORMALIZATION = "mlcolvar.core.transform.tools.normalization.Normalization"
@@ -26,13 +28,16 @@ _NORMALIZATION = "mlcolvar.core.transform.tools.normalization.Normalization"
 def from_mlcolvar(
     model: nn.Module | str | PathLike[str],
     atoms: Sequence[int] | None = None,
-    length_unit: str = "nm",
+    length_unit: str | None = None,
     allow_unpickling: bool = False,
     *,
     descriptors: object | None = None,
     elements: Sequence[str] | None = None,
     model_class: type | str | None = None,
-) -> CollectiveVariable:
+    system: Sequence[int] | None = None,
+    environment: Sequence[int] | None = None,
+    subsystem: Sequence[int] | None = None,
+) -> CollectiveVariable | GraphCollectiveVariable:
     """Turn a trained model of mlcolvar into a collective variable.
 
     Values are those of ``model.eval()``: normalisation, network, batch norm, LDA or TICA, sigmoid,
@@ -53,8 +58,9 @@ def from_mlcolvar(
     atoms : sequence of int, optional
         Zero-based indices of the descriptors' atoms in the engine's numbering; by default
         0, 1, ... n_atoms - 1.
-    length_unit : str
-        Unit of positions and box that the model was trained with.
+    length_unit : str, optional
+        Unit of positions and box that the model was trained with: by default nm, and A for one
+        whose network is one of graphs, as mlcolvar's datasets of graphs have it.
     allow_unpickling : bool
         Whether a checkpoint may contain objects other than tensors and plain data. Loading them
         can run any code: only for files you trust.
@@ -68,9 +74,13 @@ def from_mlcolvar(
         Class of the model in a checkpoint, or the name of one of mlcolvar's; of a MultiTaskCV, that
         of its main model.
 
+    system, environment, subsystem : sequence of int, optional
+        Of a model of mlcolvar 2.0 whose network is one of graphs, see `GraphCollectiveVariable`;
+        it knows its elements, cutoffs and buffer itself.
+
     Returns
     -------
-    CollectiveVariable
+    CollectiveVariable or GraphCollectiveVariable
         In the model's dtype.
 
     Raises
@@ -92,6 +102,16 @@ def from_mlcolvar(
     elif model_class is not None:
         raise ValueError("model_class: expected none for a model, which knows its class, got one")
     parts = _evaluated_parts(model)
+    groups = {"system": system, "environment": environment, "subsystem": subsystem}
+    if is_graph_network(parts[0]):
+        unknown = {"descriptors": descriptors, "preprocessing": model.preprocessing}
+        for name, value in unknown.items():
+            if value is not None:
+                raise ValueError(f"{name}: expected none for a model of graphs, got some")
+        return graph_variable(parts, atoms, elements, length_unit or "A", groups)
+    for name, group in groups.items():
+        if group is not None:
+            raise ValueError(f"{name}: expected none for a model of descriptors, got some")
     known, before = _split(model.preprocessing)
     if descriptors is not None:
         known, first = _split(descriptors)
@@ -107,7 +127,7 @@ def from_mlcolvar(
         )
     network = nn.Sequential(*(plain_copy(part) for part in [*before, *parts]))
     dtype = next(parameter.dtype for parameter in model.parameters())
-    cv = CollectiveVariable(known, network.to(dtype), atoms, length_unit, elements)
+    cv = CollectiveVariable(known, network.to(dtype), atoms, length_unit or "nm", elements)
     first = [*before, *parts][0]
     if class_name(type(first)) == _NORMALIZATION:
         # With them, a file is verified where the model was trained.

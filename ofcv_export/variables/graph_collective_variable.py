@@ -6,11 +6,12 @@ import copy
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ofcv_export.base.atoms import atom_indices
-from ofcv_export.base.elements import atomic_numbers
+from ofcv_export.base.elements import atomic_numbers, require_known_elements
 from ofcv_export.base.modes import ordinary_modes
 from ofcv_export.base.units import require_length_unit
 from ofcv_export.base.validation import (
@@ -69,6 +70,9 @@ class GraphCollectiveVariable(GraphVariable):
         count; by default those count the engine's own.
     length_unit : str
         Unit of positions, box and cutoffs.
+    atom_elements : sequence of str, optional
+        Chemical symbols of the atoms of system and environment, in this order, for engines that do
+        not know them.
 
     Raises
     ------
@@ -103,6 +107,8 @@ class GraphCollectiveVariable(GraphVariable):
         subsystem: Sequence[int] | None = None,
         atoms: Sequence[int] | None = None,
         length_unit: str = "A",
+        *,
+        atom_elements: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.cutoff = require_positive_number("cutoff", cutoff)
@@ -117,6 +123,7 @@ class GraphCollectiveVariable(GraphVariable):
         self.system, self.environment, self.subsystem = _groups(
             system, environment, subsystem, self.buffer, atoms
         )
+        self.elements = _elements(atom_elements, self.atoms, self.known_elements)
         evaluated = evaluation_copy(network)
         # A network without parameters has the default dtype of now, until the variable is cast.
         self.precision: Tensor
@@ -359,6 +366,21 @@ def _of_engine(name: str, group: Sequence[int], engine: Sequence[int] | None) ->
     if max(indices) >= len(engine):
         raise ValueError(f"{name}: expected indices below {len(engine)}, got {max(indices)}")
     return [engine[index] for index in indices]
+
+
+def _elements(
+    symbols: Sequence[str] | None, atoms: Sequence[int] | None, known: Sequence[str]
+) -> list[str] | None:
+    """Return the chemical symbols of the atoms, checked."""
+    if symbols is None:
+        return None
+    if atoms is None or len(list(symbols)) != len(atoms):
+        expected = "none without system" if atoms is None else f"{len(atoms)} symbols"
+        raise ValueError(f"atom_elements: expected {expected}, got {len(list(symbols))}")
+    require_known_elements(
+        np.array(atomic_numbers(list(symbols))), atomic_numbers(list(known)), atoms
+    )
+    return list(symbols)
 
 
 def _tuple(group: Sequence[Any] | None) -> tuple[Any, ...] | None:

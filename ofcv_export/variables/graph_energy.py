@@ -32,7 +32,7 @@ class GraphEnergy(GraphVariable):
         super().__init__()
         self.bias = bias
         self.n_outputs = 1
-        self.length_unit = bias.length_unit
+        self.length_unit, self.elements = bias.length_unit, self.cv.elements
 
     @property
     def cv(self) -> GraphCollectiveVariable:

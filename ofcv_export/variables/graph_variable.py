@@ -39,10 +39,13 @@ class GraphVariable(nn.Module):
         Number of values.
     length_unit : str
         Unit of positions and box.
+    elements : list of str or None
+        Chemical symbols of `atoms`.
     """
 
     n_outputs: int
     length_unit: str
+    elements: list[str] | None
 
     @property
     @abstractmethod
@@ -134,6 +137,7 @@ class GraphVariable(nn.Module):
             build=build,
             exact=GraphValuesAndDerivatives(self.judge(), self.n_outputs),
             atoms=self.atoms,
+            elements=self.elements,
             length_unit=self.length_unit,
             output_units=self.output_units(),
         )
