@@ -5,6 +5,7 @@ Usage: neighbourhood_test.py PROGRAM. So are the number of searches and what is 
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -35,7 +36,15 @@ Cases = list[tuple[Settings, Frames]]
 
 def main() -> None:
     """Compare them where mlcolvar's graphs are known, in random systems, and where all is wrong."""
-    for cases in (reference_cases(), random_cases(), large_cases(), refused_cases()):
+    makers = (
+        reference_cases,
+        random_cases,
+        large_cases,
+        lattice_cases,
+        growing_cases,
+        refused_cases,
+    )
+    for cases in (make() for make in makers):
         expected = [in_python(*case) for case in cases]
         for case, found, wanted in zip(cases, in_cpp(cases), expected, strict=True):
             assert found == wanted, (case[0], difference(found, wanted))
@@ -149,15 +158,46 @@ def large_cases() -> Cases:
     cases: Cases = []
     for box in BOXES:
         wide = None if box is None else 3.0 * box
-        settings = random_settings(random, 900, 3.0) | {"system": list(range(400))}
-        settings |= {"environment": list(range(401, 900)), "subsystem": None}
+        settings = random_settings(random, 900, 3.0) | {"system": list(range(450))}
+        settings |= {"environment": list(range(451, 900)), "subsystem": None}
         settings["long_range_cutoff"] = None
         positions = random.uniform(-20.0, 20.0, (900, 3))
         cases.append((settings, walk(random, positions, wide, 3)))
     # Here vesin would divide by zero.
-    flat = np.zeros((300, 3))
-    flat[-1] = 1e7
-    cases.append(({"cutoff": 0.5, "n_atoms": 300}, [(flat * [1.0, 0.0, 0.0], None)]))
+    line = np.arange(600.0)[:, None] * [0.4, 0.0, 0.0]
+    line[-1, 0] = 1e7
+    cases.append(({"cutoff": 0.5, "n_atoms": 600}, [(line, None)]))
+    return cases
+
+
+def growing_cases() -> Cases:
+    """Return frames at the edge of where a search holds, in a box that grows and shrinks."""
+    box = np.diag([10.0, 10.0, 10.0])
+    pair = np.array([[1.0, 1.0, 1.0], [3.95, 1.0, 1.0]])
+    step = np.array([[0.5, 0.0, 0.0], [-0.5, 0.0, 0.0]])
+    radii: list[Settings] = [
+        {"cutoff": 2.0},
+        {"cutoff": 0.5, "environment": [1], "buffer": 1.5},
+        {"cutoff": 0.5, "long_range_cutoff": 2.0, "subsystem": [0, 1]},
+    ]
+    return [
+        (
+            settings | {"n_atoms": 2, "skin": 1.0},
+            [(pair, box), (pair * factor + part * step, box * factor)],
+        )
+        for settings in radii
+        for factor, part in itertools.product((0.666, 0.667, 1.0, 3.0), (0.0, 0.999, 1.001))
+    ]
+
+
+def lattice_cases() -> Cases:
+    """Return simple cubic lattices, in which many pairs are exactly at the cutoff."""
+    cases: Cases = []
+    for n, skin in itertools.product((3, 8), (0.0, 0.05)):
+        grid = 0.1 * np.array(list(itertools.product(range(n), repeat=3)))
+        box = np.eye(3) * 0.1 * n
+        settings = {"cutoff": 0.1, "n_atoms": n**3, "skin": skin}
+        cases.append((settings, [(grid + start, box) for start in (0.0, 0.01, 7.7)]))
     return cases
 
 

@@ -67,6 +67,7 @@ class Neighbourhood {
     radius_ = std::max(inclusion_, long_range_cutoff_.value_or(0));
     const std::size_t n_rows = selection_.atoms.size();
     positions_.resize(n_rows);
+    everyone_.assign(n_rows, 1);
     is_candidate_.resize(n_rows);
     is_node_.resize(n_rows);
     node_of_.resize(n_rows);
@@ -229,11 +230,11 @@ class Neighbourhood {
   /// Makes the graph of the pairs that are near now.
   void measure(const Lattice& box) {
     find_candidates(box);
-    join(box);
-    const std::span<const std::uint32_t> ordinary = directed_.choose(joined_);
+    const std::span<const std::uint32_t> ordinary =
+        directed_.choose(edges_.within(cutoff_, positions_, box, is_candidate_));
     std::span<const std::uint32_t> far;
     if (long_range_cutoff_) {
-      far = directed_far_.choose(far_.within(*long_range_cutoff_, positions_, box));
+      far = directed_far_.choose(far_.within(*long_range_cutoff_, positions_, box, is_candidate_));
     }
     number_nodes(ordinary);
     const std::size_t n_edges = ordinary.size() + far.size();
@@ -249,7 +250,7 @@ class Neighbourhood {
   // after each.
 
   void find_candidates(const Lattice& box) {
-    const std::uint8_t* is_near = near_.within(inclusion_, positions_, box).data();
+    const std::uint8_t* is_near = near_.within(inclusion_, positions_, box, everyone_).data();
     const std::vector<detail::Pair>& pairs = near_.pairs();
     std::uint8_t* is_candidate = is_candidate_.data();
     std::fill_n(is_candidate, is_candidate_.size(), std::uint8_t{0});
@@ -257,18 +258,6 @@ class Neighbourhood {
     const detail::Pair* pair = pairs.data();
     for (std::size_t n = 0, size = pairs.size(); n < size; ++n) {
       is_candidate[pair[n].second] |= is_near[n];
-    }
-  }
-
-  void join(const Lattice& box) {
-    const std::uint8_t* is_near = edges_.within(cutoff_, positions_, box).data();
-    const std::uint8_t* is_candidate = is_candidate_.data();
-    const detail::Pair* pairs = edges_.pairs().data();
-    const std::size_t n_pairs = edges_.pairs().size();
-    joined_.resize(n_pairs);
-    std::uint8_t* joined = joined_.data();
-    for (std::size_t n = 0; n < n_pairs; ++n) {
-      joined[n] = is_near[n] & is_candidate[pairs[n].first] & is_candidate[pairs[n].second];
     }
   }
 
@@ -329,7 +318,7 @@ class Neighbourhood {
   std::vector<detail::Pair> found_;
   std::vector<std::int32_t> members_;
   std::vector<Vector> positions_;
-  std::vector<std::uint8_t> is_candidate_, is_node_, joined_;
+  std::vector<std::uint8_t> everyone_, is_candidate_, is_node_;
   std::vector<std::int64_t> node_of_;
   AtomGraph graph_;
 };

@@ -78,7 +78,7 @@ class PairSearch {
     found.clear();
     radius *= 1 + rounding;
     const std::size_t n_points = fractions_[0].size();
-    if (n_first * (n_points - n_first) <= most_direct_pairs || !suits_vesin(radius)) {
+    if (n_first <= most_direct_points || !suits_vesin(radius)) {
       begin_direct_search(radius);
       select(n_first, n_points);
       for (std::size_t i = 0; i < n_first; ++i) find_pairs(i, 0, found);
@@ -99,7 +99,7 @@ class PairSearch {
     found.clear();
     radius *= 1 + rounding;
     members_ = members;
-    if (members.size() * members.size() / 2 > most_direct_pairs && suits_vesin(radius)) {
+    if (members.size() > most_direct_points && suits_vesin(radius)) {
       vesin_search(radius, found);
       std::ranges::sort(found, std::less<>());
       return;
@@ -116,8 +116,8 @@ class PairSearch {
  private:
   /// More than the rounding of distances comes to.
   static constexpr double rounding = 1e-6;
-  /// Which are faster measured than searched: vesin takes longer for fewer than some 250 points.
-  static constexpr std::size_t most_direct_pairs = 80000;
+  /// A search by vesin takes at least as long for a point as measuring so many others.
+  static constexpr std::size_t most_direct_points = 400;
   /// vesin 0.6 has 1e5 cells at most. Of more it makes larger ones, and dies of a division by zero
   /// where they are larger than the points' extent in some direction.
   static constexpr double most_cells = 5e4;

@@ -36,17 +36,19 @@ class MeasuredPairs {
 
   const std::vector<Pair>& pairs() const { return pairs_; }
 
-  /// Which pairs are no farther apart than a radius, 1 or 0 each.
+  /// Which pairs are no farther apart than a radius, and of atoms with a 1: 1 or 0 each.
   ///
   /// The bits of a distance do not depend on which of the atoms comes first.
   const std::vector<std::uint8_t>& within(double radius, const std::vector<Vector>& positions,
-                                          const Lattice& box) {
+                                          const Lattice& box,
+                                          const std::vector<std::uint8_t>& is_member) {
     if (box != box_) set_vectors(box);
     const double squared_radius = radius * radius;
     // Bytes may be any object's, so compilers would look the members up again after each.
     const std::size_t n_pairs = pairs_.size();
     const Pair* pairs = pairs_.data();
     const Vector *x = positions.data(), *shifts = vectors_.data();
+    const std::uint8_t* member = is_member.data();
     std::uint8_t* within = within_.data();
     for (std::size_t n = 0; n < n_pairs; ++n) {
       const Vector& first = x[pairs[n].first];
@@ -55,7 +57,8 @@ class MeasuredPairs {
       const double dx = (second[0] - first[0]) + shift[0];
       const double dy = (second[1] - first[1]) + shift[1];
       const double dz = (second[2] - first[2]) + shift[2];
-      within[n] = (dx * dx + dy * dy) + dz * dz <= squared_radius;
+      const bool is_near = (dx * dx + dy * dy) + dz * dz <= squared_radius;
+      within[n] = member[pairs[n].first] & member[pairs[n].second] & std::uint8_t{is_near};
     }
     return within_;
   }
