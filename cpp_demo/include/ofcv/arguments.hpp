@@ -8,6 +8,7 @@
 
 #include "ofcv/box.hpp"
 #include "ofcv/dtype.hpp"
+#include "ofcv/elements.hpp"
 #include "ofcv/error.hpp"
 #include "ofcv/lattice.hpp"
 #include "ofcv/metadata.hpp"
@@ -41,37 +42,59 @@ void require_view(const TensorSpec& spec, const AnyView& view, Symbols& symbols)
                 is_floating(spec.dtype) ? "dtype float32 or float64" : "dtype int64 or int32",
                 dtype_name(view.dtype));
   }
-  if (view.data == nullptr) {
+  if (view.data == nullptr && count(view.shape) > 0) {
     throw Error(spec.name, "a pointer to " + std::to_string(count(view.shape)) + " values",
                 "a null pointer");
   }
 }
 
-/// Throws unless integers lie in the range of `spec`.
+/// Throws at the first integer that is not among the choices; elements are called by their symbols.
 template <typename T>
-void require_range(const TensorSpec& spec, const T* data, std::span<const std::int64_t> sizes) {
-  if (!spec.low || !spec.high) return;
-  std::int64_t high = spec.high->size;
-  for (std::size_t i = 0; i < sizes.size() && spec.high->is_symbolic(); ++i) {
-    if (spec.shape[i].symbol == spec.high->symbol) high = sizes[i];
+void require_choice(const TensorSpec& spec, const T* data, std::int64_t size) {
+  const std::vector<std::int64_t>& choices = *spec.choices;
+  for (std::int64_t i = 0; i < size; ++i) {
+    if (std::ranges::find(choices, data[i]) != choices.end()) continue;
+    if (spec.name == "elements") throw unknown_element(choices, symbol_of(data[i]), i);
+    std::vector<std::int64_t> ascending = choices;
+    std::ranges::sort(ascending);
+    std::string expected;
+    for (const std::int64_t choice : ascending) {
+      expected += (expected.empty() ? "" : " or ") + std::to_string(choice);
+    }
+    throw Error(spec.name, expected,
+                std::to_string(data[i]) + " at position " + std::to_string(i));
   }
+}
+
+/// Throws unless integers lie in the range of `spec`, or are among its choices.
+template <typename T>
+void require_range(const TensorSpec& spec, const T* data, std::span<const std::int64_t> sizes,
+                   const Symbols& symbols) {
+  if (spec.choices) return require_choice(spec, data, count(sizes));
+  if (!spec.low || !spec.high) return;
+  const bool is_free = spec.high->is_symbolic();
+  const std::int64_t high = is_free ? symbols.size(spec.high->symbol) : spec.high->size;
   require_in_range(spec.name, data, count(sizes), *spec.low, high);
 }
 
-/// Throws unless the values, in the dtype of `spec`, are such as it takes; a box must be
-/// orthorhombic where that is said.
+/// Throws unless the values, in the dtype of `spec`, are such as it takes. `symbols` holds the sizes
+/// of the inputs up to this one.
 inline void require_values(const TensorSpec& spec, const void* data,
-                           std::span<const std::int64_t> sizes, bool orthorhombic) {
+                           std::span<const std::int64_t> sizes, BoxRule rule,
+                           const Symbols& symbols) {
   const auto numbers = [&](const auto* values) {
     require_finite(spec.name, values, sizes);
-    if (spec.name == "box" && count(sizes) == 9) require_box(lattice_from(values), orthorhombic);
+    if (spec.name != "box" || count(sizes) != 9) return;
+    const bool is_none = std::all_of(values, values + 9, [](auto entry) { return entry == 0; });
+    if (rule == BoxRule::optional && is_none) return;
+    require_box(lattice_from(values), rule == BoxRule::orthorhombic);
   };
   if (spec.dtype == DType::float32) numbers(static_cast<const float*>(data));
   if (spec.dtype == DType::float64) numbers(static_cast<const double*>(data));
   if (spec.dtype == DType::int32)
-    require_range(spec, static_cast<const std::int32_t*>(data), sizes);
+    require_range(spec, static_cast<const std::int32_t*>(data), sizes, symbols);
   if (spec.dtype == DType::int64)
-    require_range(spec, static_cast<const std::int64_t*>(data), sizes);
+    require_range(spec, static_cast<const std::int64_t*>(data), sizes, symbols);
 }
 
 /// Converts numbers of the caller's dtype to those of a file or back: float32 and float64, int32

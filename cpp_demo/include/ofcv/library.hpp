@@ -94,7 +94,7 @@ class Library {
   explicit Library(const File& file) {
     const detail::Trailer trailer(file);
     metadata_ = Metadata::parse(trailer.json);
-    orthorhombic_ = metadata_.takes_orthorhombic();
+    box_rule_ = metadata_.box_rule();
     for (const TensorSpec& spec : metadata_.inputs) {
       for (const Dimension& size : spec.shape) {
         const bool is_known = std::ranges::find(free_sizes_, size.symbol) != free_sizes_.end();
@@ -151,7 +151,7 @@ class Library {
         free += bytes_of(spec, input);
       }
       if (checks == Checks::all) {
-        detail::require_values(spec, given[i], input.shape, orthorhombic_);
+        detail::require_values(spec, given[i], input.shape, box_rule_, symbols);
       }
     }
     for (std::size_t i = 0; i < outputs.size(); ++i) {
@@ -211,7 +211,7 @@ class Library {
   }
 
   Metadata metadata_;
-  bool orthorhombic_ = false;
+  BoxRule box_rule_ = BoxRule::any;
   std::vector<std::string> free_sizes_;
   std::unique_ptr<void, Close> handle_;
   Call* call_ = nullptr;

@@ -43,15 +43,18 @@ struct TensorSpec {
   DType dtype = DType::float32;
   std::vector<Dimension> shape;
   std::optional<std::int64_t> low;             ///< half-open range of an integer input
-  std::optional<Dimension> high;               ///< a symbol is one of the tensor's own shape
+  std::optional<Dimension> high;
   std::optional<std::vector<double>> example;  ///< values to test with, where not any will do
+  std::optional<std::vector<std::int64_t>> choices;  ///< the only values of an integer input
   OFCV_FIELDS(name, dtype, shape)
-  OFCV_FIELDS_WITH_DEFAULTS(low, high, example)
+  OFCV_FIELDS_WITH_DEFAULTS(low, high, example, choices)
 };
 
 using Description = nlohmann::json;
 
 enum class BoxShape { triclinic, orthorhombic };
+/// Which boxes a call takes; zeros stand for none where one is optional.
+enum class BoxRule { any, orthorhombic, optional };
 enum class SumForm { scatter, gather };
 enum class GraphForm { general, one_frame, cyclic_pairs, gathered_pairs };
 
@@ -130,6 +133,23 @@ struct VariableDetails {
   OFCV_FIELDS(n_atoms, n_outputs, box, descriptors, periods, parameters, time_unit, bias, form)
 };
 
+/// A collective variable of a graph of atoms, or a bias of one.
+struct GraphVariableDetails {
+  static constexpr const char* kind = "graph_collective_variable";
+  using Atoms = std::vector<std::int64_t>;
+  std::int64_t n_outputs = 0;
+  std::vector<std::string> known_elements;  ///< chemical symbols that the network knows
+  double cutoff = 0, buffer = 0;
+  std::optional<double> long_range_cutoff;
+  std::optional<Atoms> system, environment, subsystem;  ///< no system stands for all atoms
+  std::vector<std::optional<double>> periods;
+  std::map<std::string, std::vector<double>> parameters;
+  std::optional<std::string> time_unit;
+  std::optional<Description> bias;
+  OFCV_FIELDS(n_outputs, known_elements, cutoff, buffer, long_range_cutoff, system, environment,
+              subsystem, periods, parameters, time_unit, bias)
+};
+
 /// A variable, or its network, in an engine's own calling convention.
 struct ContractDetails {
   static constexpr const char* kind = "contract";
@@ -142,7 +162,8 @@ struct ContractDetails {
 };
 
 using Details = std::variant<SmartDerivativesDetails, SparseChainRuleDetails, RescalingDetails,
-                             EnergyFunctionalDetails, VariableDetails, ContractDetails>;
+                             EnergyFunctionalDetails, VariableDetails, GraphVariableDetails,
+                             ContractDetails>;
 
 /// SHA-256 of the sparsity pattern, where there is one, and of the weights.
 struct Digests {
@@ -216,9 +237,12 @@ struct Metadata {
     return std::get_if<VariableDetails>(&details);
   }
 
-  /// Whether a box has to be orthorhombic.
-  bool takes_orthorhombic() const {
-    return variable() != nullptr && variable()->box.run_time == BoxShape::orthorhombic;
+  /// Which boxes an input of the name `box` may hold.
+  BoxRule box_rule() const {
+    if (std::holds_alternative<GraphVariableDetails>(details)) return BoxRule::optional;
+    const bool along_axes =
+        variable() != nullptr && variable()->box.run_time == BoxShape::orthorhombic;
+    return along_axes ? BoxRule::orthorhombic : BoxRule::any;
   }
 };
 

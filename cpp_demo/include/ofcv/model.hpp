@@ -165,7 +165,7 @@ class Model {
       // Checks and compiled code read memory, where a sign that is only noted does not stand.
       tensors.push_back((is_short_index ? inputs[i].to(at::kLong) : inputs[i]).resolve_neg());
       require_dtype(spec, tensors[i]);
-      if (checks == Checks::all) require_values(spec, tensors[i]);
+      if (checks == Checks::all) require_values(spec, tensors[i], symbols);
     }
     return run(tensors, symbols);
   }
@@ -195,7 +195,7 @@ class Model {
       require_memory(spec, inputs[i].data, memory);
       at::Tensor tensor =
           is_on_cuda(memory) ? on_device(spec, inputs[i]) : as_tensor(spec, inputs[i]);
-      if (checks == Checks::all) require_values(spec, tensor);
+      if (checks == Checks::all) require_values(spec, tensor, symbols);
       tensors.push_back(tensor.device() == device_ ? tensor : tensor.to(device_));
     }
     // A size that no input has comes from the results, not from the caller's views.
@@ -244,7 +244,7 @@ class Model {
 
   Model(const Content& content, const std::string& path, c10::Device device, int threads, Sums sums)
       : metadata_(content.metadata),
-        box_is_orthorhombic_(metadata_.takes_orthorhombic()),
+        box_rule_(metadata_.box_rule()),
         device_(device),
         threads_(threads),
         needs_fixed_order_(device.is_cuda() &&
@@ -354,13 +354,14 @@ class Model {
   }
 
   // Tensors on another device are brought to the CPU to be looked at.
-  void require_values(const TensorSpec& spec, const at::Tensor& tensor) const {
+  void require_values(const TensorSpec& spec, const at::Tensor& tensor,
+                      const Symbols& symbols) const {
     const at::Tensor host = (tensor.is_cpu() ? tensor : tensor.cpu()).contiguous();
-    detail::require_values(spec, host.const_data_ptr(), detail::sizes(host), box_is_orthorhombic_);
+    detail::require_values(spec, host.const_data_ptr(), detail::sizes(host), box_rule_, symbols);
   }
 
   Metadata metadata_;
-  bool box_is_orthorhombic_;
+  BoxRule box_rule_;
   c10::Device device_;
   int threads_;
   bool needs_fixed_order_;

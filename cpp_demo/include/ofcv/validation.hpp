@@ -30,11 +30,13 @@ inline std::string shape_text(std::span<const Dimension> shape) {
 /// symbol sets it, every later one must agree.
 class Symbols {
  public:
-  /// Throws unless `sizes` are the sizes of `spec`, none of them 0.
+  /// Throws unless `sizes` are the sizes of `spec`, none of them 0 but a number of edges.
   void require_shape(const TensorSpec& spec, std::span<const std::int64_t> sizes) {
     bool matches = sizes.size() == spec.shape.size();
     for (std::size_t i = 0; matches && i < sizes.size(); ++i) {
-      matches = sizes[i] > 0 && (spec.shape[i].is_symbolic() || sizes[i] == spec.shape[i].size);
+      const bool may_be_none = spec.shape[i].symbol == "n_edges";
+      matches = (sizes[i] > 0 || may_be_none) &&
+                (spec.shape[i].is_symbolic() || sizes[i] == spec.shape[i].size);
     }
     if (!matches) throw Error(spec.name, "shape " + shape_text(spec.shape), tuple_text(sizes));
     for (std::size_t i = 0; i < sizes.size(); ++i) {
@@ -56,7 +58,11 @@ class Symbols {
   }
 
   /// The size that a symbol of earlier tensors stands for.
-  std::int64_t size(std::string_view symbol) const { return find(symbol)->size; }
+  std::int64_t size(std::string_view symbol) const {
+    const Symbol* known = find(symbol);
+    if (known != nullptr) return known->size;
+    throw Error("metadata", "sizes that the inputs set", "'" + std::string(symbol) + "'");
+  }
 
  private:
   struct Symbol {
