@@ -22,18 +22,19 @@
 #include <algorithm>
 #include <cstddef>
 #include <map>
-#include <optional>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "ofcv/atoms.hpp"
-#include "ofcv/engine_variable.hpp"
+#include "ofcv/engine_function.hpp"
 #include "ofcv/error.hpp"
 #include "ofcv/evaluator.hpp"
 #include "ofcv/file.hpp"
 #include "ofcv/metadata.hpp"
+#include "ofcv/open_engine_function.hpp"
 
 namespace ofcv {
 
@@ -58,7 +59,8 @@ class OpenMMForce : public OpenMM::Force {
   const Metadata& metadata() const { return metadata_; }
 
   /// Whether the artifact takes a box, be it at run time or a fixed one. One that takes none has
-  /// positions as they are, as OpenMM's own forces without periodic boundaries.
+  /// positions as they are, as OpenMM's own forces without periodic boundaries. A graph of atoms is
+  /// periodic where the system's other forces are.
   bool usesPeriodicBoundaryConditions() const override {
     const VariableDetails* variable = metadata_.variable();
     return variable != nullptr && (variable->box.run_time || !variable->box.fixed.empty());
@@ -86,7 +88,7 @@ inline bool is_periodic(const OpenMM::System& system) {
 }
 
 /// Throws unless the artifact's one value is an energy.
-inline void require_bias(const EngineVariable& variable) {
+inline void require_bias(const EngineFunction& variable) {
   const auto unit = variable.metadata().output_units.find("values");
   if (!variable.is_energy()) {
     throw Error("model", "a bias, whose values are in " + names(energies),
@@ -112,11 +114,14 @@ class OpenMMForceImpl : public OpenMM::CustomCPPForceImpl {
       throw Error("elements", "those of the system's " + std::to_string(n_particles) + " particles",
                   std::to_string(options.elements->size()));
     }
-    bias_.emplace(owner_.file(), EngineSystem{.n_atoms = system.getNumParticles(),
-                                              .elements = options.elements,
-                                              .periodic = is_periodic(system),
-                                              .parameters = options.parameters,
-                                              .device = options.device});
+    const bool periodic = is_periodic(system);
+    bias_ = open_engine_function(owner_.file(), EngineSystem{.n_atoms = system.getNumParticles(),
+                                                             .elements = options.elements,
+                                                             .periodic = periodic,
+                                                             .parameters = options.parameters,
+                                                             .device = options.device});
+    hands_over_box_ =
+        takes_graphs(owner_.metadata()) ? periodic : owner_.usesPeriodicBoundaryConditions();
     require_bias(*bias_);
     positions_.resize(bias_->atoms().size());
     name_parameters();
@@ -133,8 +138,7 @@ class OpenMMForceImpl : public OpenMM::CustomCPPForceImpl {
     for (std::size_t k = 0; k < atoms.size(); ++k) positions_[k] = positions[atoms[k]];
     OpenMM::Vec3 box[3];
     context.getPeriodicBoxVectors(box[0], box[1], box[2]);
-    bias_->evaluate(&positions_[0][0],
-                    owner_.usesPeriodicBoundaryConditions() ? &box[0][0] : nullptr);
+    bias_->evaluate(&positions_[0][0], hands_over_box_ ? &box[0][0] : nullptr);
     // OpenMM hands over the forces of the step before.
     std::fill(forces.begin(), forces.end(), OpenMM::Vec3());
     const std::span<const double> gradient = bias_->derivatives(0);
@@ -179,7 +183,8 @@ class OpenMMForceImpl : public OpenMM::CustomCPPForceImpl {
   }
 
   const OpenMMForce& owner_;
-  std::optional<EngineVariable> bias_;
+  std::unique_ptr<EngineFunction> bias_;
+  bool hands_over_box_ = false;
   std::vector<OpenMM::Vec3> positions_;  ///< of the artifact's atoms
   Parameters current_;
   std::map<std::string, double> defaults_;

@@ -4,6 +4,10 @@
 //     cv: OFCV MODEL=cv.so ATOMS=5,7,9,15,17
 //     METAD ARG=cv.node-0 SIGMA=0.1 HEIGHT=1 PACE=500
 //
+// A collective variable of a graph of atoms names its atoms itself, or is told others:
+//
+//     cv: OFCV MODEL=cv.pt2 SYSTEM=1,2 ENVIRONMENT=3-650:3 ELEMENTS=Na,Cl,O*216
+//
 // How to build and use it: docs/engines/plumed.md.
 
 #include <core/ActionRegister.h>
@@ -22,14 +26,18 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstdint>
+#include <memory>
 #include <numbers>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "ofcv/engine_variable.hpp"
+#include "ofcv/engine_function.hpp"
 #include "ofcv/error.hpp"
+#include "ofcv/graph_atoms.hpp"
+#include "ofcv/open_engine_function.hpp"
 
 namespace PLMD {
 
@@ -52,6 +60,30 @@ ofcv::Parameters parse_parameters(const std::string& text) {
     }
   }
   return parameters;
+}
+
+/// Reads chemical symbols, such as `Na,Cl,O*216`, in which 216 atoms are oxygen.
+std::vector<std::string> parse_elements(const std::vector<std::string>& words) {
+  std::vector<std::string> elements;
+  for (const std::string& word : words) {
+    const std::size_t star = word.find('*');
+    int count = 1;
+    const bool is_number =
+        star == std::string::npos || Tools::convertNoexcept(word.substr(star + 1), count);
+    if (!is_number || count < 1) {
+      throw ofcv::Error("ELEMENTS", "symbols, or symbol*number", "'" + word + "'");
+    }
+    elements.insert(elements.end(), static_cast<std::size_t>(count), word.substr(0, star));
+  }
+  return elements;
+}
+
+/// Zero-based indices of atoms; nothing where there are none.
+std::optional<std::vector<std::int64_t>> indices_of(const std::vector<AtomNumber>& atoms) {
+  if (atoms.empty()) return std::nullopt;
+  std::vector<std::int64_t> indices;
+  for (const AtomNumber& atom : atoms) indices.push_back(atom.index());
+  return indices;
 }
 
 /// Half a period as text. PLUMED compares it with the limits of grids, where users write pi.
@@ -89,10 +121,11 @@ class OFCV : public Colvar {
  private:
   void set_up();
   void set_component(std::size_t number);
+  ofcv::GraphAtoms parse_graph_atoms();
 
   const Units& units() const { return OFCV_OWNER_OF_UNITS.getUnits(); }
 
-  std::optional<ofcv::EngineVariable> variable_;
+  std::unique_ptr<ofcv::EngineFunction> variable_;
   bool ignores_box_ = false;
 };
 
@@ -103,6 +136,13 @@ void OFCV::registerKeywords(Keywords& keys) {
   keys.add("compulsory", "MODEL", "the exported file, .so, or .pt or .pt2 with LibTorch");
   keys.add("atoms", "ATOMS",
            "the atoms of the artifact, in its order; by default those that the file names");
+  keys.add("atoms", "SYSTEM",
+           "of a graph of atoms, those of the system; by default those that the file names");
+  keys.add("atoms", "ENVIRONMENT", "of a graph of atoms, those that are nodes near the system");
+  keys.add("atoms", "SUBSYSTEM", "of a graph of atoms, those with long-range edges");
+  keys.add("optional", "ELEMENTS",
+           "of a graph of atoms, the chemical symbols of SYSTEM, then of ENVIRONMENT, e.g. "
+           "Na,Cl,O*216; by default those that the file names");
   keys.add("compulsory", "DEVICE", "cpu", "where the artifact runs: cpu, cuda or cuda:<index>");
   keys.add("compulsory", "THREADS", "1", "number of threads of LibTorch");
   keys.add("optional", "PARAMETERS",
@@ -121,6 +161,19 @@ OFCV::OFCV(const ActionOptions& options) : PLUMED_COLVAR_INIT(options) {
   }
 }
 
+ofcv::GraphAtoms OFCV::parse_graph_atoms() {
+  const auto indices = [this](const char* keyword) {
+    std::vector<AtomNumber> atoms;
+    parseAtomList(keyword, atoms);
+    return indices_of(atoms);
+  };
+  ofcv::GraphAtoms found{indices("SYSTEM"), indices("ENVIRONMENT"), indices("SUBSYSTEM"), {}};
+  std::vector<std::string> words;
+  parseVector("ELEMENTS", words);
+  if (!words.empty()) found.elements = parse_elements(words);
+  return found;
+}
+
 void OFCV::set_up() {
   std::string model, device, parameters;
   std::vector<AtomNumber> atoms;
@@ -131,6 +184,7 @@ void OFCV::set_up() {
   parse("PARAMETERS", parameters);
   parseAtomList("ATOMS", atoms);
   parseFlag("NOPBC", ignores_box_);
+  const ofcv::GraphAtoms graph_atoms = parse_graph_atoms();
   checkRead();
   if (n_threads < 1) {
     throw ofcv::Error("THREADS", "a positive number", std::to_string(n_threads));
@@ -139,11 +193,14 @@ void OFCV::set_up() {
     throw ofcv::Error("UNITS", "units that have a size", "NATURAL");
   }
 
-  variable_.emplace(model, ofcv::EngineSystem{.length_unit = units().getLength(),
-                                              .energy_unit = units().getEnergy(),
-                                              .parameters = parse_parameters(parameters),
-                                              .device = device,
-                                              .threads = n_threads});
+  variable_ =
+      ofcv::open_engine_function(model,
+                                 ofcv::EngineSystem{.length_unit = units().getLength(),
+                                                    .energy_unit = units().getEnergy(),
+                                                    .parameters = parse_parameters(parameters),
+                                                    .device = device,
+                                                    .threads = n_threads},
+                                 graph_atoms);
   if (atoms.empty()) {
     for (const std::int64_t index : variable_->atoms()) atoms.push_back(AtomNumber::index(index));
   }

@@ -61,8 +61,7 @@ void require_choice(const TensorSpec& spec, const T* data, std::int64_t size) {
     for (const std::int64_t choice : ascending) {
       expected += (expected.empty() ? "" : " or ") + std::to_string(choice);
     }
-    throw Error(spec.name, expected,
-                std::to_string(data[i]) + " at position " + std::to_string(i));
+    throw Error(spec.name, expected, std::to_string(data[i]) + " at position " + std::to_string(i));
   }
 }
 
@@ -77,8 +76,8 @@ void require_range(const TensorSpec& spec, const T* data, std::span<const std::i
   require_in_range(spec.name, data, count(sizes), *spec.low, high);
 }
 
-/// Throws unless the values, in the dtype of `spec`, are such as it takes. `symbols` holds the sizes
-/// of the inputs up to this one.
+/// Throws unless the values, in the dtype of `spec`, are such as it takes. `symbols` holds the
+/// sizes of the inputs up to this one.
 inline void require_values(const TensorSpec& spec, const void* data,
                            std::span<const std::int64_t> sizes, BoxRule rule,
                            const Symbols& symbols) {

@@ -15,6 +15,7 @@
 
 #include "ofcv/atoms.hpp"
 #include "ofcv/box.hpp"
+#include "ofcv/engine_function.hpp"
 #include "ofcv/error.hpp"
 #include "ofcv/evaluator.hpp"
 #include "ofcv/file.hpp"
@@ -26,30 +27,13 @@
 
 namespace ofcv {
 
-/// Values of run-time parameters by their names.
-using Parameters = std::map<std::string, std::vector<double>>;
-
-/// What an engine tells about itself.
-struct EngineSystem {
-  double length_unit = 1;                                           ///< in nm
-  double energy_unit = 1;                                           ///< in kJ/mol
-  std::int64_t n_atoms = std::numeric_limits<std::int64_t>::max();  ///< of the whole system
-  Elements elements = {};      ///< chemical symbols of all its atoms, where it knows them
-  bool periodic = true;        ///< whether it has a box
-  Parameters parameters = {};  ///< others than the artifact's defaults
-  std::string device = "cpu";  ///< cpu, cuda or cuda:<index>
-  int threads = 1;             ///< of LibTorch during a call; 0 leaves the choice to it
-};
-
 /// A collective variable, or a bias, in the units and on the atoms of an engine:
 ///
 ///     ofcv::EngineVariable variable("cv.pt2", {.n_atoms = n_atoms, .periodic = false});
 ///     variable.evaluate(positions, nullptr);  // those of variable.atoms(), at every step
 ///     variable.value(0), variable.derivatives(0);
 ///
-/// A value that is an energy is in the engine's unit, any other in its own. Not to be called from
-/// several threads at once.
-class EngineVariable {
+class EngineVariable : public EngineFunction {
  public:
   /// Throws unless the artifact fits the engine's units, atoms and box.
   EngineVariable(const File& file, const EngineSystem& system)
@@ -60,16 +44,8 @@ class EngineVariable {
     make_memory(metadata().inputs, inputs_, input_views_);
     make_memory(metadata().outputs, outputs_, output_views_);
     require_sizes();
-    if (is_energy()) {
-      const std::string& unit = metadata().output_units.at("values");
-      value_unit_ = energy_in_kj_per_mol(unit) / system.energy_unit;
-    }
-    const std::int64_t last = std::ranges::max(atoms_);
-    if (last >= system.n_atoms) {
-      throw Error("atoms",
-                  "indices below the system's " + std::to_string(system.n_atoms) + " atoms",
-                  std::to_string(last));
-    }
+    value_unit_ = value_unit(system.energy_unit);
+    require_existing(system.n_atoms);
     require_elements(metadata(), atoms_, system.elements);
     if (takes_box() && !system.periodic) {
       throw Error("box", "a periodic system", "one without a box");
@@ -77,59 +53,25 @@ class EngineVariable {
     for (const auto& [name, values] : variable_.parameters) set_input(name, values);
     for (const auto& [name, values] : system.parameters) set_parameter(name, values);
   }
-  EngineVariable(const EngineVariable&) = delete;
-  EngineVariable& operator=(const EngineVariable&) = delete;
 
-  const Metadata& metadata() const { return model_.metadata; }
+  const Metadata& metadata() const override { return model_.metadata; }
 
-  /// Zero-based indices of the artifact's atoms in the engine.
-  const std::vector<std::int64_t>& atoms() const { return atoms_; }
+  const std::vector<std::int64_t>& atoms() const override { return atoms_; }
 
-  std::size_t n_outputs() const { return static_cast<std::size_t>(variable_.n_outputs); }
+  std::size_t n_outputs() const override { return static_cast<std::size_t>(variable_.n_outputs); }
 
-  /// The period of a value, nothing where it has none.
-  std::optional<double> period(std::size_t output) const { return variable_.periods.at(output); }
-
-  /// Whether the values are energies.
-  bool is_energy() const {
-    const auto unit = metadata().output_units.find("values");
-    return unit != metadata().output_units.end() && is_energy_unit(unit->second);
+  std::optional<double> period(std::size_t output) const override {
+    return variable_.periods.at(output);
   }
 
-  /// Whether `evaluate` needs a box.
-  bool takes_box() const { return metadata().periodic() || !gives_strain(); }
+  bool takes_box() const override { return metadata().periodic() || !gives_strain(); }
 
-  /// Whether there are strain derivatives: what a box that is part of the artifact contributes to
-  /// them is not known.
-  bool gives_strain() const { return variable_.box.fixed.empty(); }
+  /// What a box that is part of the artifact contributes to strain derivatives is not known.
+  bool gives_strain() const override { return variable_.box.fixed.empty(); }
 
-  /// Names and default values of the run-time parameters; the time is none of them.
-  Parameters parameters() const {
-    Parameters defaults = variable_.parameters;
-    if (variable_.time_unit) defaults.erase("time");
-    return defaults;
-  }
-
-  void set_parameter(const std::string& name, std::span<const double> values) {
-    const Parameters known = parameters();
-    if (!known.contains(name)) {
-      std::string names;
-      for (const auto& [entry, defaults] : known) names += (names.empty() ? "" : ", ") + entry;
-      throw Error("parameters", names.empty() ? "none" : names, name);
-    }
-    set_input(name, values);
-  }
-
-  /// Sets the simulation's time, in ps, for what depends on it.
-  void set_time(double time) {
-    if (variable_.time_unit) set_input("time", std::array{time});
-  }
-
-  /// Evaluates the artifact at the positions (n, 3) of its atoms, in its order. `box` is null or
-  /// holds lattice vectors as rows. With a box every atom is taken at its image nearest to the atom
-  /// before it, so that molecules are whole; without one as it is. A call that throws leaves the
-  /// results of the one before.
-  void evaluate(const double* positions, const double* box) {
+  /// With a box every atom is taken at its image nearest to the atom before it, so that molecules
+  /// are whole; without one as it is.
+  void evaluate(const double* positions, const double* box) override {
     if (box != nullptr) {
       set_box(box);
     } else if (takes_box()) {
@@ -150,18 +92,14 @@ class EngineVariable {
     }
   }
 
-  double value(std::size_t output) const { return results_.at(0).at(output); }
+  double value(std::size_t output) const override { return results_.at(0).at(output); }
 
-  /// Derivatives of a value with respect to the positions, (n, 3).
-  std::span<const double> derivatives(std::size_t output) const {
+  std::span<const double> derivatives(std::size_t output) const override {
     const std::size_t size = 3 * atoms_.size();
     return std::span(results_.at(1)).subspan(output * size, size);
   }
 
-  /// Derivative of a value with respect to a strain of positions and box together,
-  /// sum_i x_i (x) dV/dx_i + h^T dV/dh with the lattice vectors as the rows of h; minus it is the
-  /// virial. The place of the molecule is of no matter, since the gradients add up to zero.
-  std::array<double, 9> strain_derivative(std::size_t output) const {
+  std::array<double, 9> strain_derivative(std::size_t output) const override {
     std::array<double, 9> strain{};
     const auto add = [&](const double* row, const double* derivative) {
       for (int i = 0; i < 9; ++i) strain[i] += row[i / 3] * derivative[i % 3] / length_;
@@ -173,6 +111,23 @@ class EngineVariable {
       add(&inputs_[1][3 * row], &results_.at(2)[9 * output + 3 * row]);
     }
     return strain;
+  }
+
+ protected:
+  const Parameters& defaults_of_file() const override { return variable_.parameters; }
+
+  const std::optional<std::string>& time_unit() const override { return variable_.time_unit; }
+
+  void set_input(const std::string& name, std::span<const double> values) override {
+    const auto& specs = metadata().inputs;
+    const auto found = std::ranges::find(specs, name, &TensorSpec::name);
+    if (found == specs.end()) throw Error("metadata", "an input for every parameter", name);
+    std::vector<double>& input = inputs_[static_cast<std::size_t>(found - specs.begin())];
+    if (values.size() != input.size()) {
+      const std::int64_t got[] = {static_cast<std::int64_t>(values.size())};
+      throw Error(name, "shape " + shape_text(found->shape), tuple_text(got));
+    }
+    std::ranges::copy(values, input.begin());
   }
 
  private:
@@ -216,18 +171,6 @@ class EngineVariable {
               return !period || (*period > 0 && std::isfinite(*period));
             });
     if (!fits) throw Error("metadata", "inputs and outputs that fit the details", "others");
-  }
-
-  void set_input(const std::string& name, std::span<const double> values) {
-    const auto& specs = metadata().inputs;
-    const auto found = std::ranges::find(specs, name, &TensorSpec::name);
-    if (found == specs.end()) throw Error("metadata", "an input for every parameter", name);
-    std::vector<double>& input = inputs_[static_cast<std::size_t>(found - specs.begin())];
-    if (values.size() != input.size()) {
-      const std::int64_t got[] = {static_cast<std::int64_t>(values.size())};
-      throw Error(name, "shape " + shape_text(found->shape), tuple_text(got));
-    }
-    std::ranges::copy(values, input.begin());
   }
 
   /// What is costly is done when the box changes.

@@ -42,9 +42,9 @@ struct TensorSpec {
   std::string name;
   DType dtype = DType::float32;
   std::vector<Dimension> shape;
-  std::optional<std::int64_t> low;             ///< half-open range of an integer input
+  std::optional<std::int64_t> low;  ///< half-open range of an integer input
   std::optional<Dimension> high;
-  std::optional<std::vector<double>> example;  ///< values to test with, where not any will do
+  std::optional<std::vector<double>> example;        ///< values to test with, where not any will do
   std::optional<std::vector<std::int64_t>> choices;  ///< the only values of an integer input
   OFCV_FIELDS(name, dtype, shape)
   OFCV_FIELDS_WITH_DEFAULTS(low, high, example, choices)
@@ -161,9 +161,9 @@ struct ContractDetails {
   OFCV_FIELDS_WITH_DEFAULTS(engine_inputs, group)
 };
 
-using Details = std::variant<SmartDerivativesDetails, SparseChainRuleDetails, RescalingDetails,
-                             EnergyFunctionalDetails, VariableDetails, GraphVariableDetails,
-                             ContractDetails>;
+using Details =
+    std::variant<SmartDerivativesDetails, SparseChainRuleDetails, RescalingDetails,
+                 EnergyFunctionalDetails, VariableDetails, GraphVariableDetails, ContractDetails>;
 
 /// SHA-256 of the sparsity pattern, where there is one, and of the weights.
 struct Digests {
