@@ -80,7 +80,7 @@ class GraphReplays(Calls):
         spread = {"sparse": 30.0, "no edges": 1e6}.get(style, 1.0)
         side = (n_nodes * _VOLUME * spread) ** (1 / 3) * self._angstrom
         box = np.zeros((3, 3))
-        # In a lattice of one atom all vectors cancel, where networks of vectors have no derivatives.
+        # In a lattice of one atom all vectors cancel, and networks of vectors have no derivatives.
         if style in ("periodic", "one element") and n_nodes > 1:
             box = _box(side, generator)
         places = _places(n_nodes, side, box, _CLOSEST * self._angstrom, generator)

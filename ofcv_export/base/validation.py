@@ -126,7 +126,8 @@ def require_choice(name: str, values: NDArray[Any], choices: Sequence[int]) -> N
         (position,) = _first(wrong.reshape(-1))
         expected = " or ".join(map(str, sorted(choices)))
         raise ValueError(
-            f"{name}: expected {expected}, got {values.reshape(-1)[position]} at position {position}"
+            f"{name}: expected {expected}, "
+            f"got {values.reshape(-1)[position]} at position {position}"
         )
 
 
@@ -194,8 +195,7 @@ def require_positive(name: str, value: int) -> None:
 
 def require_positive_number(name: str, value: float) -> float:
     """Return `value` as a float, or raise unless it is a positive finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    _require_number(name, value)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
     return float(value)
@@ -203,9 +203,15 @@ def require_positive_number(name: str, value: float) -> float:
 
 def require_non_negative(name: str, value: float) -> float:
     """Return `value` as a float, or raise unless it is a finite number of at least 0."""
+    _require_number(name, value)
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
     return float(value)
+
+
+def _require_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
 
 
 def require_known(name: str, known: Iterable[str]) -> None:

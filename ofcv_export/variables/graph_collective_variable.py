@@ -9,8 +9,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.base.arrays import to_array
 from ofcv_export.base.atoms import atom_indices
-from ofcv_export.base.elements import atomic_numbers, require_known_elements
+from ofcv_export.base.elements import atomic_numbers
+from ofcv_export.base.lattice import require_box
 from ofcv_export.base.modes import full_precision, ordinary_modes, without_inference_tensors
 from ofcv_export.base.units import require_length_unit
 from ofcv_export.base.validation import (
@@ -19,7 +21,6 @@ from ofcv_export.base.validation import (
     require_finite,
     require_floating_dtype,
     require_floats,
-    require_in_range,
     require_integers,
     require_non_negative,
     require_positive_number,
@@ -33,7 +34,7 @@ from ofcv_export.graph.graph_derivatives import (
 )
 from ofcv_export.graph.known_values import KnownValues
 from ofcv_export.graph.probe import probe
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import TensorSpec, require_allowed
 from ofcv_export.graph.tracing import traced
 from ofcv_export.variables.graph_network import GraphNetwork
 
@@ -233,7 +234,7 @@ class GraphCollectiveVariable(nn.Module):
             For an edge between nodes that do not exist.
         """
         if box is None:
-            box = torch.zeros(3, 3, dtype=self.dtype)
+            box = torch.zeros(3, 3, dtype=self.dtype, device=self.precision.device)
         given = {"system_mask": system_mask, "long_range_mask": long_range_mask}
         inputs = [positions, elements, edge_index, cell_shifts, box]
         specs = self.inputs()
@@ -274,7 +275,7 @@ class GraphCollectiveVariable(nn.Module):
         def with_known_values(*inputs: Tensor) -> tuple[Tensor, ...]:
             with KnownValues() as known:
                 return graph_values_and_derivatives(
-                    lambda *given: self._values(known.zeros, given), self.n_outputs
+                    lambda *given: known.whole(self._values(known.zeros, given)), self.n_outputs
                 )(*inputs)
 
         def build(graph: ExportGraph) -> nn.Module:
@@ -323,17 +324,25 @@ class GraphCollectiveVariable(nn.Module):
 
     def _require(self, specs: Sequence[TensorSpec], inputs: Sequence[Tensor]) -> None:
         """Raise unless the inputs are those of a graph."""
-        n_nodes, n_edges = len(inputs[0]), inputs[2].shape[-1] if inputs[2].dim() else 0
-        sizes = {"n_nodes": n_nodes, "n_edges": n_edges}
+        sizes: dict[str, int] = {}
         for spec, given in zip(specs, inputs, strict=True):
-            shape = tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+            shape = tuple(
+                sizes.get(size, size) if isinstance(size, str) else size for size in spec.shape
+            )
             if spec.is_integer:
                 require_integers(spec.name, given, shape)
             else:
                 require_floats(spec.name, given, shape, self.dtype)
                 require_finite(spec.name, given)
-        require_in_range("edge_index", inputs[2], 0, n_nodes)
-        require_known_elements(inputs[1].cpu().numpy(), self.atomic_numbers)
+            sizes |= {
+                symbol: size
+                for symbol, size in zip(spec.shape, given.shape, strict=True)
+                if isinstance(symbol, str)
+            }
+            if spec.is_integer:
+                require_allowed(spec, given, sizes)
+            if spec.name == "box" and given.any():
+                require_box(to_array(given))
 
     @ordinary_modes()
     def _count_outputs(self) -> int:
@@ -346,12 +355,14 @@ class GraphCollectiveVariable(nn.Module):
             raise ValueError(
                 f"network: expected one that asks for what is in the graph, got one for {error}"
             ) from error
-        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(
                 f"network: expected one that takes a graph of {dtype_name(self.dtype)}, "
                 f"got: {first_line(error)}"
             ) from error
         require_floats("network", values, ("n_outputs",), self.dtype)
+        if not len(values):
+            raise ValueError("network: expected at least one value, got none")
         return len(values)
 
 

@@ -37,8 +37,8 @@ class GraphNetwork(nn.Module):
     ================== ==================== ========================================================
 
     One with a single argument ``data`` gets a dictionary in the names and shapes of mlcolvar 2.0:
-    those above that it knows, ``unit_shifts``, ``cell``, ``system_masks`` (n_nodes, 1), ``n_system``
-    (1, 1) and, with long-range edges, ``edge_masks_lr`` (n_edges, 1).
+    those above that it knows, ``unit_shifts``, ``cell``, ``system_masks`` (n_nodes, 1),
+    ``n_system`` (1, 1) and, with long-range edges, ``edge_masks_lr`` (n_edges, 1).
 
     Parameters
     ----------
