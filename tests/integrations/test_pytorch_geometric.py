@@ -15,7 +15,7 @@ from tests import graph_networks as networks
 
 pytest.importorskip("torch_geometric", reason="PyTorch Geometric has the models of these tests")
 
-from torch_geometric.nn import DimeNetPlusPlus, SchNet, ViSNet  # noqa: E402
+from torch_geometric.nn import DimeNetPlusPlus, SchNet, ViSNet
 
 CUTOFF = 3.0
 SMALL = {"hidden_channels": 8, "num_filters": 6, "num_interactions": 2, "num_gaussians": 6}
