@@ -566,6 +566,8 @@ def _print_tensors(metadata: Metadata) -> None:
     rows = []
     for spec in metadata.inputs:
         limits = "" if spec.low is None else f"{spec.low} to {spec.high} - 1"
+        if spec.choices is not None:
+            limits = ", ".join(map(str, spec.choices))
         if isinstance(spec.high, int):
             limits = f"{spec.low} to {spec.high - 1}"
         rows.append(["input", spec.name, spec.dtype, shape_text(spec.shape), limits])

@@ -163,6 +163,7 @@ def _export(
         graph = dataclasses.replace(graph.by_frames(batch or 1), **settings)
     elif batch is not None:
         graph = graph.with_size("batch", batch)
+    file_format.require_graph(graph)
     if device != "cpu":
         _require_device(device, file_format.name)
         graph = dataclasses.replace(graph, device=device)

@@ -9,17 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofcv_export.base.arrays import as_numbers, as_tensor, has_dtype, is_tensor, to_array
-from ofcv_export.base.elements import require_known_elements
 from ofcv_export.base.lattice import require_box
 from ofcv_export.base.validation import (
     dtype_name,
-    require_choice,
     require_finite,
-    require_in_range,
     require_shape,
     shape_text,
 )
-from ofcv_export.graph.tensor_spec import MAY_BE_NONE, TensorSpec
+from ofcv_export.graph.tensor_spec import MAY_BE_NONE, TensorSpec, require_allowed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +68,7 @@ def bind(
                         f"{spec.name}: expected {symbol} = {known} as in {first}, got {size}"
                     )
         if spec.is_integer:
-            _require_integers(spec, values, {symbol: size for symbol, (_, size) in sizes.items()})
+            require_allowed(spec, values, {symbol: size for symbol, (_, size) in sizes.items()})
         if spec.name == "box":
             box = to_array(values) if is_tensor(values) else values
             if box_shape != "optional" or box.any():
@@ -98,18 +95,6 @@ def _checked(spec: TensorSpec, value: Any, on_torch: bool) -> Any:
     if not spec.is_integer:
         require_finite(spec.name, values)
     return values
-
-
-def _require_integers(spec: TensorSpec, values: Any, sizes: Mapping[str, int]) -> None:
-    """Raise unless integers are in their range, or among their choices."""
-    if spec.choices is None:
-        require_in_range(spec.name, values, *spec.index_range(sizes))
-        return
-    array = to_array(values) if is_tensor(values) else values
-    if spec.name == "elements":
-        require_known_elements(array, spec.choices)
-    else:
-        require_choice(spec.name, array, spec.choices)
 
 
 def _array(spec: TensorSpec, value: Any) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from math import prod
 
 from ofcv_export.base.units import ENERGIES, LENGTHS
-from ofcv_export.graph.details import VariableDetails
+from ofcv_export.graph.details import Details, VariableDetails
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tensor_spec import TensorSpec
 
@@ -30,6 +30,13 @@ _ACTIONS = frozenset(
 _NOT_PARAMETERS = ("positions", "box", "values", "derivatives", "box_derivatives")
 
 
+def require_variable(details: Details, kind: str) -> VariableDetails:
+    """Return the details of a collective variable of all its atoms, or raise ValueError."""
+    if not isinstance(details, VariableDetails):
+        raise ValueError(f"module: expected a collective_variable for PLUMED, got {kind}")
+    return details
+
+
 def require_action(metadata: Metadata) -> VariableDetails:
     """Return the facts about a file that can be an action of PLUMED.
 
@@ -39,9 +46,7 @@ def require_action(metadata: Metadata) -> VariableDetails:
         If it is no collective variable or bias of one frame that takes positions, in units that
         PLUMED's convert to.
     """
-    details = metadata.details
-    if not isinstance(details, VariableDetails):
-        raise ValueError(f"module: expected a collective_variable for PLUMED, got {metadata.kind}")
+    details = require_variable(metadata.details, metadata.kind)
     n_frames = metadata.inputs[0].shape[0] if len(metadata.inputs[0].shape) == 3 else 1
     if n_frames != 1:
         raise ValueError(f"batch: expected 1 for PLUMED, got {n_frames}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from ofcv_export.artifacts.loading import read_metadata
+from ofcv_export.base.elements import atomic_numbers, require_known_elements
 from ofcv_export.base.units import ENERGIES, LENGTHS, length_factor
 from ofcv_export.base.validation import require_known
 from ofcv_export.c_source.interface import symbol_in
-from ofcv_export.graph.details import ContractDetails, VariableDetails
+from ofcv_export.graph.details import ContractDetails, GraphVariableDetails, VariableDetails
 from ofcv_export.graph.metadata import Metadata
 
 CONTRACT = "plumed-pytorch"
@@ -35,6 +37,7 @@ def ofcv_input(
     threads: int = 1,
     nopbc: bool = False,
     parameters: Mapping[str, float | Sequence[float]] | None = None,
+    elements: Sequence[str] | None = None,
 ) -> str:
     """Return the input that loads OFCV and evaluates a file; an energy is added as a bias.
 
@@ -55,6 +58,9 @@ def ofcv_input(
         that knows no box.
     parameters : mapping, optional
         Run-time parameters of a bias that differ from the file's own, in the file's units.
+    elements : sequence of str, optional
+        Chemical symbols of the system's atoms, then of the environment's, of a file that takes
+        graphs of atoms and does not know them.
 
     Raises
     ------
@@ -72,20 +78,26 @@ def ofcv_input(
     """
     metadata = read_metadata(path)
     details = metadata.details
-    if not isinstance(details, VariableDetails) or metadata.format not in _FORMATS:
+    is_variable = isinstance(details, VariableDetails | GraphVariableDetails)
+    if not is_variable or metadata.format not in _FORMATS:
         raise ValueError(
             "path: expected a collective variable in a .cpp, .so, .pt or .pt2 file, "
             f"got a {metadata.kind} in {metadata.format}"
         )
-    if nopbc and metadata.periodic:
+    assert isinstance(details, VariableDetails | GraphVariableDetails)
+    is_graph = isinstance(details, GraphVariableDetails)
+    if nopbc and metadata.periodic and not is_graph:
         raise ValueError("nopbc: expected False for a periodic file, got True")
-    serials = _serials(metadata, details)
+    if isinstance(details, GraphVariableDetails):
+        atoms = _graph_atoms(metadata, details, elements)
+    else:
+        atoms = f"ATOMS={_serials(metadata, details)}"
     if metadata.format == "plumed":
         # PLUMED compiles it in its own folder, and takes no other.
         library = Path(path).name
-        action = f"{label}: {symbol_in(Path(path).read_text()).upper()} ATOMS={serials}"
+        action = f"{label}: {symbol_in(Path(path).read_text()).upper()} {atoms}"
     else:
-        action = f"{label}: OFCV MODEL={_word(path)} ATOMS={serials}"
+        action = f"{label}: OFCV MODEL={_word(path)} {atoms}".rstrip()
         if device != "cpu":
             action += f" DEVICE={device}"
         if threads != 1:
@@ -232,7 +244,10 @@ def _boundaries(box: Mapping[str, Any] | None) -> str:
     return "" if box is not None and box["periodic"] else " NOPBC"
 
 
-def _parameters(details: VariableDetails, parameters: Mapping[str, float | Sequence[float]]) -> str:
+def _parameters(
+    details: VariableDetails | GraphVariableDetails,
+    parameters: Mapping[str, float | Sequence[float]],
+) -> str:
     """Return run-time parameters as OFCV reads them, checked."""
     defaults = dict(details.parameters)
     if details.time_unit is not None:
@@ -267,6 +282,31 @@ def _serials(metadata: Metadata, details: VariableDetails) -> str:
         else:
             ranges.append([atom + 1, atom + 1])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+
+
+def _graph_atoms(
+    metadata: Metadata, details: GraphVariableDetails, elements: Sequence[str] | None
+) -> str:
+    """Return the elements of a graph's atoms as OFCV reads them, ``O*216``; the file has the rest.
+
+    Raises
+    ------
+    ValueError
+        If the file does not name its atoms, or elements are missing or do not fit.
+    """
+    if metadata.atoms is None:
+        raise ValueError("path: expected a file that names its atoms, got one for all atoms")
+    if elements is None:
+        if metadata.elements is None:
+            raise ValueError("elements: expected chemical symbols of the atoms, got none")
+        return ""
+    numbers = np.array(atomic_numbers(elements))
+    if len(numbers) != len(metadata.atoms):
+        raise ValueError(f"elements: expected {len(metadata.atoms)} symbols, got {len(numbers)}")
+    require_known_elements(numbers, atomic_numbers(details.known_elements), metadata.atoms)
+    runs = [(symbol, len(list(run))) for symbol, run in groupby(elements)]
+    words = [symbol if count == 1 else f"{symbol}*{count}" for symbol, count in runs]
+    return f"ELEMENTS={','.join(words)}"
 
 
 def _word(text: object) -> str:

@@ -38,24 +38,25 @@ class Source(Format):
 
     fixes_sizes = True
 
+    def require_graph(self, graph: ExportGraph) -> None:
+        """Raise ValueError if a size is free."""
+        free = symbols(_one_frame(graph).inputs)
+        if free:
+            raise ValueError(
+                f"module: expected fixed sizes for a {self.suffix} file, "
+                f"got {', '.join(free)} free (.pt, .pt2 and .onnx files leave sizes free)"
+            )
+
     def compile(self, graph: ExportGraph) -> Compiled:
         """Write the graph of one frame as a function.
 
         Raises
         ------
         ValueError
-            If a size is free, an operator is one that C source cannot hold, or there are more
-            constants or intermediate results than a compiler or a stack has room for.
+            If an operator is one that C source cannot hold, or there are more constants or
+            intermediate results than a compiler or a stack has room for.
         """
-        frame = graph.frame or graph
-        if graph.rows is not None:
-            frame = graph.with_size(graph.rows, _ROWS)
-        free = symbols(frame.inputs)
-        if free:
-            raise ValueError(
-                f"module: expected fixed sizes for a .c file, got {', '.join(free)} free "
-                "(.pt, .pt2 and .onnx files leave sizes free)"
-            )
+        frame = _one_frame(graph)
         module = frame.module.eval()
         assert isinstance(module, fx.GraphModule)
         given = probe(frame.inputs, {})
@@ -77,6 +78,13 @@ class C99(C99Runtime, Source):
         """Write the source, its metadata as an array, and a digest of both as the last line."""
         content = self.text(compiled, metadata).encode()
         path.write_bytes(content + DIGEST % hashlib.sha256(content).hexdigest().encode())
+
+
+def _one_frame(graph: ExportGraph) -> ExportGraph:
+    """Return the graph that C source calls for one frame or row after the other."""
+    if graph.rows is not None:
+        return graph.with_size(graph.rows, _ROWS)
+    return graph.frame or graph
 
 
 def _require_at_most(what: str, found: int, most: int) -> None:

@@ -113,10 +113,13 @@ def require_exact_numbers(model: onnx.ModelProto, graph_module: fx.GraphModule) 
         if value.numel() == 1 and value.is_floating_point()
     }
     for node in graph_module.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
         # PyTorch itself computes some in float32: torch.where(mask, 0.3, 0.1).
-        is_operator = isinstance(node.target, torch._ops.OpOverload)
-        if is_operator and _dtype(graph_module, node) == torch.float32:
-            known |= {float(np.float32(number)) for number in _rounded(node)}
+        single = _dtype(graph_module, node) == torch.float32
+        for number in _operands(node):
+            if single or not float32_rounds(number):
+                known.add(float(np.float32(number)))
     for operator, value in _numbers(model):
         if value not in known and not float32_rounds(value) and _has_many_bits(value):
             raise ValueError(
@@ -164,11 +167,16 @@ def _has_many_bits(value: float) -> bool:
 
 def _rounded(node: fx.Node) -> list[Any]:
     """Return the numbers among a node's operands that float32 rounds."""
-    found = []
+    return [number for number in _operands(node) if float32_rounds(number)]
+
+
+def _operands(node: fx.Node) -> list[Any]:
+    """Return the numbers among a node's operands."""
+    found: list[Any] = []
     for argument, value in _arguments(node).items():
         entries = value if isinstance(value, list | tuple) else [value]
         if _is_number(node.target, argument):
-            found += [entry for entry in entries if float32_rounds(entry)]
+            found += [entry for entry in entries if isinstance(entry, int | float)]
     return found
 
 

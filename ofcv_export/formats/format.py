@@ -33,6 +33,9 @@ class Format(Runtime):
     needs_contract: bool = False
     fixes_sizes: bool = False
 
+    def require_graph(self, graph: ExportGraph) -> None:
+        """Raise ValueError unless files can hold such a graph, before it is made."""
+
     def require(self, metadata: Metadata) -> None:
         """Raise ValueError unless a file can be what its metadata are about to say."""
 

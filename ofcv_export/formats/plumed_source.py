@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from ofcv_export.c_source.plumed import action_text, require_action, require_no_action
+from ofcv_export.c_source.plumed import (
+    action_text,
+    require_action,
+    require_no_action,
+    require_variable,
+)
 from ofcv_export.formats.c99 import C99, Compiled
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.metadata import Metadata
@@ -14,6 +19,10 @@ class PlumedSource(PlumedSourceRuntime, C99):
 
     contracts = ("plumed",)
     needs_contract = True
+
+    def require_graph(self, graph: ExportGraph) -> None:
+        """Raise ValueError unless it is a collective variable's."""
+        require_variable(graph.details, graph.kind)
 
     def require(self, metadata: Metadata) -> None:
         """Raise ValueError unless PLUMED can give what the file takes."""

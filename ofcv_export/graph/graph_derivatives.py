@@ -70,6 +70,8 @@ def _differentiated(
         values = function(*inputs)
         gradients = [
             torch.autograd.grad(values[k], leaves, retain_graph=True, materialize_grads=True)
+            if values.requires_grad
+            else [torch.zeros_like(leaf) for leaf in leaves]
             for k in range(n_outputs)
         ]
     stacked = [torch.stack(entries) for entries in zip(*gradients, strict=True)]

@@ -23,6 +23,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 _VIEWS = ("view", "reshape", "unsqueeze", "expand", "squeeze", "flatten", "__getitem__", "select")
 # What takes rows by an index.
 _BY_ROWS = ("__getitem__", "index_select", "index_copy", "index_copy_")
+# Python's statements that change a tensor.
+_IN_PLACE = (
+    "__setitem__ __set__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __imod__ __ipow__ "
+    "__iand__ __ior__ __ixor__"
+).split()
 
 
 class KnownValues(TorchFunctionMode):
@@ -31,13 +36,24 @@ class KnownValues(TorchFunctionMode):
     - Functions of constants alone are evaluated, so that their numbers can be asked for.
     - The largest entry of a tensor that `zeros` made is 0.
     - ``mask.nonzero()`` selects all rows, and ``x.index_copy(0, selected, y)`` takes rows of y
-      where the mask is set. Other uses of a selection are refused.
+      where the mask is set. Other uses of a selection are refused, and so is a result (`whole`)
+      that selected rows come to in another way, as by a sum.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._zeros = WeakIdKeyDictionary()
         self._masks = WeakIdKeyDictionary()
+        # What is made of selected rows, of which there are too many here.
+        self._selected = WeakIdKeyDictionary()
+
+    def whole(self, values: Tensor) -> Tensor:
+        """Return a function's values, or raise ValueError if selected rows have gone into them."""
+        if values in self._selected:
+            raise ValueError(
+                "network: expected selected rows to be put back by index_copy, got others"
+            )
+        return values
 
     def zeros(self, like: Tensor) -> Tensor:
         """Return zeros whose largest entry is known to be 0."""
@@ -56,7 +72,7 @@ class KnownValues(TorchFunctionMode):
         options = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         tensors = [leaf for leaf in tree_leaves((args, options)) if isinstance(leaf, Tensor)]
-        if tensors and not name.endswith("_") and not any(map(_is_traced, tensors)):
+        if tensors and not _in_place(name) and not any(map(_is_traced, tensors)):
             with _disable_current_modes(), torch.no_grad():
                 return func(*args, **options)
         if name == "max" and len(args) == 1 and not options and args[0] in self._zeros:
@@ -67,6 +83,8 @@ class KnownValues(TorchFunctionMode):
         if any(tensor in self._masks for tensor in tensors):
             return self._of_selection(func, name, args, options)
         result = func(*args, **options)
+        if any(tensor in self._selected for tensor in tensors):
+            self._mark(result, args[0] if _in_place(name) else None)
         if name in _VIEWS and args[0] in self._zeros:
             self._zeros[result] = True
         return result
@@ -93,12 +111,28 @@ class KnownValues(TorchFunctionMode):
         if name not in _BY_ROWS or options:
             raise ValueError(f"network: expected no {name} of the places of a mask, got one")
         if not name.startswith("index_copy"):
-            return func(*args)
+            result = func(*args)
+            self._mark(result)
+            return result
         target, axis, index, source = args
         mask = self._masks[index]
         if axis != 0:
             raise ValueError(f"index_copy: expected rows, got axis {axis}")
-        return torch.where(mask.reshape([-1] + [1] * (source.dim() - 1)), source, target)
+        result = torch.where(mask.reshape([-1] + [1] * (source.dim() - 1)), source, target)
+        return target.copy_(result) if name.endswith("_") else result
+
+    def _mark(self, *made: Any) -> None:
+        """Note what is made of selected rows."""
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self._selected[leaf] = True
+
+
+def _in_place(name: str) -> bool:
+    """Return whether a function of this name changes its first argument."""
+    if name.endswith("__"):
+        return name in _IN_PLACE
+    return name.endswith("_")
 
 
 def _is_traced(tensor: Tensor) -> bool:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from ofcv_export.base.arrays import is_tensor, to_array
+from ofcv_export.base.elements import require_known_elements
+from ofcv_export.base.validation import require_choice, require_in_range
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +78,35 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         shape = tuple(size if entry == symbol else entry for entry in self.shape)
         high = size if self.high == symbol else self.high
         return msgspec.structs.replace(self, shape=shape, high=high)
+
+
+def require_allowed(spec: TensorSpec, values: Any, sizes: Mapping[str, int]) -> None:
+    """Raise unless integers are in their range, or among their choices.
+
+    Parameters
+    ----------
+    spec : TensorSpec
+        Of an integer input.
+    values : torch.Tensor or numpy.ndarray
+        Of its shape.
+    sizes : mapping
+        Values of the symbolic sizes.
+
+    Raises
+    ------
+    IndexError
+        For an integer out of range.
+    ValueError
+        For one that is no choice.
+    """
+    if spec.choices is None:
+        require_in_range(spec.name, values, *spec.index_range(sizes))
+        return
+    array = to_array(values) if is_tensor(values) else values
+    if spec.name == "elements":
+        require_known_elements(array, spec.choices)
+    else:
+        require_choice(spec.name, array, spec.choices)
 
 
 def sized(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:

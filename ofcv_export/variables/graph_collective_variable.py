@@ -212,7 +212,7 @@ class GraphCollectiveVariable(GraphVariable):
             For an edge between nodes that do not exist.
         """
         if box is None:
-            box = torch.zeros(3, 3, dtype=self.dtype)
+            box = torch.zeros(3, 3, dtype=self.dtype, device=self.precision.device)
         given = {"system_mask": system_mask, "long_range_mask": long_range_mask}
         inputs = [positions, elements, edge_index, cell_shifts, box]
         specs = self.inputs()
@@ -285,12 +285,14 @@ class GraphCollectiveVariable(GraphVariable):
             raise ValueError(
                 f"network: expected one that asks for what is in the graph, got one for {error}"
             ) from error
-        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(
                 f"network: expected one that takes a graph of {dtype_name(self.dtype)}, "
                 f"got: {first_line(error)}"
             ) from error
         require_floats("network", values, ("n_outputs",), self.dtype)
+        if not len(values):
+            raise ValueError("network: expected at least one value, got none")
         return len(values)
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.base.elements import require_known_elements
+from ofcv_export.base.arrays import to_array
+from ofcv_export.base.lattice import require_box
 from ofcv_export.base.modes import full_precision, without_inference_tensors
 from ofcv_export.base.validation import (
     dtype_name,
     require_finite,
     require_floats,
-    require_in_range,
     require_integers,
 )
 from ofcv_export.graph.details import GraphVariableDetails
@@ -24,7 +24,7 @@ from ofcv_export.graph.graph_derivatives import (
     graph_values_and_derivatives,
 )
 from ofcv_export.graph.known_values import KnownValues
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import TensorSpec, require_allowed
 from ofcv_export.graph.tracing import traced
 
 Zeros = Callable[[Tensor], Tensor]
@@ -124,7 +124,7 @@ class GraphVariable(nn.Module):
         def with_known_values(*inputs: Tensor) -> tuple[Tensor, ...]:
             with KnownValues() as known:
                 return graph_values_and_derivatives(
-                    lambda *given: self.values(known.zeros, given), self.n_outputs
+                    lambda *given: known.whole(self.values(known.zeros, given)), self.n_outputs
                 )(*inputs)
 
         def build(graph: ExportGraph) -> nn.Module:
@@ -144,14 +144,22 @@ class GraphVariable(nn.Module):
 
     def _require(self, specs: Sequence[TensorSpec], inputs: Sequence[Tensor]) -> None:
         """Raise unless the inputs are those of a graph."""
-        n_nodes, n_edges = len(inputs[0]), inputs[2].shape[-1] if inputs[2].dim() else 0
-        sizes = {"n_nodes": n_nodes, "n_edges": n_edges}
+        sizes: dict[str, int] = {}
         for spec, given in zip(specs, inputs, strict=True):
-            shape = tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
+            shape = tuple(
+                sizes.get(size, size) if isinstance(size, str) else size for size in spec.shape
+            )
             if spec.is_integer:
                 require_integers(spec.name, given, shape)
             else:
                 require_floats(spec.name, given, shape, spec.torch_dtype)
                 require_finite(spec.name, given)
-        require_in_range("edge_index", inputs[2], 0, n_nodes)
-        require_known_elements(inputs[1].cpu().numpy(), specs[1].choices or ())
+            sizes |= {
+                symbol: size
+                for symbol, size in zip(spec.shape, given.shape, strict=True)
+                if isinstance(symbol, str)
+            }
+            if spec.is_integer:
+                require_allowed(spec, given, sizes)
+            if spec.name == "box" and given.any():
+                require_box(to_array(given))

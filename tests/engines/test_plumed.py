@@ -4,10 +4,7 @@ The latter needs PLUMED itself and its headers, which no Python package brings.
 """
 
 import os
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +18,14 @@ from ofcv_export.descriptors.distances import PairDistances, all_pairs
 from ofcv_export.descriptors.multiple import MultipleDescriptors
 from ofcv_export.descriptors.torsions import Torsions
 from ofcv_export.engines.plumed import descriptor_actions, ofcv_input, pytorch_model_input
-
-ROOT = Path(__file__).parents[2]
-PLUMED = shutil.which("plumed")
-needs_plumed = pytest.mark.skipif(PLUMED is None, reason="there is no plumed on the PATH")
+from tests.builders.plumed_driver import (
+    PLUMED,
+    drive,
+    failure,
+    needs_plumed,
+    run_driver,
+    values_and_derivatives,
+)
 
 N_ATOMS = 7
 ATOMS = [5, 2, 0, 6]
@@ -177,24 +178,6 @@ def test_descriptors_that_plumed_has_no_action_for():
 # What PLUMED makes of it.
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    """Return OFCV.so, built with CMake against the installed PLUMED."""
-    beside_python = Path(sys.executable).with_name("cmake")
-    cmake = str(beside_python) if beside_python.exists() else shutil.which("cmake")
-    if cmake is None:
-        pytest.skip("there is no cmake")
-    folder = tmp_path_factory.mktemp("plumed_build")
-    source = ROOT / "cpp_demo" / "plumed"
-    for words in (
-        ["-S", source, "-B", folder, f"-DPython3_EXECUTABLE={sys.executable}"],
-        ["--build", folder],
-    ):
-        done = subprocess.run([cmake, *words], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return next(folder.glob("OFCV.*"))
-
-
 class Way:
     """One way to get a file into PLUMED: ``suffix``, and the library that reads it, if any."""
 
@@ -225,53 +208,6 @@ def has_action(name):
 def positions(n_frames=5, seed=0):
     """Return positions of all atoms of the system in nm, shape (n_frames, N_ATOMS, 3)."""
     return np.random.default_rng(seed).normal(scale=0.3, size=(n_frames, N_ATOMS, 3))
-
-
-def run_driver(folder, text, frames, *options, box=None, environment=None):
-    """Run `plumed driver` in a folder on a trajectory in nm."""
-    (folder / "plumed.dat").write_text(text)
-    cell = " ".join(repr(float(x)) for x in (np.zeros(3) if box is None else box.ravel()))
-    with (folder / "frames.xyz").open("w") as file:
-        for frame in frames:
-            file.write(f"{len(frame)}\n{cell}\n")
-            file.writelines(f"X {x!r} {y!r} {z!r}\n" for x, y, z in frame.tolist())
-    words = [PLUMED, "--no-mpi", "driver", "--plumed", "plumed.dat", "--ixyz", "frames.xyz"]
-    return subprocess.run(
-        [*words, *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | (environment or {}),
-    )
-
-
-def drive(folder, text, frames, *options, box=None):
-    """Run `plumed driver`, which must succeed."""
-    done = run_driver(folder, text, frames, *options, box=box)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def failure(folder, text, frames, box=None):
-    """Return what PLUMED says about input that it must refuse."""
-    text += "PRINT ARG=cv.node-0 FILE=values\n"
-    done = run_driver(folder, text, frames, box=box)
-    assert done.returncode != 0
-    return done.stdout + done.stderr
-
-
-def values_and_derivatives(folder, text, frames, components, box=None):
-    """Return values (n_frames, n), derivatives (..., N, 3) and box derivatives (..., 3, 3)."""
-    arguments = ",".join(components)
-    text += f"PRINT ARG={arguments} FILE=values FMT=%.16g\n"
-    text += f"DUMPDERIVATIVES ARG={arguments} FILE=derivatives FMT=%.16g\n"
-    drive(folder, text, frames, box=box)
-    n = len(components)
-    values = np.loadtxt(folder / "values", ndmin=2)[:, 1:]
-    table = np.loadtxt(folder / "derivatives", ndmin=2)[:, 2:].reshape(len(frames), -1, n)
-    table = table.transpose(0, 2, 1)
-    shape = (len(frames), n)
-    return values, table[:, :, :-9].reshape(*shape, -1, 3), table[:, :, -9:].reshape(*shape, 3, 3)
 
 
 def expected(path, frames, box=None, parameters=()):

@@ -33,6 +33,7 @@ OPERATORS = {
     "clamp_min": lambda d: torch.clamp_min(d, 0.7) * d,
     "pow": lambda d: d**2.7,
     "pow of a number": lambda d: 0.3**d,
+    "number that float32 has": lambda d: d - 0.6931471824645996,
     "add alpha": lambda d: torch.add(d, d.sin(), alpha=0.3),
     "sub alpha": lambda d: torch.sub(d, d.sin(), alpha=0.3),
     "rsub": lambda d: torch.rsub(d, 0.3),
