@@ -208,6 +208,12 @@ def test_formats_of_fixed_sizes_are_refused_before_work_is_done(tmp_path, suffix
         (".cpp", {}, ValueError, "contract: expected plumed for a .cpp file, got none"),
         (".pt", {"contract": "openmm-torch"}, TypeError, "module: expected a CollectiveVariable,"),
         (".pt", {"batch": 2}, ValueError, "batch: expected None for a graph_collective_variable"),
+        (
+            ".pt",
+            {"frames": np.zeros((1, 3, 3))},
+            ValueError,
+            "frames: expected none for a graph_collective_variable, which takes no frames, got some",
+        ),
         (".pt", {"atoms": [1]}, ValueError, "atoms: expected none for a graph_collective_variab"),
     ],
 )
