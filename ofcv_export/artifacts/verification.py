@@ -222,13 +222,13 @@ def checked_frames(frames: Any, graph: ExportGraph, metadata: Metadata) -> Frame
     Raises
     ------
     ValueError, TypeError
-        If they do not fit, or the graph takes no positions.
+        If they do not fit, or the graph takes no frames.
     """
     if frames is None:
         return None
     if not has_geometry(graph):
         raise ValueError(
-            f"frames: expected none for a {graph.kind}, which takes no positions, got some"
+            f"frames: expected none for a {graph.kind}, which takes no frames, got some"
         )
     return to_frames(frames, metadata)
 

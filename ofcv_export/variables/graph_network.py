@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ofcv_export.base.elements import SYMBOLS
 
 Zeros = Callable[[Tensor], Tensor]
+_Graph = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class GraphNetwork(nn.Module):
@@ -186,9 +187,7 @@ def _one_row(values: Any) -> Tensor:
     return values
 
 
-def _nothing(
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _nothing(dtype: torch.dtype) -> _Graph:
     """Return the tensors of a graph without nodes."""
     numbers, indices = torch.empty(0, 3, dtype=dtype), torch.empty(0, dtype=torch.int64)
     box, none = torch.zeros(3, 3, dtype=dtype), torch.empty(0, dtype=torch.bool)

@@ -170,6 +170,25 @@ def test_an_artifact_can_be_inspected(exported):
     assert metadata.details.long_range_cutoff == 10.0
 
 
+def test_the_command_line_runs_graphs_and_refuses_trajectories(exported, arrays, tmp_path):
+    path, cv = exported
+    inputs = []
+    for name, values in networks.graph(cv, arrays, 0).items():
+        np.save(tmp_path / f"{name}.npy", values.numpy())
+        inputs += ["-i", f"{name}={tmp_path / name}.npy"]
+    out = tmp_path / "values.npy"
+    done = CliRunner().invoke(app, ["run", str(path), *inputs, "-o", f"values={out}"])
+    assert done.exit_code == 0, done.output
+    rtol = RTOL[str(np.load(out).dtype)]
+    close([np.load(out)], networks.expected(arrays, 0)[:1], rtol)
+    (tmp_path / "frame.xyz").write_text("1\n\nO 0 0 0\n")
+    trajectory = f"positions={tmp_path / 'frame.xyz'}"
+    done = CliRunner().invoke(app, ["run", str(path), "-i", trajectory, *inputs[2:]])
+    assert done.exit_code == 1
+    message = " ".join(done.stderr.split())
+    assert "positions: expected nodes (.npy) for a graph_collective_variable, got" in message
+
+
 REFUSED = {
     ".c": ({}, "module: expected fixed sizes for a .c file, got n_nodes, n_edges free"),
     ".so": ({}, "module: expected fixed sizes for a .so file, got n_nodes, n_edges free"),
@@ -208,6 +227,12 @@ def test_formats_of_fixed_sizes_are_refused_before_work_is_done(tmp_path, suffix
         (".cpp", {}, ValueError, "contract: expected plumed for a .cpp file, got none"),
         (".pt", {"contract": "openmm-torch"}, TypeError, "module: expected a CollectiveVariable,"),
         (".pt", {"batch": 2}, ValueError, "batch: expected None for a graph_collective_variable"),
+        (
+            ".pt",
+            {"frames": np.zeros((1, 3, 3))},
+            ValueError,
+            "frames: expected none for a graph_collective_variable, which takes no frames, got",
+        ),
         (".pt", {"atoms": [1]}, ValueError, "atoms: expected none for a graph_collective_variab"),
     ],
 )

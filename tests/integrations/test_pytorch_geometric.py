@@ -110,6 +110,27 @@ def test_values_and_derivatives_are_the_models(name):
     close(module(*alone.values()), wanted)
 
 
+def test_directions_are_the_models():
+    """No value tells them from their opposites; vectors of atoms do."""
+    model = model_of("ViSNet")
+    cv = variable(model)
+    graph = networks.random_graph(cv, 7, periodic=True, side=4.0)
+    asked = copy.deepcopy(model).representation_model
+    asked.distance = Search(graph, graph["box"], loops=True)
+    batch = torch.zeros_like(graph["elements"])
+    wanted = asked(graph["elements"], graph["positions"], batch)
+    senders, receivers = graph["edge_index"]
+    vectors = graph["positions"][receivers] - graph["positions"][senders]
+    vectors = vectors + graph["cell_shifts"] @ graph["box"]
+    edges = (graph["edge_index"], vectors.norm(dim=1), vectors)
+    network = graph_network(model)
+    found = network.edges.during(
+        network.model.representation_model, edges, graph["elements"], graph["positions"], batch
+    )
+    assert wanted[1].abs().max() > 1e-3
+    close(found, wanted)
+
+
 @pytest.mark.parametrize("name", ["SchNet", "ViSNet", "ViSNet of vertices"])
 def test_two_cells_have_twice_the_value_of_one_whose_atoms_see_their_images(name):
     model = model_of(name)

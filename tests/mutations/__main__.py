@@ -27,10 +27,11 @@ from rich.table import Table
 
 from tests.mutations.core import CORE
 from tests.mutations.engines import ENGINES
+from tests.mutations.graphs import GRAPHS
 from tests.mutations.mutation import Mutation
 from tests.mutations.numbers import NUMBERS
 
-MUTATIONS = [*CORE, *NUMBERS, *ENGINES]
+MUTATIONS = [*CORE, *GRAPHS, *NUMBERS, *ENGINES]
 
 _ROOT = Path(__file__).parents[2]
 SOURCE = _ROOT / "ofcv_export"

@@ -302,7 +302,7 @@ NUMBERS: list[Mutation] = [
     ),
     Mutation(
         "sizes: compiled code takes columns for rows", "formats/checked_sizes.py",
-        "if (size >= 2 && strides[axis] != stride) {", "if (false) {",
+        "if (size >= 2 && n_values > 0 && strides[axis] != stride) {", "if (false) {",
         (f"{_DIRECT}::test_compiled_code_looks_at_what_it_is_given",),
     ),
     Mutation(

@@ -118,6 +118,27 @@ def test_derivatives_are_those_of_central_differences(name, periodic):
     close([values], [cv(*graph.values()).detach()])
 
 
+class SumOfVectors(nn.Module):
+    def forward(self, edge_vectors, shifts):
+        return (edge_vectors + 0 * shifts).sum(0)
+
+
+def test_edges_point_from_sender_to_receiver():
+    cv = small(SumOfVectors()).double()
+    positions = torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]).double()
+    box = torch.tensor([[4.0, 0.0, 0.0], [1.0, 5.0, 0.0], [0.5, 0.3, 6.0]]).double()
+    edge, crossed = torch.tensor([[0], [1]]), torch.tensor([[1.0, -1.0, 2.0]]).double()
+    elements = torch.tensor([6, 8])
+    values, derivatives, box_derivatives = cv.values_and_derivatives(
+        positions, elements, edge, crossed, box
+    )
+    image = np.array([1.0, 2.0, 3.0]) + box.numpy()[0] - box.numpy()[1] + 2 * box.numpy()[2]
+    close([values], [torch.from_numpy(image)])
+    identity = torch.eye(3).double()
+    close([derivatives], [torch.stack([-identity, identity], 1)])
+    close([box_derivatives], [torch.einsum("s,kx->ksx", crossed[0], identity)])
+
+
 def test_turning_and_moving_the_system_turns_the_derivatives():
     cv = networks.variable("nacl_painn")
     graph = networks.random_graph(cv, 9, periodic=True)
