@@ -25,9 +25,9 @@ _VIEWS = ("view", "reshape", "unsqueeze", "expand", "squeeze", "flatten", "__get
 _BY_ROWS = ("__getitem__", "index_select", "index_copy", "index_copy_")
 # Python's statements that change a tensor.
 _IN_PLACE = (
-    "__setitem__ __set__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __imod__ __ipow__ "
-    "__iand__ __ior__ __ixor__"
-).split()
+    *("__setitem__", "__set__", "__iadd__", "__isub__", "__imul__", "__itruediv__"),
+    *("__ifloordiv__", "__imod__", "__ipow__", "__iand__", "__ior__", "__ixor__"),
+)
 
 
 class KnownValues(TorchFunctionMode):

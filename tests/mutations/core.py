@@ -257,7 +257,7 @@ CORE = [
     ),
     Mutation(
         "Kolmogorov bias: masses upside down", "variables/kolmogorov_bias.py",
-        "1 / masses", "masses",
+        "else 1 / given)", "else given)",
         (_KOLMOGOROV, "-k", "definition or masses"),
     ),
     Mutation(

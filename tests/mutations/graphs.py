@@ -68,7 +68,7 @@ GRAPHS = [
         (_BAD_GRAPHS, "-k", "mask"),
     ),
     Mutation(
-        "graphs: a flat box", "variables/graph_collective_variable.py",
+        "graphs: a flat box", "variables/graph_variable.py",
         'if spec.name == "box" and given.any():', 'if spec.name == "box" and not given.numel():',
         (_BAD_GRAPHS, "-k", "flat"),
     ),
