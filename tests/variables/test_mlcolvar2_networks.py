@@ -5,6 +5,7 @@ import importlib
 import pytest
 import torch
 
+import ofcv_export as ofcv
 from tests import graph_networks as networks
 
 for needed in ("mlcolvar.core.nn.graph.schnet", "mlcolvar.core.nn.graph.gvp"):
@@ -79,3 +80,17 @@ def test_networks_of_the_tests_are_mlcolvars(case):
     own = networks.variable(name, arrays)
     graph = networks.random_graph(own, 8, periodic=True)
     close(own.values_and_derivatives(**graph), cv.values_and_derivatives(**graph))
+
+
+def test_models_become_variables(case):
+    _, arrays, cv = case
+    cvs = pytest.importorskip("mlcolvar.cvs")
+    model = cvs.RegressionCV(model=cv.network).eval()
+    groups = {"system": cv.system, "environment": cv.environment, "subsystem": cv.subsystem}
+
+    made = ofcv.from_mlcolvar(model, **groups)
+
+    assert made.details() == cv.details()
+    for frame in range(networks.N_FRAMES):
+        graph = networks.graph(cv, arrays, frame)
+        close(made.export_graph().module(*graph.values()), networks.expected(arrays, frame))
