@@ -51,8 +51,9 @@ class ShiftedSoftplus(nn.Module):
     def __init__(self, softplus: nn.Softplus) -> None:
         super().__init__()
         self.softplus = nn.Softplus(softplus.beta, softplus.threshold)
-        # In the default dtype and rounded to it, as mlcolvar computes it in every call.
-        self.shift = float(self.softplus(torch.zeros(1)))
+        # mlcolvar 1.3 computes it in every call, in the default dtype and rounded to it, and 2.0
+        # keeps it as a buffer.
+        self.shift = float(getattr(softplus, "sp0", self.softplus(torch.zeros(1))))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the shifted softplus, elementwise."""
