@@ -110,6 +110,11 @@ class SaltWater:
         """Chemical symbols of all atoms."""
         return [atom.element.symbol for atom in self.topology.atoms()]
 
+    @property
+    def place(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and box of the state, in nm."""
+        return places(openmm.XmlSerializer.deserialize(self.state))
+
     def make_system(self) -> openmm.System:
         """Return a system of one's own, to add forces to."""
         return openmm.XmlSerializer.deserialize(self.system)
