@@ -1,5 +1,6 @@
 # make demo    real input to verified artifacts, in Python and C++
 # make openmm-demo   a trained CV pulls alanine dipeptide in OpenMM, from Python and from C++
+# make graph-demo    a network over a graph of atoms restrains NaCl in water, from Python and from C++
 # make test    all tests, Python and C++
 # make check   formatting, lint, types, and which package may import which
 # make bench   all timings, side by side with their peers and limits
@@ -22,13 +23,16 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP
 CONFIGURE = $(BIN)/cmake -S cpp_demo -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
   -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
 
-.PHONY: demo openmm-demo test check format bench guard hunt cpp-demo cpp-tests clean
+.PHONY: demo openmm-demo graph-demo test check format bench guard hunt cpp-demo cpp-tests clean
 
 demo: cpp-demo
 	$(BIN)/python -m export_scripts.demo --cpp-demo $(BUILD)/ofcv_demo --output demo_output
 
 openmm-demo: cpp-demo
 	$(BIN)/python -m export_scripts.openmm_example --program $(BUILD)/openmm/ofcv_openmm --output demo_output/openmm
+
+graph-demo: cpp-demo
+	$(BIN)/python -m export_scripts.graph_demo --program $(BUILD)/openmm/ofcv_openmm --output demo_output/graph
 
 test: cpp-tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
