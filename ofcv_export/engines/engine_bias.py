@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from ofcv_export.graph.details import ContractDetails, GraphVariableDetails, Var
 from ofcv_export.graph.metadata import Metadata
 
 Values = float | Sequence[float] | NDArray[Any]
+Kind = TypeVar("Kind", VariableDetails, GraphVariableDetails)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class EngineBias:
 
     def _require_kind(self) -> VariableDetails | GraphVariableDetails:
         """Return the facts about the bias, or raise ValueError if it is none of frames."""
-        return _require_energy(self.metadata)
+        return require_energy(self.metadata, VariableDetails)
 
     def _fit(
         self,
@@ -389,25 +390,25 @@ class _Box:
     shortest_squared: float
 
 
-def _require_energy(metadata: Metadata) -> VariableDetails:
+def require_energy(metadata: Metadata, kind: type[Kind]) -> Kind:
     """Return the facts about a bias, or raise ValueError if it is none that an engine can call."""
     details, unit = metadata.details, metadata.output_units.get("values")
     if isinstance(details, ContractDetails):
         raise ValueError(
             f"path: expected a bias without a contract, got one for {details.contract}"
         )
-    if not isinstance(details, VariableDetails) or unit not in ENERGIES:
+    if not isinstance(details, kind) or unit not in ENERGIES:
         raise ValueError(
             f"model: expected a bias, whose values are in {', '.join(ENERGIES)}, "
             f"got a {metadata.kind} in {unit or 'no unit'}"
         )
-    if metadata.inputs[0].shape[0] not in ("batch", 1):
+    if metadata.inputs[0].shape[0] not in ("batch", "n_nodes", 1):
         raise ValueError(
             f"model: expected a bias for one frame or any number, got {metadata.inputs[0].shape[0]}"
         )
-    if metadata.outputs[0].shape[1] != 1:
+    if metadata.outputs[0].shape[-1] != 1:
         raise ValueError(
-            f"model: expected a bias with one value, got {metadata.outputs[0].shape[1]}"
+            f"model: expected a bias with one value, got {metadata.outputs[0].shape[-1]}"
         )
     return details
 

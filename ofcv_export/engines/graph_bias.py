@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from ofcv_export.artifacts.loading import read_metadata
 from ofcv_export.base.elements import atomic_numbers, require_known_elements
-from ofcv_export.base.units import ENERGIES, length_factor
+from ofcv_export.base.units import length_factor
 from ofcv_export.engines.engine_bias import (
     EngineBias,
     Evaluation,
     Values,
     require_atoms,
+    require_energy,
     require_finite_energy,
     require_finite_positions,
 )
@@ -38,13 +39,7 @@ class GraphEngineBias(EngineBias):
     """
 
     def _require_kind(self) -> VariableDetails | GraphVariableDetails:
-        details, unit = self.metadata.details, self.metadata.output_units.get("values")
-        if not isinstance(details, GraphVariableDetails) or unit not in ENERGIES:
-            raise ValueError(
-                f"model: expected a bias, whose values are in {', '.join(ENERGIES)}, "
-                f"got a {self.metadata.kind} in {unit or 'no unit'}"
-            )
-        return details
+        return require_energy(self.metadata, GraphVariableDetails)
 
     def _fit(
         self,

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ofcv_export.base.validation import dtype_name, require_floating_dtype
+
 
 def evaluation_copy(network: Any) -> nn.Module:
     """Return a copy of a network in evaluation mode; the network stays as it is.
@@ -44,6 +46,24 @@ def evaluation_copy(network: Any) -> nn.Module:
         return copied.eval()
     except NotImplementedError:  # of an exported module, whose mode is part of its operations
         return copied
+
+
+def network_dtype(network: nn.Module, default: Tensor) -> torch.dtype:
+    """Return the one floating dtype of a network's tensors, that of `default` if it has none.
+
+    Raises
+    ------
+    TypeError
+        If it has several, or one that is neither float32 nor float64.
+    """
+    tensors = [*network.parameters(), *network.buffers()]
+    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    if len(dtypes) > 1:
+        names = ", ".join(sorted(map(dtype_name, dtypes)))
+        raise TypeError(f"network: expected one floating dtype, got {names}")
+    dtype = dtypes.pop() if dtypes else default.dtype
+    require_floating_dtype("network", dtype)
+    return dtype
 
 
 def _uncompiled(module: nn.Module) -> nn.Module:

@@ -17,13 +17,12 @@ from ofcv_export.base.units import require_length_unit
 from ofcv_export.base.validation import (
     dtype_name,
     first_line,
-    require_floating_dtype,
     require_positive_number,
     require_shape,
     require_tensor,
 )
 from ofcv_export.descriptors.descriptor import Descriptor
-from ofcv_export.graph.evaluation import evaluation_copy
+from ofcv_export.graph.evaluation import evaluation_copy, network_dtype
 from ofcv_export.graph.export_graph import Normalisation
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import frame_specs
@@ -119,14 +118,7 @@ class CollectiveVariable(Variable):
     @property
     def dtype(self) -> torch.dtype:
         """The network's dtype; without parameters, torch's default when the network was given."""
-        tensors = [*self.network.parameters(), *self.network.buffers()]
-        dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
-        if len(dtypes) > 1:
-            names = ", ".join(sorted(map(dtype_name, dtypes)))
-            raise TypeError(f"network: expected one floating dtype, got {names}")
-        dtype = dtypes.pop() if dtypes else self.precision.dtype
-        require_floating_dtype("network", dtype)
-        return dtype
+        return network_dtype(self.network, self.precision)
 
     def forward(self, positions: Tensor, box: Tensor | None = None) -> Tensor:
         """Return the values (batch, n_outputs) of positions (batch, n_atoms, 3).

@@ -17,13 +17,12 @@ from ofcv_export.base.units import require_length_unit
 from ofcv_export.base.validation import (
     dtype_name,
     first_line,
-    require_floating_dtype,
     require_floats,
     require_non_negative,
     require_positive_number,
 )
 from ofcv_export.graph.details import GraphVariableDetails
-from ofcv_export.graph.evaluation import evaluation_copy
+from ofcv_export.graph.evaluation import evaluation_copy, network_dtype
 from ofcv_export.graph.probe import probe
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.variables.graph_network import GraphNetwork
@@ -128,7 +127,7 @@ class GraphCollectiveVariable(GraphVariable):
         # A network without parameters has the default dtype of now, until the variable is cast.
         self.precision: Tensor
         self.register_buffer("precision", torch.empty(0), persistent=False)
-        dtype = _dtype(evaluated, self.precision)
+        dtype = network_dtype(evaluated, self.precision)
         self.graph_network = GraphNetwork(
             evaluated, self.atomic_numbers, self.long_range_cutoff is not None, dtype
         )
@@ -143,7 +142,7 @@ class GraphCollectiveVariable(GraphVariable):
     @property
     def dtype(self) -> torch.dtype:
         """The network's dtype; without parameters, torch's default when the network was given."""
-        return _dtype(self.network, self.precision)
+        return network_dtype(self.network, self.precision)
 
     @property
     def atoms(self) -> list[int] | None:
@@ -294,17 +293,6 @@ class GraphCollectiveVariable(GraphVariable):
         if not len(values):
             raise ValueError("network: expected at least one value, got none")
         return len(values)
-
-
-def _dtype(network: nn.Module, default: Tensor) -> torch.dtype:
-    tensors = [*network.parameters(), *network.buffers()]
-    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
-    if len(dtypes) > 1:
-        names = ", ".join(sorted(map(dtype_name, dtypes)))
-        raise TypeError(f"network: expected one floating dtype, got {names}")
-    dtype = dtypes.pop() if dtypes else default.dtype
-    require_floating_dtype("network", dtype)
-    return dtype
 
 
 def _long_range(

@@ -230,3 +230,14 @@ def test_lammps_has_its_forces_and_virial(path):
     np.testing.assert_allclose(
         found, strain[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]], rtol=1e-5, atol=1e-9
     )
+
+
+def test_a_bias_has_one_value(tmp_path):
+    class Pair(torch.nn.Module):
+        def forward(self, edge_lengths):
+            return torch.stack([edge_lengths.sum(), edge_lengths.square().sum()])
+
+    cv = ofcv.GraphCollectiveVariable(Pair(), 2.0, ["O", "H"])
+    ofcv.export(cv, tmp_path / "two.pt", output_units={"values": "eV"})
+    with pytest.raises(ValueError, match=r"model: expected a bias with one value, got 2"):
+        bias(tmp_path / "two.pt")
