@@ -130,7 +130,7 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder for what it writes.")] = Path("graph_output"),
     program: Annotated[Path | None, typer.Option(help="The built ofcv_openmm.")] = None,
     n_frames: Annotated[int, typer.Option(min=10, help="Frames of each side to train on.")] = 60,
-    length: Annotated[float, typer.Option(min=1.0, help="Restrained run, in ps.")] = 30.0,
+    length: Annotated[float, typer.Option(min=2.0, help="Restrained run, in ps.")] = 30.0,
     seed: Annotated[int, typer.Option(min=1, help="Seed of all random numbers.")] = 2026,
 ) -> None:
     """Restrain Na+ and Cl- in water along a learned variable of the graph around them."""
@@ -177,6 +177,7 @@ def main(
     report("Python", sizes)
     checked = {"Python": (bias, temperatures)}
     if program is not None:
+        console.print("The same run from C++")
         checked["C++"] = run_in_cpp(start, path, program, output, n_saved, seed)
         report("C++", dict(zip(sizes, checked["C++"], strict=False)))
         expected = contribution(start, path).energy(*start.place)

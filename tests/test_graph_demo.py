@@ -43,13 +43,13 @@ def test_the_script_runs_and_its_errors_are_small(water, monkeypatch, tmp_path):
         monkeypatch.setattr(module, "STEPS_PER_FRAME", 20)
     monkeypatch.setattr(SaltWater, "solvated", lambda *_: water)
     monkeypatch.setattr(graph_demo, "export_all", exported)
-    # In 1 ps of a box that was at rest a moment before nothing settles.
+    # In 2 ps of a box that was at rest a moment before nothing settles.
     monkeypatch.setattr(graph_demo, "require_sane", lambda *_: None)
     app = typer.Typer()
     app.command()(graph_demo.main)
 
     result = CliRunner().invoke(
-        app, ["--output", str(tmp_path), "--n-frames", "10", "--length", "1"]
+        app, ["--output", str(tmp_path), "--n-frames", "10", "--length", "2"]
     )
 
     assert result.exit_code == 0, result.output
