@@ -57,6 +57,7 @@ bench: cpp-tests
 	$(BIN)/python -m benchmarks.mlcolvar_models
 	$(BIN)/python -m benchmarks.rescaling
 	$(BIN)/python -m benchmarks.openmm_overhead --program $(BUILD)/openmm/ofcv_openmm
+	$(BIN)/python -m benchmarks.graph --program $(BUILD)/ofcv_demo
 	$(BIN)/python -m benchmarks.cuda
 
 guard: cpp-tests
