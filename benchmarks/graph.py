@@ -1,9 +1,9 @@
 """Graph variables: time of a step against eager PyTorch and TorchScript, growth, and neighbours.
 
 ``python -m benchmarks.graph --program build/cpp_demo/ofcv_demo``. NaCl in 216 waters
-(tests/reference), SchNet and PaiNN with the reference weights, float32, one thread, one graph of 69
-nodes and 426 edges. Calls from Python take turns; the row "C++" is the median that the program prints in the
-middle of them. "TorchScript" is the traced network with autograd, what engines do elsewhere.
+(tests/reference), SchNet and PaiNN with the reference weights, float32, one thread, one graph of
+69 nodes and 426 edges. Calls from Python take turns; the row "C++" is the median that the program
+prints after them. "TorchScript" is the traced network with autograd, what engines do elsewhere.
 """
 
 from __future__ import annotations
