@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ofcv_export.base.validation import first_line
 from ofcv_export.graph.attention import plain_attention
 from ofcv_export.graph.folding import fold_constants
 from ofcv_export.graph.probe import probe
-from ofcv_export.graph.tensor_spec import TensorSpec, sized, symbols
+from ofcv_export.graph.tensor_spec import TensorSpec, symbols
 
 aten = torch.ops.aten
 
@@ -123,8 +124,7 @@ def _require_free(
             found = graph_module(*probe(specs, sizes))
         results = found if isinstance(found, tuple) else (found,)
         if outputs:
-            shapes = [tuple(result.shape) for result in results]
-            free = shapes == [sized(spec, sizes) for spec in outputs]
+            free = all(map(partial(_fits, sizes=sizes), results, outputs))
         else:
             free = len(results[-1]) == sizes[symbol]
     except RuntimeError:
@@ -134,6 +134,14 @@ def _require_free(
             f"{what}: expected one that takes any number of {_COUNTED[symbol]}, "
             f"got one that fixes it at {sizes[symbol] + 1} when it is traced"
         )
+
+
+def _fits(result: Tensor, spec: TensorSpec, sizes: Mapping[str, int]) -> bool:
+    """Return whether a result has its shape, as far as the sizes of the inputs tell."""
+    expected = [size if isinstance(size, int) else sizes.get(size, -1) for size in spec.shape]
+    return len(expected) == result.dim() and all(
+        size in (-1, given) for size, given in zip(expected, result.shape, strict=True)
+    )
 
 
 def _fix_sizes(graph_module: fx.GraphModule, specs: Sequence[TensorSpec]) -> None:
