@@ -6,69 +6,50 @@
 // file is refused. Lengths are in nm and energies in kJ/mol.
 
 #include <cstdint>
-#include <fstream>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "ofcv/graph_variable.hpp"
+#include "tests/documents.hpp"
 
 namespace {
 
+using documents::entry;
 using nlohmann::json;
-
-template <typename T>
-std::optional<T> entry(const json& document, const char* name) {
-  if (!document.contains(name) || document[name].is_null()) return std::nullopt;
-  return document[name].get<T>();
-}
 
 json found(ofcv::GraphVariable& variable, const json& frame) {
   const auto positions = frame["positions"].get<std::vector<double>>();
   const auto box = entry<std::vector<double>>(frame, "box");
-  try {
-    variable.evaluate(positions.data(), box ? box->data() : nullptr);
-    const auto derivatives = variable.derivatives(0);
-    return {{"value", variable.value(0)},
-            {"derivatives", std::vector<double>(derivatives.begin(), derivatives.end())},
-            {"strain", variable.strain_derivative(0)}};
-  } catch (const ofcv::Error& error) {
-    return error.what();
-  }
+  variable.evaluate(positions.data(), box ? box->data() : nullptr);
+  const auto derivatives = variable.derivatives(0);
+  return {{"value", variable.value(0)},
+          {"derivatives", std::vector<double>(derivatives.begin(), derivatives.end())},
+          {"strain", variable.strain_derivative(0)}};
 }
 
 json run(const json& document) {
   using Atoms = std::vector<std::int64_t>;
   using Symbols = std::vector<std::string>;
-  try {
-    ofcv::EngineSystem system{.n_atoms = document["n_atoms"],
-                              .elements = entry<Symbols>(document, "elements")};
-    if (const auto parameters = entry<ofcv::Parameters>(document, "parameters")) {
-      system.parameters = *parameters;
-    }
-    ofcv::GraphAtoms atoms;
-    if (const auto given = entry<json>(document, "atoms")) {
-      atoms = {entry<Atoms>(*given, "system"), entry<Atoms>(*given, "environment"),
-               entry<Atoms>(*given, "subsystem"), entry<Symbols>(*given, "elements")};
-    }
-    ofcv::GraphVariable variable(document["model"].get<std::string>(), system, atoms);
-    json frames = json::array();
-    for (const json& frame : document["frames"]) frames.push_back(found(variable, frame));
-    return {{"atoms", variable.atoms()}, {"frames", frames}, {"rebuilds", variable.rebuilds()}};
-  } catch (const ofcv::Error& error) {
-    return error.what();
+  ofcv::EngineSystem system{.n_atoms = document["n_atoms"],
+                            .elements = entry<Symbols>(document, "elements")};
+  if (const auto parameters = entry<ofcv::Parameters>(document, "parameters")) {
+    system.parameters = *parameters;
   }
+  ofcv::GraphAtoms atoms;
+  if (const auto given = entry<json>(document, "atoms")) {
+    atoms = {entry<Atoms>(*given, "system"), entry<Atoms>(*given, "environment"),
+             entry<Atoms>(*given, "subsystem"), entry<Symbols>(*given, "elements")};
+  }
+  ofcv::GraphVariable variable(document["model"].get<std::string>(), system, atoms);
+  json frames = json::array();
+  for (const json& frame : document["frames"]) {
+    frames.push_back(documents::answer([&] { return found(variable, frame); }));
+  }
+  return {{"atoms", variable.atoms()}, {"frames", frames}, {"rebuilds", variable.rebuilds()}};
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  std::ifstream stream(argc == 2 ? argv[1] : "");
-  if (!stream) return 1;
-  for (std::string line; std::getline(stream, line);) {
-    std::cout << run(json::parse(line)) << "\n";
-  }
-  return 0;
-}
+int main(int argc, char** argv) { return documents::answer_all(argc, argv, run); }

@@ -3,23 +3,17 @@
 // each: what was found in each frame (an error's message where it is refused) and the number of
 // searches, or the error where the settings are refused.
 
-#include <fstream>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "ofcv/neighbourhood.hpp"
+#include "tests/documents.hpp"
 
 namespace {
 
+using documents::entry;
 using nlohmann::json;
-
-template <typename T>
-std::optional<T> entry(const json& settings, const char* name) {
-  if (!settings.contains(name) || settings[name].is_null()) return std::nullopt;
-  return settings[name].get<T>();
-}
 
 ofcv::NeighbourhoodSettings parse(const json& settings) {
   using Atoms = std::vector<std::int64_t>;
@@ -46,38 +40,25 @@ std::vector<double> numbers(const json& values) {
 
 json found(ofcv::Neighbourhood& search, const json& frame) {
   const std::vector<double> positions = numbers(frame["positions"]), box = numbers(frame["box"]);
-  try {
-    const auto n_atoms = static_cast<std::int64_t>(positions.size() / 3);
-    const ofcv::AtomGraph& graph =
-        search.find(positions.data(), n_atoms, box.empty() ? nullptr : box.data());
-    return {{"nodes", graph.nodes},
-            {"edge_index", graph.edge_index},
-            {"cell_shifts", graph.cell_shifts},
-            {"system_mask", graph.system_mask},
-            {"long_range_mask", graph.long_range_mask}};
-  } catch (const ofcv::Error& error) {
-    return error.what();
-  }
+  const auto n_atoms = static_cast<std::int64_t>(positions.size() / 3);
+  const ofcv::AtomGraph& graph =
+      search.find(positions.data(), n_atoms, box.empty() ? nullptr : box.data());
+  return {{"nodes", graph.nodes},
+          {"edge_index", graph.edge_index},
+          {"cell_shifts", graph.cell_shifts},
+          {"system_mask", graph.system_mask},
+          {"long_range_mask", graph.long_range_mask}};
 }
 
 json run(const json& document) {
-  try {
-    ofcv::Neighbourhood search(parse(document["settings"]));
-    json graphs = json::array();
-    for (const json& frame : document["frames"]) graphs.push_back(found(search, frame));
-    return {{"graphs", graphs}, {"rebuilds", search.rebuilds()}};
-  } catch (const ofcv::Error& error) {
-    return error.what();
+  ofcv::Neighbourhood search(parse(document["settings"]));
+  json graphs = json::array();
+  for (const json& frame : document["frames"]) {
+    graphs.push_back(documents::answer([&] { return found(search, frame); }));
   }
+  return {{"graphs", graphs}, {"rebuilds", search.rebuilds()}};
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  std::ifstream stream(argc == 2 ? argv[1] : "");
-  if (!stream) return 1;
-  for (std::string line; std::getline(stream, line);) {
-    std::cout << run(json::parse(line)) << "\n";
-  }
-  return 0;
-}
+int main(int argc, char** argv) { return documents::answer_all(argc, argv, run); }
