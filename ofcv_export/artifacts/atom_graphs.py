@@ -10,15 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ofcv_export.artifacts.replays import (
-    PROBE,
-    Calls,
-    Replay,
-    doubled,
-    row_scales,
-    run,
-    saturated_scale,
-)
+from ofcv_export.artifacts.replays import PROBE, Calls, Replay, doubled, row_scales, run
 from ofcv_export.base.elements import atomic_numbers
 from ofcv_export.base.units import length_factor
 from ofcv_export.graph.details import GraphVariableDetails
@@ -56,6 +48,7 @@ class GraphReplays(Calls):
         self._details = graph.details
         self._angstrom = length_factor("A", to=str(graph.length_unit))
         self._scales = self._typical_outputs()
+        self._derivative_scales = {}
 
     def __iter__(self) -> Iterator[Replay]:
         """Yield the calls, the largest last."""
@@ -65,10 +58,6 @@ class GraphReplays(Calls):
             for style in STYLES:
                 yield Replay(style, size, self._inputs(style, size, size))
         yield Replay(STYLES[0], MANY, self._inputs(STYLES[0], MANY, 0))
-
-    def scales(self, style: str) -> tuple[float, ...]:
-        """Return for each output the size below which a relative error means nothing."""
-        return tuple(saturated_scale(scales, style) for scales in self._scales)
 
     def _inputs(self, style: str, n_nodes: int, seed: int) -> list[Tensor]:
         """Return the inputs of a random graph."""

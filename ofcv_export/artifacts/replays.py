@@ -74,18 +74,26 @@ class Calls(ABC):
 
     graph: ExportGraph
     exact: torch.nn.Module
+    # Typical sizes by style: of each output, and of the derivatives that engines take, if any do.
+    _scales: list[dict[str, float]]
+    _derivative_scales: dict[str, float]
 
     @abstractmethod
     def __iter__(self) -> Iterator[Replay]:
         """Yield the calls, the largest last."""
 
-    @abstractmethod
     def scales(self, style: str) -> tuple[float, ...]:
-        """Return for each output the size below which a relative error means nothing."""
+        """Return for each output the size below which a relative error means nothing.
+
+        The value of a network crosses zero where its terms cancel, and its rounding error does not
+        shrink with it; a typical row is the scale there. The outputs of the other kinds are sums of
+        products, whose every row has to be right.
+        """
+        return tuple(_of_style(scales, style) for scales in self._scales)
 
     def derivative_scale(self, style: str) -> float:
         """Return the size of derivatives below which a relative error means nothing."""
-        raise NotImplementedError("no engine differentiates these graphs")
+        return _of_style(self._derivative_scales, style)
 
 
 class Replays(Calls):
@@ -134,19 +142,6 @@ class Replays(Calls):
     def styles(self) -> Sequence[str]:
         """Names of how inputs are made."""
         return STYLES if self.geometry is None else self.geometry.kinds
-
-    def scales(self, style: str) -> tuple[float, ...]:
-        """Return for each output the size below which a relative error means nothing.
-
-        The value of a network crosses zero where its terms cancel, and its rounding error does not
-        shrink with it; a typical row is the scale there. The outputs of the other kinds are sums of
-        products, whose every row has to be right.
-        """
-        return tuple(saturated_scale(scales, style) for scales in self._scales)
-
-    def derivative_scale(self, style: str) -> float:
-        """Return the size of derivatives below which a relative error means nothing."""
-        return saturated_scale(self._derivative_scales, style)
 
     def _inputs(self, style: str, size: int, call: int, number: int) -> list[Tensor]:
         """Return the inputs of a call."""
@@ -295,6 +290,6 @@ def _median(values: Tensor) -> float:
     return float(row_scales(values).median())
 
 
-def saturated_scale(scales: dict[str, float], style: str) -> float:
+def _of_style(scales: dict[str, float], style: str) -> float:
     """Return the scale of a style; a small part of the largest one at least."""
     return max([scales.get(style, 0.0), _SATURATED * max(scales.values(), default=0.0)])

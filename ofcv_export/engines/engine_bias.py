@@ -265,11 +265,7 @@ class EngineBias:
             If the positions do not fit or are not finite, the box is missing, none, or another
             one than the artifact holds, or the energy or a force is not finite.
         """
-        given = np.asarray(positions, dtype=np.float64)
-        if given.shape != (len(self.atoms), 3):
-            raise ValueError(f"positions: expected shape ({len(self.atoms)}, 3), got {given.shape}")
-        require_finite_positions(given)
-        places = given * self._length
+        places = self._places(positions)
         lattice: list[NDArray[np.float64]] = []
         if box is None:
             if self.takes_box:
@@ -283,14 +279,24 @@ class EngineBias:
             # Float32 numbers are coarse far from the origin; no descriptor of ours depends on the
             # place of the molecule, and so neither does the strain derivative.
             places = places - places[0]
-        return self._evaluation(places, [places, *lattice, *self._given(parameters)])
+        return self._evaluation(places, [places, *lattice, *self._given(parameters).values()])
 
-    def _given(self, parameters: Mapping[str, Values] | None) -> list[NDArray[np.float64]]:
+    def _places(self, positions: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the positions of a call in the artifact's unit, checked."""
+        given = np.asarray(positions, dtype=np.float64)
+        if given.shape != (len(self.atoms), 3):
+            raise ValueError(f"positions: expected shape ({len(self.atoms)}, 3), got {given.shape}")
+        # A sum is finite only if all its terms are, and quicker than looking at each.
+        if not math.isfinite(given.sum()):
+            raise NotFiniteError("positions: expected finite values, got NaN or infinity")
+        return given * self._length
+
+    def _given(self, parameters: Mapping[str, Values] | None) -> dict[str, NDArray[np.float64]]:
         """Return the parameters of a call in order, checked."""
         values = dict(self.parameters)
         for name, value in (parameters or {}).items():
             values[name] = self._checked(name, value)
-        return list(values.values())
+        return values
 
     def _evaluation(
         self, places: NDArray[np.float64], inputs: list[NDArray[np.float64]]
@@ -346,13 +352,6 @@ class EngineBias:
         if 4 * np.square(steps).sum(1).max(initial=0.0) < box.shortest_squared:
             return places
         return made_whole(places, box.reduced)
-
-
-def require_finite_positions(positions: NDArray[np.float64]) -> None:
-    """Raise NotFiniteError unless all positions are finite."""
-    # A sum is finite only if all its terms are, and quicker than looking at each.
-    if not math.isfinite(positions.sum()):
-        raise NotFiniteError("positions: expected finite values, got NaN or infinity")
 
 
 def require_finite_energy(energy: float, gradient: NDArray[np.float64]) -> None:

@@ -18,7 +18,6 @@ from ofcv_export.engines.engine_bias import (
     require_atoms,
     require_energy,
     require_finite_energy,
-    require_finite_positions,
 )
 from ofcv_export.graph.details import GraphVariableDetails, VariableDetails
 from ofcv_export.neighbours.neighbourhood import Neighbourhood
@@ -97,11 +96,7 @@ class GraphEngineBias(EngineBias):
         """Return energy, forces and strain derivative, see `EngineBias.evaluate`."""
         if self._numbers is None:
             raise ValueError("elements: expected chemical symbols of the atoms, got none")
-        given = np.asarray(positions, dtype=np.float64)
-        if given.shape != (len(self.atoms), 3):
-            raise ValueError(f"positions: expected shape ({len(self.atoms)}, 3), got {given.shape}")
-        require_finite_positions(given)
-        places = given * self._length
+        places = self._places(positions)
         lattice = None if box is None else np.asarray(box, dtype=np.float64) * self._length
         graph = self._neighbourhood.find(places, lattice)
         # Float32 numbers are coarse far from the origin, and only differences matter.
@@ -115,8 +110,8 @@ class GraphEngineBias(EngineBias):
             "box": vectors,
             "system_mask": graph.system_mask,
             "long_range_mask": graph.long_range_mask,
+            **self._given(parameters),
         }
-        named |= dict(zip(self.parameters, self._given(parameters), strict=True))
         specs = self.metadata.inputs
         arrays = [np.ascontiguousarray(named[spec.name], dtype=spec.dtype) for spec in specs]
         value, gradient, by_box = (output[0].astype(np.float64) for output in self._run(arrays))

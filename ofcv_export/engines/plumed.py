@@ -78,19 +78,19 @@ def ofcv_input(
     """
     metadata = read_metadata(path)
     details = metadata.details
-    is_variable = isinstance(details, VariableDetails | GraphVariableDetails)
-    if not is_variable or metadata.format not in _FORMATS:
+    if (
+        not isinstance(details, VariableDetails | GraphVariableDetails)
+        or metadata.format not in _FORMATS
+    ):
         raise ValueError(
             "path: expected a collective variable in a .cpp, .so, .pt or .pt2 file, "
             f"got a {metadata.kind} in {metadata.format}"
         )
-    assert isinstance(details, VariableDetails | GraphVariableDetails)
-    is_graph = isinstance(details, GraphVariableDetails)
-    if nopbc and metadata.periodic and not is_graph:
-        raise ValueError("nopbc: expected False for a periodic file, got True")
     if isinstance(details, GraphVariableDetails):
         atoms = _graph_atoms(metadata, details, elements)
     else:
+        if nopbc and metadata.periodic:
+            raise ValueError("nopbc: expected False for a periodic file, got True")
         atoms = f"ATOMS={_serials(metadata, details)}"
     if metadata.format == "plumed":
         # PLUMED compiles it in its own folder, and takes no other.

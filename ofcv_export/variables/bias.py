@@ -17,7 +17,7 @@ from ofcv_export.graph.details import Description
 from ofcv_export.graph.export_graph import ExportGraph, Normalisation
 from ofcv_export.variables.collective_variable import CollectiveVariable
 from ofcv_export.variables.graph_collective_variable import GraphCollectiveVariable
-from ofcv_export.variables.graph_energy import GraphEnergy, energy_of_values
+from ofcv_export.variables.graph_energy import GraphEnergy
 from ofcv_export.variables.judges import ValuesOf
 from ofcv_export.variables.variable import Head, Variable
 
@@ -66,8 +66,7 @@ class Bias(Variable):
         # Of a graph the energy is that of `GraphEnergy`, and what follows is for frames alone.
         self.cv: CollectiveVariable = cv  # type: ignore[assignment]
         self.on_graph = isinstance(cv, GraphCollectiveVariable)
-        self.atoms, self.length_unit = cv.atoms, cv.length_unit  # type: ignore[assignment]
-        self.elements = None if self.on_graph else self.cv.elements
+        self.atoms, self.elements, self.length_unit = cv.atoms, cv.elements, cv.length_unit  # type: ignore[assignment]
         self.n_outputs = 1
         self.periods = [None]
         self.energy_unit = energy_unit
@@ -119,7 +118,7 @@ class Bias(Variable):
         parameters : sequence of torch.Tensor
             In order.
         """
-        return energy_of_values(self.energy, values_at(positions), parameters)
+        return self.energy(values_at(positions).unsqueeze(0), *parameters)[0]
 
     def judge(self) -> nn.Module:
         """Return what the exported graph must equal, see `Variable.judge`."""

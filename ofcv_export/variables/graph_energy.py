@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -123,10 +123,3 @@ class _Judge(nn.Module):
         graph, parameters = inputs[: self.n_inputs], inputs[self.n_inputs :]
         energy: Tensor = self.energy(self.cv(*graph).unsqueeze(0), None, *parameters)
         return energy[0]
-
-
-def energy_of_values(
-    energy: Callable[..., Tensor], values: Tensor, parameters: Sequence[Tensor]
-) -> Tensor:
-    """Return the energy (1,) of values (n_outputs,) by a function of frames."""
-    return energy(values.unsqueeze(0), *parameters)[0]

@@ -69,7 +69,6 @@ class GraphNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.long_range = long_range
-        self.names: list[str] | None = None
         # Unknown elements are out of range, which every runtime refuses.
         places = torch.full((len(SYMBOLS),), len(atomic_numbers))
         places[list(atomic_numbers)] = torch.arange(len(atomic_numbers))
