@@ -46,6 +46,8 @@ class GraphReplays(Calls):
         self.exact = exact
         assert isinstance(graph.details, GraphVariableDetails)
         self._details = graph.details
+        self._most_nodes = graph.largest.get("n_nodes", MANY)
+        self._most_edges = graph.largest.get("n_edges")
         self._angstrom = length_factor("A", to=str(graph.length_unit))
         self._scales = self._typical_outputs()
         self._derivative_scales = {}
@@ -54,10 +56,16 @@ class GraphReplays(Calls):
         """Yield the calls, the largest last."""
         sizes = probe_sizes(self.graph.inputs)
         yield Replay(PROBE, sizes["n_nodes"], probe(self.graph.inputs, sizes))
-        for size in SIZES:
+        for size in self._sizes:
             for style in STYLES:
                 yield Replay(style, size, self._inputs(style, size, size))
-        yield Replay(STYLES[0], MANY, self._inputs(STYLES[0], MANY, 0))
+        most = min(MANY, self._most_nodes)
+        yield Replay(STYLES[0], most, self._inputs(STYLES[0], most, 0))
+
+    @property
+    def _sizes(self) -> list[int]:
+        """Numbers of nodes, none above the most that a file is made for."""
+        return [size for size in SIZES if size <= self._most_nodes]
 
     def _inputs(self, style: str, n_nodes: int, seed: int) -> list[Tensor]:
         """Return the inputs of a random graph."""
@@ -81,6 +89,7 @@ class GraphReplays(Calls):
             longer = edges_within(places[:n_system], box, details.long_range_cutoff)
             edges = np.concatenate([edges, longer[0]], axis=1)
             shifts = np.concatenate([shifts, longer[1]])
+        edges, shifts = edges[:, : self._most_edges], shifts[: self._most_edges]
         named = {
             "positions": places,
             "elements": chosen,
@@ -104,7 +113,7 @@ class GraphReplays(Calls):
         names = [spec.name for spec in self.graph.outputs]
         sizes: list[dict[str, float]] = [{} for _ in names]
         for style in STYLES:
-            calls = [self._inputs(style, n_nodes, seed) for seed, n_nodes in enumerate(SIZES)]
+            calls = [self._inputs(style, n_nodes, seed) for seed, n_nodes in enumerate(self._sizes)]
             outputs = [run(self.exact, doubled(inputs)) for inputs in calls]
             for place in range(len(names)):
                 sizes[place][style] = float(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofcv_export.artifacts.source_options import source_options
+from ofcv_export.artifacts.source_options import bounded, source_options
 from ofcv_export.artifacts.verification import (
     VerificationReport,
     checked_frames,
@@ -113,7 +113,8 @@ def export(
         ``gradient`` for the rescaling; with a contract those of the contract. Of a ``.c``, ``.so``
         or ``.cpp`` file also ``fast=True``, which lets compilers fuse products with sums, so that
         the last bits depend on them, and ``symbol``, with which its names begin in place of the
-        file's stem.
+        file's stem. A graph variable's ``.c`` or ``.so`` file needs ``n_nodes`` and ``n_edges``, the
+        largest graph that it is made for.
 
     Returns
     -------
@@ -159,8 +160,9 @@ def _export(
     if batch is not None:
         _require_batch(graph, batch)
     if file_format.fixes_sizes:
-        settings = {"symbol": symbol_of(Path(path)), **own}
-        graph = dataclasses.replace(graph.by_frames(batch or 1), **settings)
+        symbol = own.get("symbol", symbol_of(Path(path)))
+        graph = bounded(graph, own).by_frames(batch or 1)
+        graph = dataclasses.replace(graph, symbol=symbol, fast=own.get("fast", False))
     elif batch is not None:
         graph = graph.with_size("batch", batch)
     file_format.require_graph(graph)

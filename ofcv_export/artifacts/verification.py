@@ -27,7 +27,7 @@ from ofcv_export.artifacts.replays import (
     row_scales,
     run,
 )
-from ofcv_export.artifacts.source_options import graph_options
+from ofcv_export.artifacts.source_options import bounded, graph_options
 from ofcv_export.base.files import require_file
 from ofcv_export.base.modes import on_cpu, ordinary_modes, without_inference_tensors
 from ofcv_export.base.options import require_options
@@ -294,6 +294,7 @@ def _graph_of(reference: Exportable, metadata: Metadata) -> ExportGraph:
     details = metadata.details
     contract = details.contract if isinstance(details, ContractDetails) else None
     graph = graph_of("reference", reference, metadata.atoms, contract, metadata.options)
+    graph = bounded(graph, metadata.options)
     for symbol in symbols(graph.inputs):
         for ours, theirs in zip(graph.inputs, metadata.inputs, strict=False):
             if symbol in ours.shape and len(ours.shape) == len(theirs.shape):

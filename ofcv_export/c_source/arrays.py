@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from ofcv_export.c_source.extent import is_free, require_fixed
 from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, constant
@@ -77,6 +78,10 @@ def _full(call: Call, *args: Any, **_: Any) -> Value:
 
 @register("arange.start_step")
 def _arange(call: Call, start: int, end: int, step: int = 1, **_: Any) -> Value:
+    if is_free(end):
+        if (start, step) != (0, 1):
+            require_fixed(end)
+        return Value(call.shape, "int64_t", lambda i: str(i[0]), 1)
     return call.writer.known(torch.arange(start, end, step))
 
 
@@ -110,6 +115,9 @@ def _index_add(call: Call, onto: Value, axis: int, index: Value, x: Value) -> Va
         sizes[axis] = length
         writer.loops([n_parts, *sizes], body)
 
+    if is_free(x.shape[axis]):
+        writer.loops(x.shape, add)
+        return target
     length, rest = divmod(x.shape[axis], _AT_ONCE)
     if length:
         from_place(_AT_ONCE, length, 0)
@@ -130,6 +138,18 @@ def _index_put(
 
 @register("scatter_add.default")
 def _scatter_add(call: Call, onto: Value, axis: int, index: Value, x: Value) -> Value:
+    return _scattered(call, onto, axis, index, x, lambda place, entry: f"{place} += {entry};")
+
+
+def _scattered(
+    call: Call,
+    onto: Value,
+    axis: int,
+    index: Value,
+    x: Value,
+    line: Callable[[str, str], str],
+) -> Value:
+    """Return a value into which entries are put by a line of C, each at the place of an index."""
     axis %= len(call.shape)
     writer, strides = call.writer, row_major(call.shape)
     target = writer.declare(call.shape, call.kind)
@@ -137,7 +157,7 @@ def _scatter_add(call: Call, onto: Value, axis: int, index: Value, x: Value) -> 
 
     def body(indices: list[Index]) -> None:
         place = [Index.of(index.at(indices)) if a == axis else e for a, e in enumerate(indices)]
-        writer.line(f"{target.array}[{linear(place, strides)}] += {x.at(indices)};")
+        writer.line(line(f"{target.array}[{linear(place, strides)}]", x.at(indices)))
 
     writer.loops(index.shape, body)
     return target
@@ -153,8 +173,14 @@ def _scatter_reduce(
     reduce: str,
     include_self: bool = True,
 ) -> Value:
-    if reduce != "sum" or not include_self:
+    symbol = {"amax": ">", "amin": "<"}.get(reduce)
+    if not include_self or (symbol is None and reduce != "sum"):
         raise ValueError(
-            f"module: expected sums that add to what is there in C source, got {reduce}"
+            f"module: expected sums or extremes with what is there in C source, got {reduce}"
         )
-    return _scatter_add(call, onto, axis, index, x)
+    if symbol is None:
+        return _scatter_add(call, onto, axis, index, x)
+    return _scattered(
+        call, onto, axis, index, call.writer.once(x),
+        lambda place, entry: f"{place} = {entry} {symbol} {place} ? {entry} : {place};",
+    )  # fmt: skip

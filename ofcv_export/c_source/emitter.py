@@ -1,8 +1,7 @@
-"""From a graph of aten operators with fixed sizes to the body of a function in C."""
+"""From a graph of aten operators to the body of a function in C."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,15 +19,23 @@ from ofcv_export.c_source import (  # noqa: F401 (operators)
     sums,
     views,
 )
+from ofcv_export.c_source.extent import FreeSizeError, is_packed
 from ofcv_export.c_source.library import functions_for
+from ofcv_export.c_source.nests import renamed
 from ofcv_export.c_source.registry import TABLE, Call
-from ofcv_export.c_source.value import Value, array
+from ofcv_export.c_source.sizes import with_extents
+from ofcv_export.c_source.value import Value, array, packed
 from ofcv_export.c_source.writer import Writer
 from ofcv_export.graph.editing import with_shapes
+from ofcv_export.graph.probe import probe
+from ofcv_export.graph.tensor_spec import TensorSpec, symbols
+from ofcv_export.graph.tracing import distinct_sizes
 
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.int64: "int64_t"}
 _BYTES = {"float": 4, "double": 8, "int": 4, "int32_t": 4, "int64_t": 8}
 _KINDS = {torch.float32: "real", torch.float64: "real", torch.int64: "int64_t"}
+# Memory for arrays that any thread's stack has.
+ON_STACK = 2**19
 # What costs no more is computed anew at every use: one operation on entries that are in memory.
 _CHEAP = 1
 _FLAGS = (torch.bool, torch.uint8)
@@ -89,7 +96,8 @@ class Emitter:
                 self.values[node] = self._kept(node, self._called(node))
         for name, result in zip(outputs, self.outputs, strict=True):
             value = self.values[result]
-            self.writer.store(array(name, value.shape, value.kind), value)
+            target = packed(name, value.shape, value.kind)
+            self.writer.put(target, value)
 
     @property
     def inputs(self) -> list[fx.Node]:
@@ -105,14 +113,17 @@ class Emitter:
 
     def _input(self, name: str, node: fx.Node) -> Value:
         """Return an input, as an array of the type that is computed in."""
-        given = array(name, shape_of(node), kind_of(node))
+        shape = shape_of(node)
+        given = (array if is_packed(shape) else packed)(name, shape, kind_of(node))
         if given.kind != "real" or _type(node) == self.writer.real:
             return given
         target = self.writer.declare(given.shape, "real")
-        self.writer.store(target, given)
+        self.writer.put(target, given)
         return target
 
     def _called(self, node: fx.Node) -> Any:
+        if "extent" in node.meta:
+            return node.meta["extent"]
         sources = [self.values[source] for source in node.all_input_nodes]
         if sources and all(getattr(source, "tensor", None) is not None for source in sources):
             known = {n: self.values[n].tensor for n in node.all_input_nodes}
@@ -126,7 +137,14 @@ class Emitter:
                 f"module: expected operators that C source can hold, got {node.target}"
             )
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
-        return function(Call(self.writer, node, shape_of(node), kind_of(node)), *args, **kwargs)
+        call = Call(self.writer, node, shape_of(node), kind_of(node))
+        try:
+            return function(call, *args, **kwargs)
+        except FreeSizeError as error:
+            raise ValueError(
+                f"module: expected operators that C source can hold for any {error}, "
+                f"got {node.target}"
+            ) from error
 
     def _kept(self, node: fx.Node, value: Any) -> Any:
         """Return a value, as an array where it is used more than once and is no cheap read."""
@@ -138,7 +156,7 @@ class Emitter:
 def shape_of(node: fx.Node) -> tuple[int, ...]:
     """Return the shape that a node's result has, () for several results."""
     shape: Sequence[int] = getattr(node.meta.get("tensor_meta"), "shape", ())
-    return tuple(shape)
+    return tuple(node.meta.get("extents", shape))
 
 
 def kind_of(node: fx.Node) -> str:
@@ -161,21 +179,30 @@ class Function:
     n_constants : int
         Numbers in its tables.
     n_bytes : int
-        Memory on the stack that its arrays take.
+        Memory that its arrays take, on the stack unless there is a `memory`.
+    memory : str
+        The structure, in C, of arrays that are too large for the stack and that the caller gives
+        memory for as the last argument; none where that is empty.
     """
 
     preamble: str
     body: str
     n_constants: int
     n_bytes: int
+    memory: str = ""
 
 
 def emit(
-    graph_module: fx.GraphModule, examples: Sequence[Tensor], name: str, fast: bool = False
+    graph_module: fx.GraphModule,
+    examples: Sequence[Tensor],
+    name: str,
+    fast: bool = False,
+    specs: Sequence[TensorSpec] = (),
 ) -> Function:
-    """Return C99 source of a function for a graph with fixed sizes.
+    """Return C99 source of a function for a graph.
 
-    ``static int name(const float *in0, ..., float *out0, ...)`` returns 0. It allocates nothing and
+    ``static int name(const float *in0, ..., float *out0, ...)`` returns 0; where sizes are free it
+    takes them first, as ``int``. It allocates nothing and
     changes nothing but its outputs. Its results are the same bits whatever compiles it: sums are
     written out in lanes, elementary functions are polynomials of the project's own, and contraction
     is off. Where some of the graph is in double precision all of it is computed so.
@@ -185,21 +212,20 @@ def emit(
     graph_module : torch.fx.GraphModule
         Operators of aten, with constants as buffers.
     examples : sequence of torch.Tensor
-        An input of each: float32, float64 or int64.
+        An input of each: float32, float64 or int64. Where sizes are free these are the largest.
     name : str
         Of the function, with which the names of its tables begin, too.
     fast : bool
         Lets compilers fuse products with sums, so that the bits depend on them.
+    specs : sequence of TensorSpec, optional
+        The inputs, where some sizes are free.
 
     Raises
     ------
     ValueError
         For an operator that the source cannot hold, by name.
     """
-    table: Any = core_aten_decompositions()
-    module = make_fx(torch.func.functionalize(graph_module), table)(*examples)
-    module.graph.eliminate_dead_code()
-    with_shapes(module, examples)
+    module = _decomposed(graph_module, examples, specs)
     real = _precision(module)
     emitter = Emitter(module, real, name)
     inputs = {f"in{k}": _type(node) for k, node in enumerate(emitter.inputs)}
@@ -207,18 +233,51 @@ def emit(
     types = {name: f"const {kind}" for name, kind in inputs.items()} | outputs
     emitter.writer.arguments = types
     emitter.run(list(inputs), list(outputs))
-    arguments = [f"{kind} *{argument}" for argument, kind in types.items()]
-    lines = [
+    arguments = [f"int {size}" for size in symbols(specs)]
+    arguments += [f"{kind} *{argument}" for argument, kind in types.items()]
+    arrays, lines = emitter.writer.body()
+    n_bytes = sum(_BYTES[kind] * size for kind, size in arrays.values())
+    declared = [f"{kind} {array}[{size}];" for array, (kind, size) in arrays.items()]
+    memory = ""
+    if specs and n_bytes > ON_STACK:
+        memory = "\n".join(["#include <stdlib.h>", f"struct {name}_memory {{", *declared, "};"])
+        arguments.append(f"struct {name}_memory *memory")
+        places = {array: f"memory->{array}" for array in arrays}
+        declared, lines = [], [renamed(line, places) for line in lines]
+    text = [
         f"OFCV_CLONES static int {name}({', '.join(arguments)}) {{",
-        *emitter.writer.lines,
+        *declared,
+        *lines,
         "return 0;",
         "}",
     ]
-    body = "\n".join(lines)
+    body = "\n".join(text)
     head = _FAST if fast else _SAME_BITS
     names = [f"functions_{real}.c", *emitter.writer.needed]
     preamble = "\n".join([head, functions_for(body, names), *emitter.writer.tables])
-    return Function(preamble, body, emitter.writer.n_constants, _bytes_of_arrays(body))
+    return Function(preamble, body, emitter.writer.n_constants, n_bytes, memory)
+
+
+def _decomposed(
+    graph_module: fx.GraphModule, examples: Sequence[Tensor], specs: Sequence[TensorSpec]
+) -> fx.GraphModule:
+    """Return a graph of core operators that change nothing in place, with shapes."""
+    table: Any = core_aten_decompositions()
+    # What is joined along a new axis may have free sizes, what is joined along one of its own not.
+    del table[torch.ops.aten.stack.default]
+    function = torch.func.functionalize(graph_module)
+    free = symbols(specs)
+    if free:
+        given = probe(specs, distinct_sizes(specs))
+        trace = make_fx(function, table, "symbolic", _allow_non_fake_inputs=True)
+        module = trace(*given)
+    else:
+        module = make_fx(function, table)(*examples)
+    module.graph.eliminate_dead_code()
+    with_shapes(module, examples)
+    if free:
+        with_extents(module, specs, examples)
+    return module
 
 
 def _precision(module: fx.GraphModule) -> str:
@@ -230,9 +289,3 @@ def _precision(module: fx.GraphModule) -> str:
 def _type(node: fx.Node) -> str:
     """Return the type in C of an input or output."""
     return _TYPES[node.meta["tensor_meta"].dtype]
-
-
-def _bytes_of_arrays(body: str) -> int:
-    """Return the memory of the arrays that a function declares."""
-    found = re.findall(r"^(\w+) \w+\[(\d+)\]", body, flags=re.MULTILINE)
-    return sum(_BYTES[kind] * int(size) for kind, size in found if kind in _BYTES)

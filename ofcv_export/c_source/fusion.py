@@ -83,7 +83,7 @@ def _meets_elsewhere(nest: Nest, one: Access, other: Access) -> bool:
     for factor, size in sorted((abs(factors.get(i, 0)), size) for i, size in nest.loops):
         if factor <= reach:
             return True
-        reach += factor * (size - 1)
+        reach += factor * (int(size) - 1)
     return 0 < abs(distance) <= reach
 
 

@@ -47,6 +47,11 @@ class Index:
             return Index()
         return Index({name: f * factor for name, f in self.terms.items()}, self.offset * factor)
 
+    def times(self, expression: str) -> Index:
+        """Return the product with an expression."""
+        factors = {f"{name} * ({expression})": f for name, f in self.terms.items()}
+        return Index(factors | ({expression: self.offset} if self.offset else {}))
+
     def __str__(self) -> str:
         parts = [name if f == 1 else f"{f} * {name}" for name, f in self.terms.items()]
         if self.offset or not parts:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofcv_export.graph.metadata import Metadata
-from ofcv_export.graph.tensor_spec import TensorSpec, symbols
+from ofcv_export.graph.tensor_spec import MAY_BE_NONE, TensorSpec, symbols
 
 if TYPE_CHECKING:
     from ofcv_export.c_source.emitter import Function
@@ -34,8 +34,9 @@ _FAST = (
     "   Made with fast=True: compilers may fuse products with sums (FMA), so that the last bits of",
     "   the results depend on the compiler, its options and the processor. Leave -ffast-math off.",
 )
+_NO_MEMORY = "memory: expected enough for the largest sizes, got less"
 # Variables of the function that evaluates.
-_LOCAL = frozenset(["i", "wrong"])
+_LOCAL = frozenset(["i", "wrong", "memory"])
 
 
 def symbol_of(path: Path) -> str:
@@ -82,8 +83,9 @@ def source_text(
     function : Function
         Named ``{symbol}_frame``.
     frame : sequence of TensorSpec
-        Inputs and outputs of that function, which is called once for each frame of the file's, or
-        for so many rows at a time where their number is an argument.
+        Inputs and outputs of that function, which is called once for each frame of the file's, for
+        so many rows at a time where their number is an argument, or with the free sizes that its
+        own inputs have.
     metadata : Metadata
         Of the file.
     symbol : str
@@ -93,8 +95,9 @@ def source_text(
     """
     inputs, outputs = metadata.inputs, metadata.outputs
     return "\n".join([
-        _comment(metadata, symbol, version),
+        _comment(metadata, symbol, version, function),
         function.preamble,
+        *([function.memory] if function.memory else []),
         "",
         function.body,
         "",
@@ -102,8 +105,8 @@ def source_text(
         'extern "C" {',
         "#endif",
         *_prototypes(inputs, outputs, symbol),
-        *_evaluate(inputs, outputs, frame, symbol),
-        *_error(inputs, symbol),
+        *_evaluate(metadata, frame, symbol, bool(function.memory)),
+        *_error(metadata, symbol),
         *_metadata(metadata, symbol),
         "#ifdef __cplusplus",
         "}",
@@ -140,15 +143,36 @@ def argument(spec: TensorSpec) -> str:
     return f"{spec.name}_" if spec.name in _KEYWORDS | _LOCAL else spec.name
 
 
-def errors(inputs: Sequence[TensorSpec]) -> list[str]:
+def errors(metadata: Metadata) -> list[str]:
     """Return what the codes from 1 on say."""
-    values = [
-        f"{spec.name}: expected integers in [{spec.low}, {spec.high}), got others"
-        if spec.is_integer
-        else f"{spec.name}: expected finite numbers, got NaN or infinity"
-        for spec in inputs
+    sizes = symbols(metadata.inputs)
+    reasons = [
+        *map(_wrong_values, metadata.inputs),
+        *(_wrong_size(size, metadata) for size in sizes),
     ]
-    return values + [f"{size}: expected 1 or more, got less" for size in symbols(inputs)]
+    if any(size in metadata.options for size in sizes):
+        reasons.append(_NO_MEMORY)
+    return reasons
+
+
+def _wrong_values(spec: TensorSpec) -> str:
+    if not spec.is_integer:
+        return f"{spec.name}: expected finite numbers, got NaN or infinity"
+    if spec.choices is not None:
+        return f"{spec.name}: expected {', '.join(map(str, spec.choices))}, got others"
+    return f"{spec.name}: expected integers in [{spec.low}, {spec.high}), got others"
+
+
+def _wrong_size(size: str, metadata: Metadata) -> str:
+    least, most = _limits(size, metadata)
+    if most is None:
+        return f"{size}: expected {least} or more, got less"
+    return f"{size}: expected {least} to {most}, got others"
+
+
+def _limits(size: str, metadata: Metadata) -> tuple[int, int | None]:
+    """Return the least value of a free size, and the largest that a file was made for."""
+    return int(size != MAY_BE_NONE), metadata.options.get(size)
 
 
 def signature(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], symbol: str) -> str:
@@ -171,27 +195,56 @@ def _prototypes(
 
 
 def _evaluate(
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
-    frame: Sequence[TensorSpec],
-    symbol: str,
+    metadata: Metadata, frame: Sequence[TensorSpec], symbol: str, takes_memory: bool
 ) -> list[str]:
     """Return the function that checks its inputs and calls the one for a frame."""
+    inputs, outputs = metadata.inputs, metadata.outputs
     lines = [f"{signature(inputs, outputs, symbol)} {{"]
     for code, size in enumerate(symbols(inputs), len(inputs) + 1):
-        lines.append(f"  if ({size} < 1) return {code};")
+        least, most = _limits(size, metadata)
+        above = "" if most is None else f" || {size} > {most}"
+        lines.append(f"  if ({size} < {least}{above}) return {code};")
     for code, spec in enumerate(inputs, 1):
         name = argument(spec)
         wrong = f"!({name}[i] - {name}[i] == 0)"
-        if spec.is_integer:
+        if spec.choices is not None:
+            wrong = "!(" + " || ".join(f"{name}[i] == {one}" for one in spec.choices) + ")"
+        elif spec.is_integer:
             wrong = f"({name}[i] < {spec.low} || {name}[i] >= {spec.high})"
         # All entries, in place of all up to the first wrong one, are looked at by vectors.
         lines.append(
             f"  {{ int wrong = 0; for (int64_t i = 0; i < {_count(spec)}; ++i) wrong |= {wrong}; "
             f"if (wrong) return {code}; }}"
         )
+    if symbols(frame):
+        code = errors(metadata).index(_NO_MEMORY) + 1 if takes_memory else None
+        return [*lines, *_with_sizes(inputs, outputs, symbol, code), "}", ""]
     calls = _by_rows if symbols(inputs) else _by_frames
     return [*lines, *calls(inputs, outputs, frame, symbol), "  return 0;", "}", ""]
+
+
+def _with_sizes(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    symbol: str,
+    no_memory: int | None,
+) -> list[str]:
+    """Return the call of a function that takes the free sizes, perhaps with memory.
+
+    `no_memory` is the code that says that there is none.
+    """
+    places = [f"(int){size}" for size in symbols(inputs)]
+    places += [argument(spec) for spec in (*inputs, *outputs)]
+    if no_memory is None:
+        return [f"  return {symbol}_frame({', '.join(places)});"]
+    kind = f"struct {symbol}_frame_memory"
+    return [
+        f"  {kind} *memory = ({kind} *)malloc(sizeof({kind}));",
+        f"  if (!memory) return {no_memory};",
+        f"  {symbol}_frame({', '.join([*places, 'memory'])});",
+        "  free(memory);",
+        "  return 0;",
+    ]
 
 
 def _by_frames(
@@ -255,8 +308,8 @@ def _by_rows(
     ]
 
 
-def _error(inputs: Sequence[TensorSpec], symbol: str) -> list[str]:
-    reasons = errors(inputs)
+def _error(metadata: Metadata, symbol: str) -> list[str]:
+    reasons = errors(metadata)
     cases = [f'    case {code}: return "{text}";' for code, text in enumerate(reasons, 1)]
     return [
         f"const char *{symbol}_error(int code) {{",
@@ -314,7 +367,7 @@ def _count(spec: TensorSpec) -> str:
     return " * ".join(map(str, spec.shape)) if symbols([spec]) else str(_size(spec))
 
 
-def _comment(metadata: Metadata, symbol: str, version: str) -> str:
+def _comment(metadata: Metadata, symbol: str, version: str, function: Function) -> str:
     """Return what somebody who opens the file wants to know."""
     inputs, outputs = metadata.inputs, metadata.outputs
     rows = []
@@ -324,7 +377,14 @@ def _comment(metadata: Metadata, symbol: str, version: str) -> str:
             unit = metadata.length_unit
         shape = " x ".join(map(str, spec.shape)) or "one number"
         rows.append(f"     {argument(spec):20} {shape}{f', {unit}' if unit else ''}")
+    rows += [
+        f"     {size} is {least} to {most}"
+        for size in symbols(inputs)
+        for least, most in [_limits(size, metadata)]
+        if most is not None
+    ]
     kind = metadata.kind.replace("_", " ")
+    allocated = f"{function.n_bytes} bytes" if function.memory else "nothing"
     lines = [
         f"{symbol}: {kind}, written by ofcv-export {version}.",
         "",
@@ -334,7 +394,7 @@ def _comment(metadata: Metadata, symbol: str, version: str) -> str:
         "",
         f"   It returns 0, or a code that {symbol}_error(code) explains; then no output is set.",
         f"   {symbol}_metadata() is JSON: units, atoms, measured errors. Re-entrant, and allocates",
-        "   nothing. C99, nothing but the standard library: cc -std=c99 -O3 -march=native -c.",
+        f"   {allocated}. C99, nothing but the standard library: cc -std=c99 -O3 -march=native -c.",
         *(_FAST if metadata.options.get("fast") else _SAME_BITS),
     ]
     text = "\n".join(lines)

@@ -32,7 +32,7 @@ class Nest:
 
     def text(self) -> list[str]:
         """Return the nest in C."""
-        heads = [f"for (int {i} = 0; {i} < {size}; ++{i}) {{" for i, size in self.loops]
+        heads = [loop_head(i, size) for i, size in self.loops]
         return [*heads, *self.lines, *["}"] * len(heads)]
 
     def accesses(self) -> list[Access]:
@@ -102,6 +102,11 @@ class Place:
 
     factors: frozenset[tuple[str, int]]
     offset: int
+
+
+def loop_head(variable: str, size: int) -> str:
+    """Return the beginning of a loop."""
+    return f"for (int {variable} = 0; {variable} < {size!s}; ++{variable}) {{"
 
 
 def whole(statements: Sequence[Nest | str]) -> list[Nest]:

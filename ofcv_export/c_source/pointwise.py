@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ofcv_export.c_source.extent import is_free
 from ofcv_export.c_source.index import Index
 from ofcv_export.c_source.registry import Call, Operator, register
 from ofcv_export.c_source.value import Value, as_real, broadcast, constant
@@ -19,6 +20,9 @@ def _value(call: Call, operand: Any) -> Value:
         once = call.writer.kept(operand) if is_repeated and operand.cost > 1 else operand
         whole = broadcast(once, call.shape)
         return as_real(whole, call.writer.real) if call.kind == "real" else whole
+    if is_free(operand):
+        text = f"(({call.writer.type_of(call.kind)})({operand!s}))"
+        return constant(text, call.shape, call.kind)
     if isinstance(operand, int) and call.kind != "real":
         return constant(str(int(operand)), call.shape, "int64_t")
     return constant(call.writer.number(float(operand)), call.shape, "real")
@@ -111,7 +115,8 @@ def _root(call: Call) -> str:
 
 
 @register("sqrt.default")
-def _sqrt(call: Call, x: Value) -> Value:
+def square_root(call: Call, x: Value) -> Value:
+    """Return the square root of every entry."""
     root = _root(call)
     return _pointwise(call, lambda e: f"{root}({e})", x, cost=5)
 
@@ -148,6 +153,8 @@ def _sign(call: Call, x: Value) -> Value:
 
 @register("pow.Tensor_Scalar")
 def _power(call: Call, x: Value, exponent: float) -> Value:
+    if exponent == 0.5:
+        return square_root(call, x)
     if exponent != int(exponent) or not 1 <= abs(exponent) <= 16:
         raise ValueError(f"module: expected powers of -16 to 16 in C source, got {exponent}")
     x = call.writer.once(x)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+from ofcv_export.c_source.extent import is_free, require_fixed
 from ofcv_export.c_source.index import Index
+from ofcv_export.c_source.pointwise import square_root
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, array, mapped
 from ofcv_export.c_source.writer import LANES, Writer, tree
@@ -32,7 +34,8 @@ def _sum(
             out[a] = e
         return out
 
-    if writer.is_written_out(math.prod(sizes), target.size):
+    is_fixed = not any(map(is_free, sizes))
+    if is_fixed and writer.is_written_out(math.prod(sizes), target.size):
         places = [[Index({}, e) for e in place] for place in product(*map(range, sizes))]
         writer.loops(target.shape, lambda outer: writer.line(
             f"{target.at(outer)} = {tree([x.at(whole(outer, place)) for place in places])};"
@@ -46,6 +49,23 @@ def _sum(
     if call.shape == target.shape:
         return target
     return mapped(target, call.shape, lambda i: [i[a] for a in kept])
+
+
+@register("linalg_vector_norm.default")
+def _norm(
+    call: Call,
+    x: Value,
+    order: float = 2,
+    axes: Sequence[int] | None = None,
+    keepdim: bool = False,
+    **_: Any,
+) -> Value:
+    """Return the square root of the sum of squares."""
+    if order != 2:
+        raise ValueError(f"module: expected norms of order 2 in C source, got {order}")
+    x = call.writer.once(x)
+    squares = Value(x.shape, "real", lambda i: f"({x.at(i)} * {x.at(i)})", 1)
+    return square_root(call, _sum(call, squares, axes, keepdim))
 
 
 def _sum_in_steps(
@@ -79,6 +99,7 @@ def _argmax(call: Call, x: Value, axis: int | None = None, keepdim: bool = False
 
 def _first(call: Call, x: Value, axis: int | None, symbol: str) -> Value:
     """Return the place of the first entry that no other one is below, or above."""
+    require_fixed(*x.shape)
     writer, x = call.writer, call.writer.in_memory(x)
     if axis is None:
         assert x.array is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ofcv_export.c_source.extent import is_free
 from ofcv_export.c_source.index import Index, linear
 from ofcv_export.graph.editing import row_major
 
@@ -64,6 +65,22 @@ def array(name: str, shape: Sequence[int], kind: str) -> Value:
     """Return the value that an array holds."""
     strides = row_major(shape)
     return Value(tuple(shape), kind, lambda i: f"{name}[{linear(i, strides)}]", 0, name)
+
+
+def packed(name: str, shape: Sequence[int], kind: str) -> Value:
+    """Return the value of an array without gaps: one of the caller's, who knows all sizes."""
+
+    def at(indices: Sequence[Index]) -> str:
+        place = Index()
+        for axis, index in enumerate(indices):
+            rest = shape[axis + 1 :]
+            factor = math.prod(size for size in rest if not is_free(size))
+            for size in filter(is_free, rest):
+                index = index.times(str(size))
+            place = place + index * factor
+        return f"{name}[{place}]"
+
+    return Value(tuple(shape), kind, at)
 
 
 def constant(text: str, shape: Sequence[int], kind: str) -> Value:

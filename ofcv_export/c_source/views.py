@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ofcv_export.c_source.extent import is_free, require_fixed
 from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, array, as_real, broadcast, mapped
@@ -98,6 +99,7 @@ def _view(call: Call, x: Value, *_: Any) -> Value:
 
         view = mapped(x, call.shape, places)
         return Value(call.shape, x.kind, view.at, x.cost, x.array)
+    _require_leading(x.shape, call.shape)
     whole = call.writer.in_memory(x)
     assert whole.array is not None
     return array(whole.array, call.shape, x.kind)
@@ -111,10 +113,27 @@ def _parts(shape: Sequence[int], split: Sequence[int]) -> list[list[int]] | None
         own: list[int] = []
         while math.prod(split[axis] for axis in own) < size and rest:
             own.append(rest.pop(0))
-        if math.prod(split[axis] for axis in own) != size:
+        # What a free size is a part of is laid out for the largest of its sizes.
+        if math.prod(split[axis] for axis in own) != int(size):
             return None
+        require_fixed(*(split[axis] for axis in own[1:]))
         parts.append(own)
     return parts
+
+
+def _require_leading(shape: Sequence[int], joined: Sequence[int]) -> None:
+    """Raise FreeSizeError if a view joins axes of which one after the first is free."""
+    left, right = list(shape), list(joined)
+    while left and right:
+        own, other = [left.pop(0)], [right.pop(0)]
+        while math.prod(own) != math.prod(other):
+            if math.prod(own) < math.prod(other):
+                own.append(left.pop(0))
+            else:
+                other.append(right.pop(0))
+        for axes in (own, other):
+            sizes = [size for size in axes if size != 1]
+            require_fixed(*sizes[1:])
 
 
 @register("expand.default")
@@ -223,12 +242,14 @@ def _one(x: Value, axis: int, place: int) -> Value:
 @register("select.int")
 def _select(call: Call, x: Value, axis: int, index: int) -> Value:
     axis %= len(x.shape)
-    return _one(x, axis, index % x.shape[axis])
+    n = x.shape[axis]
+    return _one(x, axis, index if is_free(n) and index >= 0 else index % n)
 
 
 @register("unbind.int")
 def _unbind(call: Call, x: Value, axis: int = 0) -> list[Value]:
     axis %= len(x.shape)
+    require_fixed(x.shape[axis])
     return [_one(x, axis, place) for place in range(x.shape[axis])]
 
 

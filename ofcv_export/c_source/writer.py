@@ -9,10 +9,12 @@ from itertools import product
 
 from torch import Tensor
 
+from ofcv_export.c_source.extent import Extent, is_free
 from ofcv_export.c_source.fusion import fused, in_registers
 from ofcv_export.c_source.index import Index, linear
-from ofcv_export.c_source.nests import Nest, whole
+from ofcv_export.c_source.nests import Nest, loop_head, whole
 from ofcv_export.c_source.rows import by_rows
+from ofcv_export.c_source.slots import in_slots
 from ofcv_export.c_source.value import Value, array, by_component, constant
 from ofcv_export.graph.editing import row_major
 
@@ -71,17 +73,16 @@ class Writer:
         """Add a line."""
         self._statements.append(text)
 
-    @property
-    def lines(self) -> list[str]:
-        """The body of the function so far, with loops over the same entries in one."""
+    def body(self) -> tuple[dict[str, tuple[str, int]], list[str]]:
+        """Return the function's arrays, and its lines with loops over the same entries in one.
+
+        Of an array its type and the number of its entries.
+        """
         nests, gone = in_registers(fused(whole(self._statements)), self._types)
-        arrays = [
-            f"{self._types[name]} {name}[{size}];"
-            for name, size in self._sizes.items()
-            if name not in gone
-        ]
-        types = {**self.arguments, **self._types}
-        return [*arrays, *(line for nest in nests for line in by_rows(nest, types).text())]
+        kept = {name: kind for name, kind in self._types.items() if name not in gone}
+        nests, slots = in_slots(nests, kept, self._sizes)
+        types = {**self.arguments, **kept}
+        return slots, [line for nest in nests for line in by_rows(nest, types).text()]
 
     def number(self, value: float) -> str:
         """Return a number in C, exact."""
@@ -160,7 +161,7 @@ class Writer:
             yield Index()
             return
         variable = self.name("i")
-        self.line(f"for (int {variable} = 0; {variable} < {size}; ++{variable}) {{")
+        self.line(loop_head(variable, size))
         yield Index.of(variable)
         self.line("}")
 
@@ -207,6 +208,10 @@ class Writer:
 
         self.loops(value.shape, body)
 
+    def put(self, target: Value, value: Value) -> None:
+        """Write every entry of a value to the same place of another."""
+        self.loops(value.shape, lambda i: self.line(f"{target.at(i)} = {value.at(i)};"))
+
     def in_memory(self, value: Value) -> Value:
         """Return a value as an array of its own."""
         if value.array is not None:
@@ -217,6 +222,8 @@ class Writer:
 
     def is_written_out(self, length: int, of: int) -> bool:
         """Return whether sums are written as one expression, one of so many of this length."""
+        if is_free(length):
+            return False
         return length <= _SHORT or (length <= _COPIES and of >= _MANY)
 
     def sum(
@@ -243,18 +250,19 @@ class Writer:
             self.line(f"{total} = {first}{tree(terms)};")
             return
         self.line("{")
-        if length < 2 * LANES:
+        if not is_free(length) and length < 2 * LANES:
             self.line(f"{self.real} s = {self.number(0)};")
             self.loops([length], lambda i: self.line(f"s += {term(i[0])};"))
             self.line(f"{total} = {first}s;\n}}")
             return
-        n_blocks, rest = divmod(length, LANES)
+        n_blocks, rest = divided(length, LANES)
+        done = Index.of(f"({n_blocks!s} * {LANES})" if is_free(n_blocks) else n_blocks * LANES)
         self.line(f"{self.real} s[{LANES}] = {{0}};")
         with self.loop(n_blocks) as block, self.loop(LANES) as c:
             self.line(f"s[{c}] += {term(block * LANES + c)};")
         if rest:
             with self.loop(rest) as c:
-                self.line(f"s[{c}] += {term(c + n_blocks * LANES)};")
+                self.line(f"s[{c}] += {term(c + done)};")
         half = LANES // 2
         while half:
             with self.loop(half) as c:
@@ -271,7 +279,7 @@ class Writer:
         if value.array is not None and not value.cost:
             return value
         target = self.declare_kept(value.shape, value.kind)
-        self.loops(value.shape, lambda i: self.line(f"{target.at(i)} = {value.at(i)};"))
+        self.put(target, value)
         return target
 
     def declare_kept(self, shape: Sequence[int], kind: str) -> Value:
@@ -295,6 +303,14 @@ class Writer:
         return wide
 
 
+def divided(size: int, parts: int) -> tuple[int, int]:
+    """Return how often a number goes into a size, and the rest."""
+    if not isinstance(size, Extent):
+        return divmod(size, parts)
+    whole_parts = Extent(int(size) // parts, f"({size!s}) / {parts}")
+    return whole_parts, Extent(parts - 1, f"({size!s}) % {parts}")
+
+
 def _n_components(shape: Sequence[int]) -> int:
     """Return how many of the last axes are components of vectors or tensors; 0 for few vectors."""
     short = _short(shape)
@@ -313,7 +329,7 @@ def _short(shape: Sequence[int]) -> list[bool]:
     """Return which loops are written out: the innermost of a few iterations."""
     short, copies = [], 1
     for size in reversed(shape):
-        short.append(size <= _SHORT and copies * size <= _COPIES)
+        short.append(not is_free(size) and size <= _SHORT and copies * size <= _COPIES)
         copies *= size if short[-1] else 1
     return short[::-1]
 

@@ -8,18 +8,19 @@ from pathlib import Path
 
 from torch import fx
 
-from ofcv_export.c_source.emitter import Function, emit
+from ofcv_export.c_source.emitter import ON_STACK, Function, emit
 from ofcv_export.c_source.interface import source_text
 from ofcv_export.formats.format import Format
 from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.probe import probe
-from ofcv_export.graph.tensor_spec import TensorSpec, symbols
+from ofcv_export.graph.tensor_spec import COUNTED, TensorSpec, symbols
 from ofcv_export.runtimes.c99 import DIGEST, C99Runtime
 
-# Numbers in tables that a compiler takes in its stride, and memory that any thread's stack has.
+# Numbers in tables that a compiler takes in its stride.
 _MOST_CONSTANTS = 2**20
-_MOST_BYTES = 2**19
+# Memory of a file with free sizes, which is no stack's.
+_MOST_BYTES = 2**30
 # Rows that are computed at a time where their number is free: some vectors.
 _ROWS = 32
 
@@ -39,8 +40,14 @@ class Source(Format):
     fixes_sizes = True
 
     def require_graph(self, graph: ExportGraph) -> None:
-        """Raise ValueError if a size is free."""
-        free = symbols(_one_frame(graph).inputs)
+        """Raise ValueError if a size is free for which there is no largest value."""
+        free = [size for size in symbols(_one_frame(graph).inputs) if size not in graph.largest]
+        if free and graph.bounded:
+            (size, *_) = free
+            raise ValueError(
+                f"{size}: expected the largest number of {COUNTED[size]} "
+                f"for a {self.suffix} file, got none"
+            )
         if free:
             raise ValueError(
                 f"module: expected fixed sizes for a {self.suffix} file, "
@@ -59,10 +66,12 @@ class Source(Format):
         frame = _one_frame(graph)
         module = frame.module.eval()
         assert isinstance(module, fx.GraphModule)
-        given = probe(frame.inputs, {})
-        function = emit(module, given, f"{graph.symbol}_frame", graph.fast)
+        given = probe(frame.inputs, graph.largest)
+        specs = frame.inputs if graph.largest else ()
+        function = emit(module, given, f"{graph.symbol}_frame", graph.fast, specs)
+        most_bytes = _MOST_BYTES if graph.largest else ON_STACK
         _require_at_most("constants", function.n_constants, _MOST_CONSTANTS)
-        _require_at_most("bytes of intermediate results", function.n_bytes, _MOST_BYTES)
+        _require_at_most("bytes of intermediate results", function.n_bytes, most_bytes)
         return Compiled(function, (*frame.inputs, *frame.outputs), graph.symbol)
 
     def text(self, compiled: Compiled, metadata: Metadata) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 
+# What symbolic sizes count.
+COUNTED = {"batch": "frames", "n": "coefficients", "n_nodes": "nodes", "n_edges": "edges"}
 # The symbolic size that may be 0: a graph of atoms need not have edges.
 MAY_BE_NONE = "n_edges"
 

@@ -15,7 +15,7 @@ from ofcv_export.base.validation import first_line
 from ofcv_export.graph.attention import plain_attention
 from ofcv_export.graph.folding import fold_constants
 from ofcv_export.graph.probe import probe
-from ofcv_export.graph.tensor_spec import TensorSpec, symbols
+from ofcv_export.graph.tensor_spec import COUNTED, TensorSpec, symbols
 
 aten = torch.ops.aten
 
@@ -35,8 +35,6 @@ _WITH_NUMBERS = [
 ]
 # Engines read the memory of results, where a negation that is only noted is not to be seen.
 IN_MEMORY: dict[Any, Callable[..., Tensor]] = {aten._neg_view.default: torch.neg}
-# What the symbolic sizes of inputs count.
-_COUNTED = {"batch": "frames", "n": "coefficients", "n_nodes": "nodes", "n_edges": "edges"}
 
 
 def traced(
@@ -73,7 +71,7 @@ def traced(
         If the function has operations that cannot be traced, or fixes a symbolic size.
     """
     free = symbols(specs)
-    sizes = dict(zip(free, _unlike_other_sizes(specs), strict=False))
+    sizes = distinct_sizes(specs)
     examples = probe(specs, sizes)
     trace = make_fx(
         function,
@@ -97,6 +95,11 @@ def traced(
     for symbol, size in sizes.items():
         _require_free(graph_module, specs, outputs, what, symbol, sizes | {symbol: size - 1})
     return graph_module.eval()
+
+
+def distinct_sizes(specs: Sequence[TensorSpec]) -> dict[str, int]:
+    """Return values for the symbolic sizes, unlike one another and every other size."""
+    return dict(zip(symbols(specs), _unlike_other_sizes(specs), strict=False))
 
 
 def _unlike_other_sizes(specs: Sequence[TensorSpec]) -> Iterator[int]:
@@ -131,7 +134,7 @@ def _require_free(
         free = False
     if not free:
         raise ValueError(
-            f"{what}: expected one that takes any number of {_COUNTED[symbol]}, "
+            f"{what}: expected one that takes any number of {COUNTED[symbol]}, "
             f"got one that fixes it at {sizes[symbol] + 1} when it is traced"
         )
 

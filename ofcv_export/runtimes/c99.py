@@ -17,7 +17,7 @@ from ofcv_export.c_source import compiler
 from ofcv_export.c_source.fortran import fortran_text
 from ofcv_export.c_source.interface import code_in, errors, metadata_in, symbol_in
 from ofcv_export.graph.metadata import Metadata
-from ofcv_export.graph.tensor_spec import sized, symbols
+from ofcv_export.graph.tensor_spec import TensorSpec, sized, symbols
 from ofcv_export.runtimes.runtime import Runner, Runtime, damaged, foreign
 
 DIGEST = b"/* sha256 %s */\n"
@@ -86,16 +86,16 @@ def loaded(library: Path, path: Path) -> ctypes.CDLL:
 def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Runner:
     """Return the function of a library whose names begin with a symbol."""
     evaluate = getattr(library, f"{symbol}_evaluate")
-    reasons = errors(metadata.inputs)
+    reasons = errors(metadata)
     free = symbols(metadata.inputs)
 
     def run(inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         given = [np.asarray(array, order="C") for array in inputs]
-        # A free size is the first of every input.
-        sizes = {size: len(given[0]) for size in free}
+        sizes = _sizes(metadata.inputs, given)
         outputs = tuple(np.empty(sized(spec, sizes), spec.dtype) for spec in metadata.outputs)
         # ctypes releases the interpreter's lock.
-        code = evaluate(*map(ctypes.c_int64, sizes.values()), *map(_pointer, (*given, *outputs)))
+        places = map(_pointer, (*given, *outputs))
+        code = evaluate(*(ctypes.c_int64(sizes[size]) for size in free), *places)
         if code:
             raise ValueError(reasons[code - 1])
         return outputs
@@ -103,8 +103,20 @@ def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Run
     return run
 
 
+def _sizes(specs: Sequence[TensorSpec], arrays: Sequence[NDArray[Any]]) -> dict[str, int]:
+    """Return the symbolic sizes that some arrays have."""
+    return {
+        size: found
+        for spec, array in zip(specs, arrays, strict=True)
+        for size, found in zip(spec.shape, array.shape, strict=True)
+        if isinstance(size, str)
+    }
+
+
 def _pointer(array: NDArray[Any]) -> Any:
     """Return a pointer to an array's numbers; `array.ctypes` takes several times as long."""
+    if not array.size:
+        return None
     # What may only be read has no buffer that ctypes takes.
     buffer: Any = array if array.flags.writeable else array.copy()
     return ctypes.byref(ctypes.c_char.from_buffer(buffer))
