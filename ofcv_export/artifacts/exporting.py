@@ -113,8 +113,8 @@ def export(
         ``gradient`` for the rescaling; with a contract those of the contract. Of a ``.c``, ``.so``
         or ``.cpp`` file also ``fast=True``, which lets compilers fuse products with sums, so that
         the last bits depend on them, and ``symbol``, with which its names begin in place of the
-        file's stem. A graph variable's ``.c`` or ``.so`` file needs ``n_nodes`` and ``n_edges``, the
-        largest graph that it is made for.
+        file's stem. A ``.c`` or ``.so`` file of a graph variable needs ``n_nodes`` and ``n_edges``,
+        the largest graph that it is made for.
 
     Returns
     -------

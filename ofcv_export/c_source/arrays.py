@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from ofcv_export.c_source.extent import is_free, require_fixed
 from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
-from ofcv_export.c_source.value import Value, constant
+from ofcv_export.c_source.value import Value, constant, mapped, shifted
 from ofcv_export.graph.editing import row_major
 
 
@@ -19,11 +20,10 @@ def _cat(call: Call, parts: Sequence[Value], axis: int = 0) -> Value:
     if len(parts) == 1:
         return parts[0]
     axis %= len(call.shape)
-    target, start = call.writer.declare(call.shape, call.kind), 0
-    strides = row_major(call.shape)
+    target, start = call.writer.declare(call.shape, call.kind), Index()
     for part in parts:
-        call.writer.store(target, part, start * strides[axis], strides)
-        start += part.shape[axis]
+        call.writer.put(mapped(target, part.shape, partial(shifted, axis=axis, by=start)), part)
+        start = start + Index.of(part.shape[axis])
     return target
 
 
@@ -141,6 +141,11 @@ def _scatter_add(call: Call, onto: Value, axis: int, index: Value, x: Value) -> 
     return _scattered(call, onto, axis, index, x, lambda place, entry: f"{place} += {entry};")
 
 
+@register("scatter.src")
+def _scatter(call: Call, onto: Value, axis: int, index: Value, x: Value) -> Value:
+    return _scattered(call, onto, axis, index, x, lambda place, entry: f"{place} = {entry};")
+
+
 def _scattered(
     call: Call,
     onto: Value,
@@ -163,6 +168,10 @@ def _scattered(
     return target
 
 
+# How an entry outdoes another, and what every entry outdoes.
+_EXTREMES = {"amax": (">", float("-inf")), "amin": ("<", float("inf"))}
+
+
 @register("scatter_reduce.two")
 def _scatter_reduce(
     call: Call,
@@ -173,13 +182,16 @@ def _scatter_reduce(
     reduce: str,
     include_self: bool = True,
 ) -> Value:
-    symbol = {"amax": ">", "amin": "<"}.get(reduce)
-    if not include_self or (symbol is None and reduce != "sum"):
-        raise ValueError(
-            f"module: expected sums or extremes with what is there in C source, got {reduce}"
-        )
-    if symbol is None:
+    if reduce == "sum" and include_self:
         return _scatter_add(call, onto, axis, index, x)
+    if reduce not in _EXTREMES:
+        raise ValueError(
+            f"module: expected sums with what is there, or extremes, in C source, got {reduce}"
+        )
+    symbol, outdone = _EXTREMES[reduce]
+    if not include_self:
+        start = call.writer.number(outdone)
+        onto = _scattered(call, onto, axis, index, x, lambda place, _: f"{place} = {start};")
     return _scattered(
         call, onto, axis, index, call.writer.once(x),
         lambda place, entry: f"{place} = {entry} {symbol} {place} ? {entry} : {place};",

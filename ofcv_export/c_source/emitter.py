@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._decomp import core_aten_decompositions
+from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ofcv_export.c_source import (  # noqa: F401 (operators)
     arrays,
     eigenvalues,
+    extremes,
+    moments,
     pointwise,
     products,
     sums,
     views,
 )
 from ofcv_export.c_source.extent import FreeSizeError, is_packed
-from ofcv_export.c_source.library import functions_for
-from ofcv_export.c_source.nests import renamed
+from ofcv_export.c_source.function import Function, written
 from ofcv_export.c_source.registry import TABLE, Call
 from ofcv_export.c_source.sizes import with_extents
 from ofcv_export.c_source.value import Value, array, packed
@@ -32,38 +32,11 @@ from ofcv_export.graph.tensor_spec import TensorSpec, symbols
 from ofcv_export.graph.tracing import distinct_sizes
 
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.int64: "int64_t"}
-_BYTES = {"float": 4, "double": 8, "int": 4, "int32_t": 4, "int64_t": 8}
 _KINDS = {torch.float32: "real", torch.float64: "real", torch.int64: "int64_t"}
-# Memory for arrays that any thread's stack has.
-ON_STACK = 2**19
 # What costs no more is computed anew at every use: one operation on entries that are in memory.
 _CHEAP = 1
+_WRITTEN_OUT = [torch.ops.aten.native_layer_norm]
 _FLAGS = (torch.bool, torch.uint8)
-# GCC would not vectorise square roots and choices that may set errno or raise a flag. Where the
-# options leave the processor open, code for AVX2 stands beside that for any: the same bits.
-_HEAD = """#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-#if defined(__clang__)
-#pragma {clang}
-#elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract={gcc}", "no-math-errno", "no-trapping-math")
-#endif
-
-#ifndef OFCV_CLONES
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__AVX2__) && defined(__has_attribute)
-#if __has_attribute(target_clones)
-#define OFCV_CLONES __attribute__((target_clones("default", "{target}")))
-#endif
-#endif
-#endif
-#ifndef OFCV_CLONES
-#define OFCV_CLONES
-#endif
-"""
-_SAME_BITS = _HEAD.format(clang="STDC FP_CONTRACT OFF", gcc="off", target="avx2")
-_FAST = _HEAD.format(clang="clang fp contract(fast)", gcc="fast", target="arch=haswell")
 
 
 class Emitter:
@@ -93,7 +66,13 @@ class Emitter:
             elif node.op == "get_attr":
                 self.values[node] = self.writer.known(self.module.get_buffer(str(node.target)))
             elif node.op == "call_function":
-                self.values[node] = self._kept(node, self._called(node))
+                try:
+                    self.values[node] = self._kept(node, self._called(node))
+                except FreeSizeError as error:
+                    raise ValueError(
+                        f"module: expected operators that C source can hold for any {error}, "
+                        f"got {node.target}"
+                    ) from error
         for name, result in zip(outputs, self.outputs, strict=True):
             value = self.values[result]
             target = packed(name, value.shape, value.kind)
@@ -138,13 +117,7 @@ class Emitter:
             )
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
         call = Call(self.writer, node, shape_of(node), kind_of(node))
-        try:
-            return function(call, *args, **kwargs)
-        except FreeSizeError as error:
-            raise ValueError(
-                f"module: expected operators that C source can hold for any {error}, "
-                f"got {node.target}"
-            ) from error
+        return function(call, *args, **kwargs)
 
     def _kept(self, node: fx.Node, value: Any) -> Any:
         """Return a value, as an array where it is used more than once and is no cheap read."""
@@ -166,32 +139,6 @@ def kind_of(node: fx.Node) -> str:
     return "int" if dtype in _FLAGS else _KINDS[dtype]
 
 
-@dataclass(frozen=True)
-class Function:
-    """C99 source of a function for a graph with fixed sizes.
-
-    Attributes
-    ----------
-    preamble : str
-        What stands before the function: includes, elementary functions, tables of constants.
-    body : str
-        The function, ``static int``.
-    n_constants : int
-        Numbers in its tables.
-    n_bytes : int
-        Memory that its arrays take, on the stack unless there is a `memory`.
-    memory : str
-        The structure, in C, of arrays that are too large for the stack and that the caller gives
-        memory for as the last argument; none where that is empty.
-    """
-
-    preamble: str
-    body: str
-    n_constants: int
-    n_bytes: int
-    memory: str = ""
-
-
 def emit(
     graph_module: fx.GraphModule,
     examples: Sequence[Tensor],
@@ -202,10 +149,10 @@ def emit(
     """Return C99 source of a function for a graph.
 
     ``static int name(const float *in0, ..., float *out0, ...)`` returns 0; where sizes are free it
-    takes them first, as ``int``. It allocates nothing and
-    changes nothing but its outputs. Its results are the same bits whatever compiles it: sums are
-    written out in lanes, elementary functions are polynomials of the project's own, and contraction
-    is off. Where some of the graph is in double precision all of it is computed so.
+    takes them first, as ``int``. It allocates nothing and changes nothing but its outputs. Its
+    results are the same bits whatever compiles it: sums are written out in lanes, elementary
+    functions are polynomials of the project's own, and contraction is off. Where some of the graph
+    is in double precision all of it is computed so.
 
     Parameters
     ----------
@@ -233,29 +180,7 @@ def emit(
     types = {name: f"const {kind}" for name, kind in inputs.items()} | outputs
     emitter.writer.arguments = types
     emitter.run(list(inputs), list(outputs))
-    arguments = [f"int {size}" for size in symbols(specs)]
-    arguments += [f"{kind} *{argument}" for argument, kind in types.items()]
-    arrays, lines = emitter.writer.body()
-    n_bytes = sum(_BYTES[kind] * size for kind, size in arrays.values())
-    declared = [f"{kind} {array}[{size}];" for array, (kind, size) in arrays.items()]
-    memory = ""
-    if specs and n_bytes > ON_STACK:
-        memory = "\n".join(["#include <stdlib.h>", f"struct {name}_memory {{", *declared, "};"])
-        arguments.append(f"struct {name}_memory *memory")
-        places = {array: f"memory->{array}" for array in arrays}
-        declared, lines = [], [renamed(line, places) for line in lines]
-    text = [
-        f"OFCV_CLONES static int {name}({', '.join(arguments)}) {{",
-        *declared,
-        *lines,
-        "return 0;",
-        "}",
-    ]
-    body = "\n".join(text)
-    head = _FAST if fast else _SAME_BITS
-    names = [f"functions_{real}.c", *emitter.writer.needed]
-    preamble = "\n".join([head, functions_for(body, names), *emitter.writer.tables])
-    return Function(preamble, body, emitter.writer.n_constants, n_bytes, memory)
+    return written(name, symbols(specs), types, emitter.writer, fast)
 
 
 def _decomposed(
@@ -263,6 +188,7 @@ def _decomposed(
 ) -> fx.GraphModule:
     """Return a graph of core operators that change nothing in place, with shapes."""
     table: Any = core_aten_decompositions()
+    table.update(get_decompositions(_WRITTEN_OUT))
     # What is joined along a new axis may have free sizes, what is joined along one of its own not.
     del table[torch.ops.aten.stack.default]
     function = torch.func.functionalize(graph_module)

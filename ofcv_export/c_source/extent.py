@@ -36,6 +36,9 @@ class Extent(int):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Extent) and self.text == other.text
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.text)
 

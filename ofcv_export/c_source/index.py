@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ofcv_export.c_source.extent import Extent
+
 
 @dataclass(frozen=True)
 class Index:
@@ -24,6 +26,8 @@ class Index:
     @classmethod
     def of(cls, expression: str | int) -> Index:
         """Return the index of one expression or number."""
+        if isinstance(expression, Extent):
+            return cls({expression.text: 1})
         return cls({}, expression) if isinstance(expression, int) else cls({expression: 1})
 
     @classmethod

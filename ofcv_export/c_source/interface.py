@@ -12,7 +12,7 @@ from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tensor_spec import MAY_BE_NONE, TensorSpec, symbols
 
 if TYPE_CHECKING:
-    from ofcv_export.c_source.emitter import Function
+    from ofcv_export.c_source.function import Function
 
 _TYPES = {"float32": "float", "float64": "double", "int64": "int64_t"}
 _PER_LINE = 24
@@ -217,8 +217,8 @@ def _evaluate(
             f"if (wrong) return {code}; }}"
         )
     if symbols(frame):
-        code = errors(metadata).index(_NO_MEMORY) + 1 if takes_memory else None
-        return [*lines, *_with_sizes(inputs, outputs, symbol, code), "}", ""]
+        no_memory = errors(metadata).index(_NO_MEMORY) + 1 if takes_memory else None
+        return [*lines, *_with_sizes(inputs, outputs, symbol, no_memory), "}", ""]
     calls = _by_rows if symbols(inputs) else _by_frames
     return [*lines, *calls(inputs, outputs, frame, symbol), "  return 0;", "}", ""]
 
@@ -384,7 +384,7 @@ def _comment(metadata: Metadata, symbol: str, version: str, function: Function) 
         if most is not None
     ]
     kind = metadata.kind.replace("_", " ")
-    allocated = f"{function.n_bytes} bytes" if function.memory else "nothing"
+    allocated = f"{function.n_bytes} bytes a call" if function.memory else "nothing"
     lines = [
         f"{symbol}: {kind}, written by ofcv-export {version}.",
         "",

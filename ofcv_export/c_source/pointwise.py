@@ -79,6 +79,7 @@ def _function(name: str) -> Operator:
     return apply
 
 
+register("isnan.default")(_unary("({0} != {0})"))
 register("neg.default")(_unary("(-{})"))
 register("logical_not.default", "bitwise_not.default")(_unary("(!{})"))
 for _name in (
@@ -165,6 +166,13 @@ def _power(call: Call, x: Value, exponent: float) -> Value:
         return product if exponent > 0 else f"({one} / {product})"
 
     return _pointwise(call, text, x, cost=n)
+
+
+@register("pow.Tensor_Tensor")
+def _power_of_constant(call: Call, x: Value, exponent: Value) -> Value:
+    if exponent.tensor is None or exponent.size != 1:
+        raise ValueError("module: expected one exponent that is known in C source, got others")
+    return _power(call, x, exponent.tensor.item())
 
 
 @register("clamp.default")

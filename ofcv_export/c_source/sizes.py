@@ -57,8 +57,9 @@ class _Sizes:
             for size, name, most in zip(
                 node.meta["val"].shape, spec.shape, tensor.shape, strict=True
             ):
-                if isinstance(name, str):
-                    self._names[size.node.expr] = sympy.Symbol(name, positive=True, integer=True)
+                if isinstance(size, torch.SymInt):
+                    # The tracer has symbols for fixed sizes, too.
+                    self._names[size.node.expr] = _named(name)
                     self._most[size.node.expr] = most
 
     def of(self, size: Any) -> int:
@@ -66,14 +67,20 @@ class _Sizes:
         expression = size.node.expr if isinstance(size, _NUMBERS) else sympy.Integer(size)
         while expression.func.__name__ == "ToFloat":
             (expression,) = expression.args
-        if not expression.free_symbols & set(self._names):
-            # Of a constant, in whose sizes the tracer sees symbols, too.
-            return int(size if isinstance(size, int) else size.node.hint)
-        if not expression.is_polynomial(*self._names):
+        most = int(expression.xreplace(self._most))
+        named = expression.xreplace(self._names).expand()
+        if named.is_Integer:
+            return most
+        if not named.is_polynomial():
             raise ValueError(
                 "module: expected sizes that are sums and products of those of the inputs in C "
-                f"source, got {expression.xreplace(self._names)}"
+                f"source, got {named}"
             )
-        text = str(expression.xreplace(self._names).expand())
-        most = int(expression.xreplace(self._most))
-        return Extent(most, f"({text})" if expression.is_Add else text)
+        return Extent(most, f"({named})" if named.is_Add else str(named))
+
+
+def _named(size: int | str) -> Any:
+    """Return a size of an input as SymPy has it."""
+    if isinstance(size, int):
+        return sympy.Integer(size)
+    return sympy.Symbol(size, positive=True, integer=True)

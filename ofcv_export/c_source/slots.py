@@ -54,7 +54,8 @@ def _lives(
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for number, nest in enumerate(nests):
-        for word in {word for line in nest.lines for word in _WORD.findall(line)} & set(types):
+        words = (word for line in nest.lines for word in _WORD.findall(line) if word in types)
+        for word in dict.fromkeys(words):
             first.setdefault(word, number)
             last[word] = number
     return first, last

@@ -108,6 +108,11 @@ def mapped(
     return Value(tuple(shape), value.kind, lambda i: value.at(places(i)), value.cost)
 
 
+def shifted(indices: Sequence[Index], axis: int, by: Index) -> list[Index]:
+    """Return the places that lie by a number further along an axis."""
+    return [index + by if a == axis else index for a, index in enumerate(indices)]
+
+
 def as_real(value: Value, real: str) -> Value:
     """Return a value as floating-point numbers, so that C divides them as such."""
     if value.kind == "real":

@@ -146,13 +146,19 @@ def _slice(
     call: Call, x: Value, axis: int = 0, start: int | None = None, end: Any = None, step: int = 1
 ) -> Value:
     axis %= len(x.shape)
-    n = x.shape[axis]
-    first = 0 if start is None else max(start + n if start < 0 else start, 0)
+    first = Index.of(_first(x.shape[axis], start or 0))
     return mapped(
-        x,
-        call.shape,
-        lambda i: [e * step + min(first, n) if a == axis else e for a, e in enumerate(i)],
+        x, call.shape, lambda i: [e * step + first if a == axis else e for a, e in enumerate(i)]
     )
+
+
+def _first(n: int, start: int) -> int:
+    """Return the place at which a part of an axis begins."""
+    if is_free(n) or is_free(start):
+        if start < 0:
+            require_fixed(n, start)
+        return start
+    return min(max(start + n if start < 0 else start, 0), n)
 
 
 @register("diagonal.default")
@@ -196,6 +202,7 @@ def _permute(call: Call, x: Value, axes: Sequence[int]) -> Value:
 @register("flip.default")
 def _flip(call: Call, x: Value, axes: Sequence[int]) -> Value:
     axes = [axis % len(x.shape) for axis in axes]
+    require_fixed(*(x.shape[axis] for axis in axes))
     return mapped(
         x, call.shape,
         lambda i: [e * -1 + (x.shape[a] - 1) if a in axes else e for a, e in enumerate(i)],
@@ -271,6 +278,17 @@ def _index_select(call: Call, x: Value, axis: int, index: Value) -> Value:
 def _index(call: Call, x: Value, indices: Sequence[Value | None]) -> Value:
     (axis,) = [a for a, index in enumerate(indices) if index is not None]
     return _index_select(call, x, axis, indices[axis])
+
+
+@register("embedding.default")
+def _embedding(call: Call, weights: Value, index: Value, *_: Any) -> Value:
+    """Return rows of weights."""
+    source, n = call.writer.once(weights), len(index.shape)
+
+    def places(indices: Sequence[Index]) -> list[Index]:
+        return [Index.looked_up(index.at(indices[:n])), indices[n]]
+
+    return replace(mapped(source, call.shape, places), cost=_FETCH)
 
 
 @register("gather.default")

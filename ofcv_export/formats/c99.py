@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import fx
 
-from ofcv_export.c_source.emitter import ON_STACK, Function, emit
+from ofcv_export.c_source.emitter import emit
+from ofcv_export.c_source.function import ON_STACK, Function
 from ofcv_export.c_source.interface import source_text
 from ofcv_export.formats.format import Format
 from ofcv_export.graph.export_graph import ExportGraph
