@@ -547,6 +547,8 @@ def _metadata_table(path: Path, metadata: Metadata) -> Table:
     add("atoms", "not given" if metadata.atoms is None else str(list(metadata.atoms)))
     add("length unit", metadata.length_unit or "not given")
     add("periodic", "yes" if metadata.periodic else "no")
+    if metadata.options:
+        add("options", ", ".join(f"{name}={value}" for name, value in metadata.options.items()))
     add("sha256 of pattern", metadata.sha256.pattern or "none")
     add("sha256 of weights", metadata.sha256.weights)
     if metadata.parity is not None:

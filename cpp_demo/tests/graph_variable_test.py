@@ -26,6 +26,7 @@ from tests.builders.graph_biases import (
     energy,
     positions,
     restraint,
+    sizes,
 )
 
 PROGRAM = Path(sys.argv[1])
@@ -36,9 +37,9 @@ NM = 0.1
 def main() -> None:
     """Compare both languages on one file in each format."""
     with tempfile.TemporaryDirectory() as folder:
-        for suffix in (".pt", ".pt2"):
+        for suffix in (".pt", ".pt2", ".so"):
             path = Path(folder) / f"restraint{suffix}"
-            ofcv.export(restraint(), path)
+            ofcv.export(restraint(), path, **sizes(suffix))
             compare_frames(path)
             compare_refusals(path)
             print(f"{suffix}: same numbers and same words")

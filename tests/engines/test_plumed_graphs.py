@@ -16,6 +16,7 @@ from tests.builders.graph_biases import (
     coordination,
     energy,
     positions,
+    sizes,
 )
 from tests.builders.plumed_driver import failure, needs_plumed, values_and_derivatives
 
@@ -23,26 +24,28 @@ GRAPH_ELEMENTS = [SYMBOLS[atom] for atom in (*SYSTEM, *ENVIRONMENT)]
 
 
 def graph_restraint(path, atom_elements=None):
-    """Export the restraint of a graph's coordination number, and return PLUMED's atoms of it."""
+    """Export the restraint of a graph's coordination number."""
     cv = coordination()
     cv.elements = atom_elements
-    ofcv.export(ofcv.HarmonicRestraint(cv, CENTRE, FORCE_CONSTANT), path)
+    ofcv.export(ofcv.HarmonicRestraint(cv, CENTRE, FORCE_CONSTANT), path, **sizes(path.suffix))
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".so"])
 @pytest.mark.parametrize("box", BOXES)
 @needs_plumed
-def test_a_bias_of_a_graph_of_atoms(library, tmp_path, box):
-    graph_restraint(tmp_path / "graph.pt")
+def test_a_bias_of_a_graph_of_atoms(library, tmp_path, box, suffix):
+    path = tmp_path / f"graph{suffix}"
+    graph_restraint(path)
     lattice = BOXES[box]
     frames = np.array([positions(seed) for seed in range(3)]) / 10
-    text = ofcv_input(tmp_path / "graph.pt", library=library, elements=GRAPH_ELEMENTS)
+    text = ofcv_input(path, library=library, elements=GRAPH_ELEMENTS)
 
     values, derivatives, by_box = values_and_derivatives(
         tmp_path, text, frames, ["cv.node-0"], None if lattice is None else lattice / 10
     )
 
     engine = load_bias(
-        tmp_path / "graph.pt",
+        path,
         length_unit="nm",
         energy_unit="kJ/mol",
         n_atoms=len(SYMBOLS),

@@ -1,6 +1,9 @@
 """Files of graph collective variables: numbers, free sizes, bad inputs, formats that cannot be."""
 
 import copy
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from typer.testing import CliRunner
 
 import ofcv_export as ofcv
 from ofcv_export.cli import app
+from ofcv_export.formats.c99 import C99
 from tests import graph_networks as networks
 
 NAME = "nacl_long_range_schnet"
@@ -20,6 +24,8 @@ FILES = [
     (".pt2", "float32"),
     (".pt", "float64"),
     (".onnx", "float64"),
+    (".c", "float64"),
+    (".so", "float32"),
 ]
 
 
@@ -38,7 +44,7 @@ def variables(arrays):
 def exported(request, variables, tmp_path_factory):
     suffix, dtype = request.param
     path = tmp_path_factory.mktemp("graph") / f"cv{suffix}"
-    report = ofcv.export(variables[dtype], path)
+    report = ofcv.export(variables[dtype], path, **networks.largest(suffix))
     assert report.passed
     return path, variables[dtype]
 
@@ -85,7 +91,7 @@ def test_a_file_is_verified_without_its_module(exported):
 
 def test_a_file_is_verified_against_its_module(exported):
     path, cv = exported
-    if path.suffix == ".pt":
+    if path.suffix in (".pt", ".c"):
         assert ofcv.verify(path, cv).passed
 
 
@@ -190,8 +196,11 @@ def test_the_command_line_runs_graphs_and_refuses_trajectories(exported, arrays,
 
 
 REFUSED = {
-    ".c": ({}, "module: expected fixed sizes for a .c file, got n_nodes, n_edges free"),
-    ".so": ({}, "module: expected fixed sizes for a .so file, got n_nodes, n_edges free"),
+    ".c": ({}, "n_nodes: expected the largest number of nodes for a .c file, got none"),
+    ".so": (
+        {"n_nodes": 64},
+        "n_edges: expected the largest number of edges for a .so file, got none",
+    ),
     ".cpp": (
         {"contract": "plumed"},
         "module: expected a collective_variable for PLUMED, got graph_collective_variable",
@@ -210,7 +219,7 @@ class NeverCalled(nn.Module):
 
 
 @pytest.mark.parametrize("suffix", list(REFUSED))
-def test_formats_of_fixed_sizes_are_refused_before_work_is_done(tmp_path, suffix):
+def test_what_c_source_needs_is_asked_for_before_work_is_done(tmp_path, suffix):
     options, message = REFUSED[suffix]
     cv = ofcv.GraphCollectiveVariable(NeverCalled(), 3.0, ["C"])
     before = NeverCalled.calls
@@ -233,6 +242,14 @@ def test_formats_of_fixed_sizes_are_refused_before_work_is_done(tmp_path, suffix
             ValueError,
             "frames: expected none for a graph_collective_variable, which takes no frames, got",
         ),
+        (
+            ".pt",
+            {"n_nodes": 64},
+            ValueError,
+            "n_nodes: expected none but for a .c, .cpp or .so fil",
+        ),
+        (".c", {"n_nodes": 0}, ValueError, "n_nodes: expected a positive integer, got 0"),
+        (".c", {"n_nodes": 9, "n_edges": 6}, ValueError, "n_edges: expected 7 or more, got 6"),
         (".pt", {"atoms": [1]}, ValueError, "atoms: expected none for a graph_collective_variab"),
     ],
 )
@@ -241,3 +258,79 @@ def test_what_graphs_do_not_have_is_refused(tmp_path, suffix, options, kind, mes
     with pytest.raises(kind, match=f"^{message}"):
         ofcv.export(cv, tmp_path / f"cv{suffix}", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def source(variables, tmp_path_factory):
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    path = tmp_path_factory.mktemp("c") / "cv.c"
+    ofcv.export(variables["float32"], path, **networks.largest(".c"))
+    return path
+
+
+def test_the_largest_graph_changes_no_bit(source, variables, arrays, tmp_path):
+    cv = variables["float32"]
+    ofcv.export(cv, tmp_path / "larger.c", n_nodes=200, n_edges=9000)
+    text = (tmp_path / "larger.c").read_text()
+    assert "malloc" in text
+    assert "malloc" not in source.read_text()
+    exact, larger = ofcv.load(source), ofcv.load(tmp_path / "larger.c")
+    sizes = set()
+    for frame in range(networks.N_FRAMES):
+        graph = networks.graph(cv, arrays, frame)
+        sizes.add((len(graph["positions"]), graph["edge_index"].shape[1]))
+        for one, other in zip(exact(**graph), larger(**graph), strict=True):
+            assert np.array_equal(one, other)
+    assert len(sizes) > 1
+    assert tuple(networks.largest(".c").values()) in sizes
+
+
+@pytest.mark.parametrize("name", ["n_nodes", "n_edges"])
+def test_a_graph_that_is_too_large_is_refused(source, variables, name):
+    sizes = networks.largest(".c") | {name: networks.largest(".c")[name] + 1}
+    graph = networks.random_graph(variables["float32"], sizes["n_nodes"], seed=1)
+    graph = {
+        key: values[..., : sizes["n_edges"]] if key == "edge_index" else values
+        for key, values in graph.items()
+    } | {
+        key: graph[key][: sizes["n_edges"]] for key in ("cell_shifts", "long_range_mask")
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=rf"^{name}: expected [01] to {sizes[name] - 1}, got"):
+        ofcv.load(source)(**graph)
+
+
+def test_its_own_checks_name_what_is_wrong(source, variables, arrays):
+    artifact = ofcv.load(source)
+    graph = networks.graph(variables["float32"], arrays, 0)
+    for name, wrong, message in (
+        ("positions", np.nan, "positions: expected finite numbers, got NaN or infinity"),
+        ("elements", 7, "elements: expected 8, 11, 17, got others"),
+        ("edge_index", len(graph["positions"]), "edge_index: expected integers in [0, n_nodes"),
+        ("edge_index", -1, "edge_index: expected integers in [0, n_nodes), got others"),
+    ):
+        given = {key: values.numpy().copy() for key, values in graph.items()}
+        given[name].flat[1] = wrong
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            artifact.run(list(given.values()))
+
+
+@pytest.mark.parametrize("command", ["cc -std=c99", "clang -std=c99", "c++ -x c++"])
+def test_it_compiles_without_a_warning(source, tmp_path, command):
+    compiler, *options = command.split()
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not here")
+    strict = ["-pedantic", "-Wall", "-Wextra", "-Werror", "-c", "-o", "graph.o"]
+    subprocess.run([compiler, *options, *strict, str(source)], cwd=tmp_path, check=True)
+
+
+def test_every_compiler_gives_the_same_bits(source, variables, arrays):
+    content = source.read_bytes()
+    file_format = C99()
+    metadata = file_format.metadata(content, source)
+    runners = file_format.runners(content, source, metadata)
+    graph = networks.graph(variables["float32"], arrays, 1)
+    inputs = [values.numpy() for values in graph.values()]
+    first, *others = (runner(inputs) for runner in runners.values())
+    for found in others:
+        assert all(map(np.array_equal, first, found))

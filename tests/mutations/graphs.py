@@ -113,6 +113,16 @@ GRAPHS = [
         (_PYG_VALUES, "-k", "ViSNet and not of and not with"),
     ),
     Mutation(
+        "graphs in C: more nodes than there is memory for", "c_source/interface.py",
+        'f" || {size} > {most}"', '""',
+        (f"{_FORMATS}::test_a_graph_that_is_too_large_is_refused",),
+    ),
+    Mutation(
+        "graphs in C: any element", "c_source/interface.py",
+        "if spec.choices is not None:\n            wrong", "if spec.low is not None:\n            wrong",
+        (f"{_FORMATS}::test_its_own_checks_name_what_is_wrong",),
+    ),
+    Mutation(
         "pyg: an atom is its own neighbour", "integrations/pytorch_geometric.py",
         "self._among_neighbours(elements, edge_index, lengths, expanded[:n_edges])",
         "self._among_neighbours(elements, everything, distances, expanded)",

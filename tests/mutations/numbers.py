@@ -25,6 +25,7 @@ _DIRECT = "tests/formats/test_direct_calls.py"
 _C99 = "tests/formats/test_c99.py"
 _LIBRARY = "tests/formats/test_shared_library.py"
 _EMITTER = "tests/c_source/test_emitter.py"
+_FREE_SIZES = "tests/c_source/test_free_sizes.py"
 _TORCHSCRIPT_ALONE = ("-k", "not pt2 and not onnx")
 
 _FUNCTION = (
@@ -460,12 +461,48 @@ NUMBERS: list[Mutation] = [
         (f"{_C99}::test_a_frozen_dataset_by_index",),
     ),
     Mutation(
+        "C source: sums over free sizes end early", "c_source/writer.py",
+        'f"({size!s}) / {parts}"', 'f"(({size!s}) - 1) / {parts}"',
+        (f"{_FREE_SIZES}::test_one_function_for_all_sizes[sum of one column]",),
+    ),
+    Mutation(
+        "C source: a free axis may be joined anywhere", "c_source/views.py",
+        "    _require_leading(x.shape, call.shape)\n", "",
+        (f"{_FREE_SIZES}::test_what_needs_to_know_a_size_is_refused_by_name",),
+    ),
+    Mutation(
+        "C source: a joined part begins at the largest size of the first", "c_source/index.py",
+        "return cls({expression.text: 1})", "return cls({}, int(expression))",
+        (f"{_FREE_SIZES}::test_one_function_for_all_sizes[one after the other]",),
+    ),
+    Mutation(
+        "C source: memory is given away too early", "c_source/slots.py",
+        "last[word] = number", "last.setdefault(word, number)",
+        (f"{_FREE_SIZES}::test_large_arrays_take_the_place_of_dead_ones",),
+    ),
+    Mutation(
+        "C source: extremes with what an index does not reach", "c_source/arrays.py",
+        "if not include_self:", "if include_self:",
+        (f"{_FREE_SIZES}::test_one_function_for_all_sizes", "-k", "amax"),
+    ),
+    Mutation(
+        "C source: variances by n", "c_source/moments.py",
+        "average(squares, n - correction)", "average(squares, n - 1)",
+        (f"{_FREE_SIZES}::test_one_function_for_all_sizes[layer norm]",),
+    ),
+    Mutation(
+        "C source: arrays of a caller are laid out for the largest sizes", "c_source/emitter.py",
+        "target = packed(name, value.shape, value.kind)",
+        "target = array(name, value.shape, value.kind)",
+        (f"{_FREE_SIZES}::test_one_function_for_all_sizes[in a stack]",),
+    ),
+    Mutation(
         "C source: every frame is the first", "c_source/interface.py",
         '+ {_size(one)} * i")', '+ 0 * i")',
         (f"{_C99}::test_frames_of_a_batch_have_the_bits_of_single_ones",),
     ),
     Mutation(
-        "C source: products and sums are contracted", "c_source/emitter.py",
+        "C source: products and sums are contracted", "c_source/function.py",
         'clang="STDC FP_CONTRACT OFF", gcc="off"', 'clang="STDC FP_CONTRACT OFF", gcc="fast"',
         (_EMITTER,),
     ),

@@ -240,8 +240,8 @@ class Neighbourhood {
     const std::size_t n_edges = ordinary.size() + far.size();
     graph_.edge_index.resize(2 * n_edges);
     graph_.cell_shifts.resize(3 * n_edges);
-    graph_.long_range_mask.assign(n_edges, 1);
-    std::fill_n(graph_.long_range_mask.begin(), ordinary.size(), 0);
+    graph_.long_range_mask.assign(n_edges, 0);
+    std::fill_n(graph_.long_range_mask.rbegin(), far.size(), 1);
     write(directed_.data(), ordinary, 0);
     write(directed_far_.data(), far, ordinary.size());
   }
