@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.graph --program build/cpp_demo/ofcv_demo``. NaCl in 216 waters
 (tests/reference), SchNet and PaiNN with the reference weights, float32, one thread, one graph of
-69 nodes and 426 edges. Calls from Python take turns; the rows "C++" are the medians that the program
-prints after them. "TorchScript" is the traced network with autograd, what engines do elsewhere. The
-library is made for 80 nodes and 600 edges.
+69 nodes and 426 edges. Calls from Python take turns; the rows "C++" are the medians that the
+program prints after them. "TorchScript" is the traced network with autograd, what engines do
+elsewhere. The library is made for 80 nodes and 600 edges.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from tests.graph_networks import graph, reference, variable
 NETWORKS = ("nacl_schnet", "nacl_painn")
 SUFFIXES = (".pt", ".onnx", ".pt2", ".so")
 IN_CPP = (".pt2", ".so")
-LARGEST = {"n_nodes": 80, "n_edges": 600}
+LARGEST: dict[str, Any] = {"n_nodes": 80, "n_edges": 600}
 # Copies of the graph side by side, up to some 10^6 edges.
 COPIES = (1, 4, 24, 240, 2400)
 SECONDS = 6.0

@@ -119,7 +119,8 @@ GRAPHS = [
     ),
     Mutation(
         "graphs in C: any element", "c_source/interface.py",
-        "if spec.choices is not None:\n            wrong", "if spec.low is not None:\n            wrong",
+        "if spec.choices is not None:\n            wrong",
+        "if spec.low is not None:\n            wrong",
         (f"{_FORMATS}::test_its_own_checks_name_what_is_wrong",),
     ),
     Mutation(
