@@ -99,8 +99,8 @@ GRAPHS = [
     ),
     Mutation(
         "graphs: C source of free sizes", "formats/c99.py",
-        "free = symbols(_one_frame(graph).inputs)", "free: list[str] = []",
-        (_FORMATS, "-k", "fixed_sizes"),
+        "if size not in graph.largest]", "if not graph.symbol]",
+        (_FORMATS, "-k", "asked_for_before"),
     ),
     Mutation(
         "pyg: directions turned round", "integrations/pytorch_geometric.py",
