@@ -20,7 +20,7 @@ from ofcv_export.c_source import (  # noqa: F401 (operators)
     sums,
     views,
 )
-from ofcv_export.c_source.extent import FreeSizeError, is_packed
+from ofcv_export.c_source.extent import FreeSizeError, has_fixed_strides
 from ofcv_export.c_source.function import Function, written
 from ofcv_export.c_source.registry import TABLE, Call
 from ofcv_export.c_source.sizes import with_extents
@@ -35,6 +35,7 @@ _TYPES = {torch.float32: "float", torch.float64: "double", torch.int64: "int64_t
 _KINDS = {torch.float32: "real", torch.float64: "real", torch.int64: "int64_t"}
 # What costs no more is computed anew at every use: one operation on entries that are in memory.
 _CHEAP = 1
+# What PyTorch counts among its core operators, and is made of others here.
 _WRITTEN_OUT = [torch.ops.aten.native_layer_norm]
 _FLAGS = (torch.bool, torch.uint8)
 
@@ -93,7 +94,7 @@ class Emitter:
     def _input(self, name: str, node: fx.Node) -> Value:
         """Return an input, as an array of the type that is computed in."""
         shape = shape_of(node)
-        given = (array if is_packed(shape) else packed)(name, shape, kind_of(node))
+        given = (array if has_fixed_strides(shape) else packed)(name, shape, kind_of(node))
         if given.kind != "real" or _type(node) == self.writer.real:
             return given
         target = self.writer.declare(given.shape, "real")

@@ -61,6 +61,6 @@ def require_fixed(*sizes: int) -> None:
             raise FreeSizeError(size.text)
 
 
-def is_packed(shape: Sequence[int]) -> bool:
-    """Return whether an array is laid out alike for all sizes: none but the first is free."""
+def has_fixed_strides(shape: Sequence[int]) -> bool:
+    """Return whether an array without gaps is laid out alike for all sizes."""
     return not any(map(is_free, shape[1:]))

@@ -154,18 +154,22 @@ def _sign(call: Call, x: Value) -> Value:
 
 @register("pow.Tensor_Scalar")
 def _power(call: Call, x: Value, exponent: float) -> Value:
-    if exponent == 0.5:
-        return square_root(call, x)
-    if exponent != int(exponent) or not 1 <= abs(exponent) <= 16:
-        raise ValueError(f"module: expected powers of -16 to 16 in C source, got {exponent}")
-    x = call.writer.once(x)
-    n, one = int(abs(exponent)), call.writer.number(1)
+    whole, half = divmod(abs(exponent), 1)
+    if half not in (0, 0.5) or abs(exponent) > 16:
+        raise ValueError(
+            f"module: expected whole and half powers of -16 to 16 in C source, got {exponent}"
+        )
+    one = call.writer.number(1)
+    if exponent == 0:
+        return constant(one, call.shape, "real")
+    x, root = call.writer.once(x), _root(call) if half else ""
 
     def text(e: str) -> str:
-        product = "(" + " * ".join([e] * n) + ")"
+        factors = [e] * int(whole) + [f"{root}({e})"] * bool(half)
+        product = f"({' * '.join(factors)})"
         return product if exponent > 0 else f"({one} / {product})"
 
-    return _pointwise(call, text, x, cost=n)
+    return _pointwise(call, text, x, cost=int(whole) + 5 * bool(half))
 
 
 @register("pow.Tensor_Tensor")

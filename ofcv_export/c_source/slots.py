@@ -30,27 +30,29 @@ def in_slots(
         And the type and size of every array that is left.
     """
     first, last = _lives(nests, types)
-    names: dict[str, str] = {}
     slots: dict[str, tuple[str, int]] = {}
-    free_from: dict[str, int] = {}
-    for array in sorted(first, key=lambda name: first[name]):
-        size, kind = sizes[array], types[array]
-        slot = None
-        if size >= _LEAST:
-            slot = _fitting(slots, free_from, first[array], kind, size)
-        if slot is None:
-            slot = array
-        slots[slot] = kind, max(size, slots.get(slot, (kind, 0))[1])
-        free_from[slot] = last[array] if size >= _LEAST else len(nests)
-        names[array] = slot
-    moved = {array: slot for array, slot in names.items() if array != slot}
-    return [_with_names(nest, moved) for nest in nests], slots
+    taken_until: dict[str, int] = {}
+    moved: dict[str, str] = {}
+    for array in first:
+        kind, size = types[array], sizes[array]
+        if size < _LEAST:
+            slots[array] = kind, size
+            continue
+        free = [slot for slot, end in taken_until.items() if end < first[array]]
+        alike = {slot: slots[slot][1] for slot in free if slots[slot][0] == kind}
+        # The one whose size is nearest.
+        slot = min(alike, key=lambda name: abs(alike[name] - size), default=array)
+        slots[slot] = kind, max(size, alike.get(slot, 0))
+        taken_until[slot] = last[array]
+        if slot != array:
+            moved[array] = slot
+    return [Nest(n.loops, tuple(renamed(line, moved) for line in n.lines)) for n in nests], slots
 
 
 def _lives(
     nests: Sequence[Nest], types: Mapping[str, str]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the numbers of the first and the last nest that touch each array."""
+    """Return the numbers of the first and the last nest that touch each array, by the first."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for number, nest in enumerate(nests):
@@ -59,23 +61,3 @@ def _lives(
             first.setdefault(word, number)
             last[word] = number
     return first, last
-
-
-def _fitting(
-    slots: Mapping[str, tuple[str, int]],
-    free_from: Mapping[str, int],
-    start: int,
-    kind: str,
-    size: int,
-) -> str | None:
-    """Return the free slot of a type whose size is nearest, None where there is none."""
-    candidates = [
-        name
-        for name, (own, own_size) in slots.items()
-        if own == kind and free_from[name] < start and own_size >= _LEAST
-    ]
-    return min(candidates, key=lambda name: abs(slots[name][1] - size), default=None)
-
-
-def _with_names(nest: Nest, names: Mapping[str, str]) -> Nest:
-    return Nest(nest.loops, tuple(renamed(line, names) for line in nest.lines)) if names else nest

@@ -63,6 +63,9 @@ FUNCTIONS = {
     "largest of a row": lambda x, edge_index, y: y.max(1).values,
     "places of the least": lambda x, edge_index, y: y.min(1, keepdim=True).indices * 1.0,
     "powers": lambda x, edge_index, y: torch.pow(x, torch.tensor(3)) + (x * x).pow(0.5),
+    "half powers": lambda x, edge_index, y: sum(
+        (x * x).pow(power) for power in (-1.5, -0.5, 0, 0.5, 2.5)
+    ),
     "choices": lambda x, edge_index, y: torch.where(x.isnan(), 0.0, x),
     "amax": extremes("amax", True),
     "amin": extremes("amin", True),

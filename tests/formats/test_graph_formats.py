@@ -334,3 +334,10 @@ def test_every_compiler_gives_the_same_bits(source, variables, arrays):
     first, *others = (runner(inputs) for runner in runners.values())
     for found in others:
         assert all(map(np.array_equal, first, found))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_second_derivatives_in_c(tmp_path):
+    cv = networks.variable("alanine_schnet")
+    bias = ofcv.KolmogorovBias(cv, 0.4, 2.0, 1e-3, masses=[12.0, 14.0, 16.0])
+    assert ofcv.export(bias, tmp_path / "bias.c", n_nodes=20, n_edges=400).passed
