@@ -172,6 +172,18 @@ def export(
     atoms: AtomsOption = None,
     length_unit: UnitOption = None,
     weigher: WeigherOption = None,
+    contract: Annotated[
+        str | None,
+        typer.Option(
+            help="An engine's calling convention: plumed (.cpp), plumed-pytorch (.pt), ..."
+        ),
+    ] = None,
+    symbol: Annotated[
+        str | None, typer.Option(help="Beginning of names in C; by default the file's stem.")
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Let compilers of C fuse products with sums.")
+    ] = False,
     frames: FramesOption = None,
     allow_unpickling: UnpicklingOption = False,
     model_class: ModelClassOption = None,
@@ -184,7 +196,8 @@ def export(
         module = _source(
             source, weigher, chain_rule, indices, length_unit, allow_unpickling, model_class
         )
-        options: dict[str, Any] = {}
+        of_source = {"symbol": symbol, "fast": fast or None}
+        options: dict[str, Any] = {k: v for k, v in of_source.items() if v is not None}
         if isinstance(module, ofcv.DimensionWiseRescaling):
             _require_unused("dataset statistics", form=form, n_outputs=n_outputs)
             options["gradient"] = gradient
@@ -208,6 +221,7 @@ def export(
             module,
             path,
             batch,
+            contract=contract,
             atoms=indices,
             length_unit=length_unit,
             frames=frames,

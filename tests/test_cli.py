@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -98,6 +99,14 @@ def test_export_the_chain_rule_alone(setup_file, tmp_path):
     call("verify", tmp_path / "rule.onnx", "--reference", setup_file, "--chain-rule")
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_names_and_speed_of_c_source(statistics, tmp_path):
+    call("export", statistics, tmp_path / "r.c", "--symbol", "scaled", "--fast")
+    assert "int scaled_evaluate(" in (tmp_path / "r.c").read_text()
+    options = ofcv.read_metadata(tmp_path / "r.c").options
+    assert (options["symbol"], options["fast"]) == ("scaled", True)
+
+
 def test_export_statistics(statistics, tmp_path):
     call("export", statistics, tmp_path / "r.onnx", "--gradient")
     assert [spec.name for spec in ofcv.read_metadata(tmp_path / "r.onnx").outputs] == [
@@ -134,6 +143,9 @@ FURTHER_ERRORS = [
     ("export {setup} s3://b/cv.pt", "path: expected a path on this machine, got the URL"),
     ("export {setup} {tmp}/cv.pt --gradient", "gradient: expected none for a frozen set-up"),
     ("export {setup} {tmp}/cv.pt --dtype float32", "dtype: expected none for a frozen"),
+    ("export {setup} {tmp}/cv.pt --symbol s", "symbol: expected none but for a .c, .cpp or .so"),
+    ("export {setup} {tmp}/cv.cpp", "contract: expected plumed for a .cpp file, got none"),
+    ("export {setup} {tmp}/cv.cpp --contract plumed", "module: expected a collective_variable for"),
     ("export {setup} {tmp}/cv.pt --weigher w", "weigher: expected none for a frozen"),
     ("export {setup} {tmp}/cv.pt --chain-rule --form gather", "form: expected none for the sparse"),
     (
