@@ -24,7 +24,7 @@ ATOMS = [*SYSTEM, *ENVIRONMENT]
 MASSES = {"Na": 22.99, "Cl": 35.45, "O": 15.999, "H": 1.008}
 
 
-@pytest.fixture(scope="module", params=[".pt", ".onnx", ".c", ".so"])
+@pytest.fixture(scope="module", params=[".pt", ".onnx", ".so"])
 def path(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("graph") / f"restraint{request.param}"
     ofcv.export(restraint(), path, **sizes(request.param))
