@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from ofcv_export.c_source.extent import is_free, require_fixed
 from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
-from ofcv_export.c_source.value import Value, constant, mapped, shifted
+from ofcv_export.c_source.value import Value, constant, part
 from ofcv_export.graph.editing import row_major
 
 
@@ -21,9 +20,9 @@ def _cat(call: Call, parts: Sequence[Value], axis: int = 0) -> Value:
         return parts[0]
     axis %= len(call.shape)
     target, start = call.writer.declare(call.shape, call.kind), Index()
-    for part in parts:
-        call.writer.put(mapped(target, part.shape, partial(shifted, axis=axis, by=start)), part)
-        start = start + Index.of(part.shape[axis])
+    for entry in parts:
+        call.writer.put(part(target, entry.shape, axis, start), entry)
+        start = start + Index.of(entry.shape[axis])
     return target
 
 
@@ -32,8 +31,8 @@ def _stack(call: Call, parts: Sequence[Value], axis: int = 0) -> Value:
     axis %= len(call.shape)
     target, strides = call.writer.declare(call.shape, call.kind), row_major(call.shape)
     others = [stride for a, stride in enumerate(strides) if a != axis]
-    for k, part in enumerate(parts):
-        call.writer.store(target, part, k * strides[axis], others)
+    for k, entry in enumerate(parts):
+        call.writer.store(target, entry, k * strides[axis], others)
     return target
 
 

@@ -108,9 +108,9 @@ def mapped(
     return Value(tuple(shape), value.kind, lambda i: value.at(places(i)), value.cost)
 
 
-def shifted(indices: Sequence[Index], axis: int, by: Index) -> list[Index]:
-    """Return the places that lie by a number further along an axis."""
-    return [index + by if a == axis else index for a, index in enumerate(indices)]
+def part(value: Value, shape: Sequence[int], axis: int, start: Index | int) -> Value:
+    """Return a view: the entries from a place of an axis on."""
+    return mapped(value, shape, lambda i: [e + start if a == axis else e for a, e in enumerate(i)])
 
 
 def as_real(value: Value, real: str) -> Value:

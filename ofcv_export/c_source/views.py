@@ -10,7 +10,7 @@ from typing import Any
 from ofcv_export.c_source.extent import is_free, require_fixed
 from ofcv_export.c_source.index import Index, linear
 from ofcv_export.c_source.registry import Call, register
-from ofcv_export.c_source.value import Value, array, as_real, broadcast, mapped
+from ofcv_export.c_source.value import Value, array, as_real, broadcast, mapped, part
 from ofcv_export.graph.editing import row_major
 
 # What it costs to look up a place in a table, in operations.
@@ -219,17 +219,12 @@ def _unfold(call: Call, x: Value, axis: int, size: int, step: int) -> Value:
     )
 
 
-def _part(x: Value, shape: Sequence[int], axis: int, start: int) -> Value:
-    """Return the entries from a place of an axis on."""
-    return mapped(x, shape, lambda i: [e + start if a == axis else e for a, e in enumerate(i)])
-
-
 @register("split_with_sizes.default")
 def _split(call: Call, x: Value, sizes: Sequence[int], axis: int = 0) -> list[Value]:
     axis %= len(x.shape)
     parts, start = [], 0
     for size in sizes:
-        parts.append(_part(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]), axis, start))
+        parts.append(part(x, (*x.shape[:axis], size, *x.shape[axis + 1 :]), axis, start))
         start += size
     return parts
 
