@@ -25,7 +25,7 @@ Minimises E(p) = 1/2 p A p + b p + E_learned(p) over the density coefficients p 
 w p = N electrons, by projected gradient descent with momentum. Arrays are .npy files of float64,
 energies are in Hartree.
 
-  --model FILE           E_learned: an energy_functional of one molecule (.pt or .pt2)
+  --model FILE           E_learned: an energy_functional of one molecule (.pt, .pt2 or .so)
   --coulomb FILE         A, (n, n)
   --external FILE        b, (n,)
   --integrals FILE       w, (n,)

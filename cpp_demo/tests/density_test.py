@@ -53,7 +53,7 @@ def problem() -> Problem:
 def test_agreement() -> None:
     """Same steps, same minimum as in Python; there the gradient is parallel to w."""
     molecule = functional().for_molecule(WATER, BASIS, torch.eye(N) + 0.1 * torch.ones(N, N))
-    for suffix in (".pt", ".pt2"):
+    for suffix in (".pt", ".pt2", ".so"):
         ofcv.export(molecule, f"model{suffix}")
     for name, start in (
         ("preconditioned", problem()),
@@ -61,7 +61,7 @@ def test_agreement() -> None:
     ):
         words = start.save(Path())
         expected = minimise(molecule, start)
-        for suffix in (".pt", ".pt2"):
+        for suffix in (".pt", ".pt2", ".so"):
             found = minimise_in_cpp(PROGRAM, Path(f"model{suffix}"), words, Path())
             assert found.history.shape == expected.history.shape, (name, suffix)
             assert abs(found.history - expected.history).max() < 1e-10, (name, suffix)

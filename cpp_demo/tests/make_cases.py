@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
         write_rescalings(folder, dtype, random)
     write_refused(folder / COMPILED[0] / "model.pt2", folder / "refused")
     write_collective_variables(folder, np.random.default_rng(0))
-    write_functional(folder / "functional.pt")
+    write_functional(folder)
 
 
 def export(module: Any, case: Path, **options: Any) -> None:
@@ -203,12 +203,14 @@ def collective_variable(boundaries: Boundaries | None, unit: str) -> ofcv.Collec
     return ofcv.CollectiveVariable(pairs, network, CV_ATOMS, unit)
 
 
-def write_functional(path: Path) -> None:
-    """Write a functional of any molecules, whose number only its output knows."""
+def write_functional(folder: Path) -> None:
+    """Write a functional of any molecules, whose number only the entries of an input tell."""
     torch.manual_seed(0)
     rescaling = ofcv.DimensionWiseRescaling(*torch.rand(3, N_BASIS, dtype=torch.float64))
     network = CoefficientNetwork(N_BASIS, 4, (8,)).double()
-    ofcv.export(ofcv.EnergyFunctional(network, rescaling), path)
+    functional = ofcv.EnergyFunctional(network, rescaling)
+    ofcv.export(functional, folder / "functional.pt")
+    ofcv.export(functional, folder / "functional.so", n=8)
 
 
 class StridedScale(torch.nn.Module):

@@ -468,17 +468,40 @@ void test_raw_pointers(const fs::path& cases) {
 
 void test_sizes_of_results(const fs::path& cases) {
   const ofcv::Model model((cases / "functional.pt").string());
+  const ofcv::Model compiled((cases / "functional.so").string());
+  const ofcv::Library library((cases / "functional.so").string());
   const std::vector<double> coeffs = {0.5, -0.5, 0.25};
-  const std::vector<std::int64_t> functions = {0, 1, 2}, molecules = {0, 0, 1};
-  std::vector<double> energy(3, 42.0), gradient(3, 42.0);
-  const auto evaluate = [&](std::int64_t n_molecules) {
-    model.evaluate({{coeffs.data(), {3}}, {functions.data(), {3}}, {molecules.data(), {3}}},
-                   {{energy.data(), {n_molecules}}, {gradient.data(), {3}}});
+  const std::vector<std::int64_t> functions = {0, 1, 2};
+  std::vector<std::int64_t> molecules = {0, 0, 1};
+  struct Results {
+    std::vector<double> energy = std::vector<double>(3, 42.0), gradient = energy;
+    bool operator==(const Results&) const = default;
   };
-  CHECK_ERROR(evaluate(3), "energy: expected shape (2,), got (3,)");
-  CHECK(energy == std::vector<double>(3, 42.0) && gradient == energy);
-  evaluate(2);
-  CHECK(energy[0] != 42.0 && energy[1] != 42.0 && energy[2] == 42.0 && gradient[2] != 42.0);
+  const auto evaluate = [&](const auto& evaluator, std::int64_t n_molecules, Results& results) {
+    evaluator.evaluate({{coeffs.data(), {3}}, {functions.data(), {3}}, {molecules.data(), {3}}},
+                       {{results.energy.data(), {n_molecules}}, {results.gradient.data(), {3}}});
+  };
+  const auto evaluated = [&](const auto& evaluator, const char* error) {
+    Results results;
+    CHECK_ERROR(evaluate(evaluator, 3, results), error);
+    CHECK(results == Results());
+    evaluate(evaluator, 2, results);
+    return results;
+  };
+  const char *of_views = "energy: expected shape (2,), got (3,)",
+             *of_sizes = "energy: expected n_molecules = 2 as in batch, got 3";
+  const Results expected = evaluated(model, of_views);
+  CHECK(expected.energy[0] != 42.0 && expected.energy[1] != 42.0 && expected.energy[2] == 42.0);
+  for (const Results& results : {evaluated(compiled, of_views), evaluated(library, of_sizes)}) {
+    for (int i = 0; i < 3; ++i) {
+      CHECK(std::abs(results.energy[i] - expected.energy[i]) < 1e-14);
+      CHECK(std::abs(results.gradient[i] - expected.gradient[i]) < 1e-14);
+    }
+  }
+  molecules = {0, 3, 1};
+  Results unused;
+  CHECK_ERROR(evaluate(library, 2, unused),
+              "batch: expected indices in [0, 3), got 3 at position 1");
 }
 
 void test_threads(const fs::path& cases) {

@@ -10,7 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ofcv_export.artifacts.replays import PROBE, Calls, Replay, doubled, row_scales, run
+from ofcv_export.artifacts.replays import (
+    PROBE,
+    Calls,
+    Replay,
+    doubled,
+    row_scales,
+    run,
+    sizes_up_to,
+)
 from ofcv_export.base.elements import atomic_numbers
 from ofcv_export.base.units import length_factor
 from ofcv_export.graph.details import GraphVariableDetails
@@ -19,7 +27,6 @@ from ofcv_export.graph.probe import probe, probe_sizes
 from ofcv_export.graph.tensor_spec import TensorSpec
 
 STYLES = ("cluster", "periodic", "sparse", "no edges", "one element")
-SIZES = (1, 2, 5, 64)
 # Errors of sums over neighbours and nodes that grow with the size show here.
 MANY = 300
 # In Angstrom: atoms of a liquid have about this volume each, and come no closer than this.
@@ -56,16 +63,11 @@ class GraphReplays(Calls):
         """Yield the calls, the largest last."""
         sizes = probe_sizes(self.graph.inputs)
         yield Replay(PROBE, sizes["n_nodes"], probe(self.graph.inputs, sizes))
-        for size in self._sizes:
+        for size in sizes_up_to(self._most_nodes):
             for style in STYLES:
                 yield Replay(style, size, self._inputs(style, size, size))
         most = min(MANY, self._most_nodes)
         yield Replay(STYLES[0], most, self._inputs(STYLES[0], most, 0))
-
-    @property
-    def _sizes(self) -> list[int]:
-        """Numbers of nodes, none above the most that a file is made for."""
-        return [size for size in SIZES if size <= self._most_nodes]
 
     def _inputs(self, style: str, n_nodes: int, seed: int) -> list[Tensor]:
         """Return the inputs of a random graph."""
@@ -111,19 +113,20 @@ class GraphReplays(Calls):
     def _typical_outputs(self) -> list[dict[str, float]]:
         """Return for each output its typical size with each style of graphs."""
         names = [spec.name for spec in self.graph.outputs]
-        sizes: list[dict[str, float]] = [{} for _ in names]
+        scales: list[dict[str, float]] = [{} for _ in names]
         for style in STYLES:
-            calls = [self._inputs(style, n_nodes, seed) for seed, n_nodes in enumerate(self._sizes)]
+            sizes = enumerate(sizes_up_to(self._most_nodes))
+            calls = [self._inputs(style, n_nodes, seed) for seed, n_nodes in sizes]
             outputs = [run(self.exact, doubled(inputs)) for inputs in calls]
             for place in range(len(names)):
-                sizes[place][style] = float(
+                scales[place][style] = float(
                     max(row_scales(entry[place]).max() for entry in outputs)
                 )
         # Derivatives with respect to the box are those of the edges that it cuts, if there are any.
         for style in STYLES:
-            slopes = [sizes[names.index(name)] for name in ("derivatives", "box_derivatives")]
+            slopes = [scales[names.index(name)] for name in ("derivatives", "box_derivatives")]
             slopes[1][style] = max(slope[style] for slope in slopes)
-        return sizes
+        return scales
 
 
 def edges_within(places: Array, box: Array, cutoff: float) -> tuple[NDArray[np.int64], Array]:

@@ -114,7 +114,8 @@ def export(
         or ``.cpp`` file also ``fast=True``, which lets compilers fuse products with sums, so that
         the last bits depend on them, and ``symbol``, with which its names begin in place of the
         file's stem. A ``.c`` or ``.so`` file of a graph variable needs ``n_nodes`` and ``n_edges``,
-        the largest graph that it is made for.
+        the largest graph that it is made for, one of an `EnergyFunctional` ``n``, the most
+        coefficients.
 
     Returns
     -------

@@ -115,6 +115,7 @@ class Replays(Calls):
         self.graph = graph
         self.exact = exact
         self._free = symbols(graph.inputs)
+        self._most = min(MANY, *graph.largest.values()) if graph.largest else MANY
         self._one_by_one = isinstance(graph.details, ContractDetails)
         self._descriptors = None if graph.descriptors is None else InFloat64(graph.descriptors)
         self.geometry: Geometry | None = None
@@ -129,14 +130,14 @@ class Replays(Calls):
         self._derivative_scales = self._typical_derivatives() if graph.differentiable else {}
 
     def __iter__(self) -> Iterator[Replay]:
-        """Yield the calls, that of 10^5 rows last."""
+        """Yield the calls, that of most rows last."""
         free = probe_sizes(self.graph.inputs)
         yield Replay(PROBE, max(free.values(), default=0), probe(self.graph.inputs, free))
-        for call, size in enumerate(SIZES if self._free else (0,) * _CALLS):
+        for call, size in enumerate(sizes_up_to(self._most) if self._free else [0] * _CALLS):
             for number, style in enumerate(self.styles):
                 yield Replay(style, size, self._inputs(style, size, call, number))
-        if self._free and is_cheap(self.exact, self._small_calls(), MANY):
-            yield Replay(self.styles[0], MANY, self._inputs(self.styles[0], MANY, 0, 0))
+        if self._free and is_cheap(self.exact, self._small_calls(), self._most):
+            yield Replay(self.styles[0], self._most, self._inputs(self.styles[0], self._most, 0, 0))
 
     @property
     def styles(self) -> Sequence[str]:
@@ -257,6 +258,11 @@ class Replays(Calls):
     def _small_calls(self) -> list[list[Tensor]]:
         style = self.styles[0]
         return [doubled(self._inputs(style, size, 0, 0)) for size in (32, 64)]
+
+
+def sizes_up_to(most: int) -> list[int]:
+    """Return the sizes of calls, none above the most that a file is made for."""
+    return [size for size in SIZES if size <= most]
 
 
 def run(module: torch.nn.Module, inputs: Sequence[Tensor]) -> Outputs:

@@ -13,7 +13,7 @@ from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.probe import probe_sizes
 
 # The largest values of free sizes.
-_SIZES = ("n_nodes", "n_edges")
+_SIZES = ("n", "n_nodes", "n_edges")
 _NAMES = ("fast", "symbol", *_SIZES)
 
 
@@ -57,7 +57,7 @@ def bounded(graph: ExportGraph, options: Mapping[str, Any]) -> ExportGraph:
     sizes = {size: options[size] for size in _SIZES if size in options}
     tried = probe_sizes(graph.inputs)
     for size, largest in sizes.items():
-        if not graph.bounded:
+        if size not in tried or size == graph.rows:
             raise ValueError(f"{size}: expected none for a {graph.kind}, got {largest}")
         if largest < tried[size]:
             raise ValueError(f"{size}: expected {tried[size]} or more, got {largest}")

@@ -9,6 +9,7 @@ import torch
 
 from ofcv_export.c_source.extent import is_free, require_fixed
 from ofcv_export.c_source.index import Index, linear
+from ofcv_export.c_source.pointwise import operand_value
 from ofcv_export.c_source.registry import Call, register
 from ofcv_export.c_source.value import Value, constant, part
 from ofcv_export.graph.editing import row_major
@@ -70,6 +71,8 @@ def _ones(call: Call, *_: Any, **__: Any) -> Value:
 @register("full.default", "full_like.default", "scalar_tensor.default", "new_full.default")
 def _full(call: Call, *args: Any, **_: Any) -> Value:
     number = args[0] if len(args) == 1 else args[1]
+    if is_free(number):
+        return operand_value(call, number)
     if call.kind != "real":
         return constant(str(int(number)), call.shape, call.kind)
     return constant(call.writer.number(float(number)), call.shape, "real")

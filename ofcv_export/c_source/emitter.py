@@ -28,7 +28,7 @@ from ofcv_export.c_source.value import Value, array, packed
 from ofcv_export.c_source.writer import Writer
 from ofcv_export.graph.editing import with_shapes
 from ofcv_export.graph.probe import probe
-from ofcv_export.graph.tensor_spec import TensorSpec, symbols
+from ofcv_export.graph.tensor_spec import TensorSpec, free_sizes
 from ofcv_export.graph.tracing import distinct_sizes
 
 _TYPES = {torch.float32: "float", torch.float64: "double", torch.int64: "int64_t"}
@@ -181,7 +181,7 @@ def emit(
     types = {name: f"const {kind}" for name, kind in inputs.items()} | outputs
     emitter.writer.arguments = types
     emitter.run(list(inputs), list(outputs))
-    return written(name, symbols(specs), types, emitter.writer, fast)
+    return written(name, free_sizes(specs), types, emitter.writer, fast)
 
 
 def _decomposed(
@@ -193,7 +193,7 @@ def _decomposed(
     # What is joined along a new axis may have free sizes, what is joined along one of its own not.
     del table[torch.ops.aten.stack.default]
     function = torch.func.functionalize(graph_module)
-    free = symbols(specs)
+    free = free_sizes(specs)
     if free:
         given = probe(specs, distinct_sizes(specs))
         trace = make_fx(function, table, "symbolic", _allow_non_fake_inputs=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ofcv_export.graph.tensor_spec import TensorSpec, symbols
+from ofcv_export.graph.tensor_spec import TensorSpec, free_sizes
 
 _KINDS = {
     "float32": "real(c_float)",
@@ -29,7 +29,7 @@ def fortran_text(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sy
     """
     # A dummy argument may not have the name of the function.
     specs = [*inputs, *outputs]
-    sizes = symbols(inputs)
+    sizes = free_sizes(inputs)
     names = _broken(", ".join([*sizes, *(spec.name for spec in specs)]))
     declared = [f"      integer(c_int64_t), value, intent(in) :: {size}" for size in sizes]
     declared += [

@@ -28,7 +28,7 @@ _HEAD = """#include <math.h>
 #ifndef OFCV_CLONES
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__AVX2__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
-#define OFCV_CLONES __attribute__((target_clones("default", "{target}")))
+{clones}
 #endif
 #endif
 #endif
@@ -36,8 +36,15 @@ _HEAD = """#include <math.h>
 #define OFCV_CLONES
 #endif
 """
-_SAME_BITS = _HEAD.format(clang="STDC FP_CONTRACT OFF", gcc="off", target="avx2")
-_FAST = _HEAD.format(clang="clang fp contract(fast)", gcc="fast", target="arch=haswell")
+_CLONES = '#define OFCV_CLONES __attribute__((target_clones("default", "{}")))'
+_SAME_BITS = _HEAD.format(clang="STDC FP_CONTRACT OFF", gcc="off", clones=_CLONES.format("avx2"))
+# A processor by its name, as in arch=haswell, would be that one alone.
+_FUSING_CLONES = f"""#if defined(__clang__) || __GNUC__ < 12
+{_CLONES.format("fma")}
+#else
+{_CLONES.format("arch=x86-64-v3")}
+#endif"""
+_FAST = _HEAD.format(clang="clang fp contract(fast)", gcc="fast", clones=_FUSING_CLONES)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofcv_export.graph.metadata import Metadata
-from ofcv_export.graph.tensor_spec import MAY_BE_NONE, TensorSpec, symbols
+from ofcv_export.graph.tensor_spec import (
+    MAY_BE_NONE,
+    TOLD_BY_LARGEST,
+    TensorSpec,
+    free_sizes,
+    symbols,
+)
 
 if TYPE_CHECKING:
     from ofcv_export.c_source.function import Function
@@ -122,7 +128,7 @@ def library_text(metadata: Metadata, symbol: str) -> str:
     before they read the metadata.
     """
     inputs, outputs = metadata.inputs, metadata.outputs
-    places = [f"sizes[{k}]" for k in range(len(symbols(inputs)))]
+    places = [f"sizes[{k}]" for k in range(len(free_sizes(inputs)))]
     places += [f"inputs[{k}]" for k in range(len(inputs))]
     places += [f"outputs[{k}]" for k in range(len(outputs))]
     return "\n".join([
@@ -145,7 +151,7 @@ def argument(spec: TensorSpec) -> str:
 
 def errors(metadata: Metadata) -> list[str]:
     """Return what the codes from 1 on say."""
-    sizes = symbols(metadata.inputs)
+    sizes = free_sizes(metadata.inputs)
     reasons = [
         *map(_wrong_values, metadata.inputs),
         *(_wrong_size(size, metadata) for size in sizes),
@@ -160,7 +166,12 @@ def _wrong_values(spec: TensorSpec) -> str:
         return f"{spec.name}: expected finite numbers, got NaN or infinity"
     if spec.choices is not None:
         return f"{spec.name}: expected {', '.join(map(str, spec.choices))}, got others"
-    return f"{spec.name}: expected integers in [{spec.low}, {spec.high}), got others"
+    return f"{spec.name}: expected integers in [{spec.low}, {_end(spec)}), got others"
+
+
+def _end(spec: TensorSpec) -> int | str | None:
+    """Return where the range of an integer input ends."""
+    return TOLD_BY_LARGEST.get(spec.name, spec.high)
 
 
 def _wrong_size(size: str, metadata: Metadata) -> str:
@@ -170,14 +181,15 @@ def _wrong_size(size: str, metadata: Metadata) -> str:
     return f"{size}: expected {least} to {most}, got others"
 
 
-def _limits(size: str, metadata: Metadata) -> tuple[int, int | None]:
-    """Return the least value of a free size, and the largest that a file was made for."""
-    return int(size != MAY_BE_NONE), metadata.options.get(size)
+def _limits(size: str, metadata: Metadata) -> tuple[int, int | str | None]:
+    """Return the least value of a free size, and the largest, also that of one that is told."""
+    told = {TOLD_BY_LARGEST.get(spec.name): spec.high for spec in metadata.inputs}
+    return int(size != MAY_BE_NONE), metadata.options.get(size, told.get(size))
 
 
 def signature(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], symbol: str) -> str:
     """Return the declaration of the function that evaluates."""
-    arguments = [f"int64_t {size}" for size in symbols(inputs)]
+    arguments = [f"int64_t {size}" for size in free_sizes(inputs)]
     arguments += [f"const {_TYPES[spec.dtype]} *{argument(spec)}" for spec in inputs]
     arguments += [f"{_TYPES[spec.dtype]} *{argument(spec)}" for spec in outputs]
     return f"int {symbol}_evaluate({', '.join(arguments)})"
@@ -200,7 +212,7 @@ def _evaluate(
     """Return the function that checks its inputs and calls the one for a frame."""
     inputs, outputs = metadata.inputs, metadata.outputs
     lines = [f"{signature(inputs, outputs, symbol)} {{"]
-    for code, size in enumerate(symbols(inputs), len(inputs) + 1):
+    for code, size in enumerate(free_sizes(inputs), len(inputs) + 1):
         least, most = _limits(size, metadata)
         above = "" if most is None else f" || {size} > {most}"
         lines.append(f"  if ({size} < {least}{above}) return {code};")
@@ -210,7 +222,7 @@ def _evaluate(
         if spec.choices is not None:
             wrong = "!(" + " || ".join(f"{name}[i] == {one}" for one in spec.choices) + ")"
         elif spec.is_integer:
-            wrong = f"({name}[i] < {spec.low} || {name}[i] >= {spec.high})"
+            wrong = f"({name}[i] < {spec.low} || {name}[i] >= {_end(spec)})"
         # All entries, in place of all up to the first wrong one, are looked at by vectors.
         lines.append(
             f"  {{ int wrong = 0; for (int64_t i = 0; i < {_count(spec)}; ++i) wrong |= {wrong}; "
@@ -233,7 +245,7 @@ def _with_sizes(
 
     `no_memory` is the code that says that there is none.
     """
-    places = [f"(int){size}" for size in symbols(inputs)]
+    places = [f"(int){size}" for size in free_sizes(inputs)]
     places += [argument(spec) for spec in (*inputs, *outputs)]
     if no_memory is None:
         return [f"  return {symbol}_frame({', '.join(places)});"]
@@ -379,7 +391,7 @@ def _comment(metadata: Metadata, symbol: str, version: str, function: Function) 
         rows.append(f"     {argument(spec):20} {shape}{f', {unit}' if unit else ''}")
     rows += [
         f"     {size} is {least} to {most}"
-        for size in symbols(inputs)
+        for size in free_sizes(inputs)
         for least, most in [_limits(size, metadata)]
         if most is not None
     ]

@@ -12,7 +12,7 @@ from ofcv_export.c_source.registry import Call, Operator, register
 from ofcv_export.c_source.value import Value, as_real, broadcast, constant
 
 
-def _value(call: Call, operand: Any) -> Value:
+def operand_value(call: Call, operand: Any) -> Value:
     """Return an operand, a number among them, in the shape of the result."""
     if isinstance(operand, Value):
         is_repeated = operand.size < math.prod(call.shape)
@@ -29,7 +29,7 @@ def _value(call: Call, operand: Any) -> Value:
 
 
 def _pointwise(call: Call, expression: Callable[..., str], *operands: Any, cost: int = 1) -> Value:
-    values = [_value(call, operand) for operand in operands]
+    values = [operand_value(call, operand) for operand in operands]
 
     def at(indices: Sequence[Index]) -> str:
         return expression(*(value.at(indices) for value in values))
@@ -219,7 +219,7 @@ def _gelu(call: Call, x: Value, approximate: str = "none") -> Value:
 @register("where.self")
 def _where(call: Call, condition: Value, a: Any, b: Any) -> Value:
     choice = broadcast(condition, call.shape)
-    values = [_value(call, operand) for operand in (a, b)]
+    values = [operand_value(call, operand) for operand in (a, b)]
 
     def at(indices: Sequence[Index]) -> str:
         x, y = (value.at(indices) for value in values)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, fx
 
 from ofcv_export.c_source.extent import Extent
-from ofcv_export.graph.tensor_spec import TensorSpec
+from ofcv_export.graph.tensor_spec import TOLD_BY_LARGEST, TensorSpec
+
+aten = torch.ops.aten
 
 _NUMBERS = (torch.SymInt, torch.SymFloat)
 
@@ -33,15 +35,18 @@ def with_extents(
     Raises
     ------
     ValueError
-        If a size is no polynomial of those of the inputs.
+        If a size is no polynomial of those of the inputs and those that their entries tell.
     """
     sizes = _Sizes(module, specs, largest)
     for node in module.graph.nodes:
         value = node.meta.get("val")
         if isinstance(value, _NUMBERS):
             node.meta["extent"] = sizes.of(value)
+            # It is an argument, and what it was made of may go.
+            node.args = ()
         elif isinstance(value, Tensor):
             node.meta["extents"] = tuple(map(sizes.of, value.shape))
+    module.graph.eliminate_dead_code()
 
 
 class _Sizes:
@@ -61,12 +66,21 @@ class _Sizes:
                     # The tracer has symbols for fixed sizes, too.
                     self._names[size.node.expr] = _named(name)
                     self._most[size.node.expr] = most
+            if spec.name in TOLD_BY_LARGEST:
+                for value in _largest_entries(node):
+                    self._names[value.node.expr] = _named(TOLD_BY_LARGEST[spec.name]) - 1
+                    self._most[value.node.expr] = int(tensor.max())
 
     def of(self, size: Any) -> int:
         """Return a size of the tracer's."""
         expression = size.node.expr if isinstance(size, _NUMBERS) else sympy.Integer(size)
         while expression.func.__name__ == "ToFloat":
             (expression,) = expression.args
+        if not expression.free_symbols <= self._most.keys():
+            raise ValueError(
+                "module: expected sizes that the inputs' sizes tell in C source, got one that "
+                "entries of a tensor tell"
+            )
         most = int(expression.xreplace(self._most))
         named = expression.xreplace(self._names).expand()
         if named.is_Integer:
@@ -77,6 +91,13 @@ class _Sizes:
                 f"source, got {named}"
             )
         return Extent(most, f"({named})" if named.is_Add else str(named))
+
+
+def _largest_entries(node: fx.Node) -> list[Any]:
+    """Return what the tracer calls the largest entry of a tensor, once for each time it is read."""
+    largest = [user for user in node.users if user.target in (aten.max.default, aten.amax.default)]
+    read = [user for entry in largest for user in entry.users]
+    return [user.meta["val"] for user in read if user.target == aten._local_scalar_dense.default]
 
 
 def _named(size: int | str) -> Any:

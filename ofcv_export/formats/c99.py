@@ -43,16 +43,10 @@ class Source(Format):
     def require_graph(self, graph: ExportGraph) -> None:
         """Raise ValueError if a size is free for which there is no largest value."""
         free = [size for size in symbols(_one_frame(graph).inputs) if size not in graph.largest]
-        if free and graph.bounded:
-            (size, *_) = free
-            raise ValueError(
-                f"{size}: expected the largest number of {COUNTED[size]} "
-                f"for a {self.suffix} file, got none"
-            )
         if free:
             raise ValueError(
-                f"module: expected fixed sizes for a {self.suffix} file, "
-                f"got {', '.join(free)} free (.pt, .pt2 and .onnx files leave sizes free)"
+                f"{free[0]}: expected the largest number of {COUNTED[free[0]]} "
+                f"for a {self.suffix} file, got none"
             )
 
     def compile(self, graph: ExportGraph) -> Compiled:

@@ -72,10 +72,8 @@ class ExportGraph:
     rows : str, optional
         A free size, the first of every input and output, along which each row of the outputs
         depends on that row of the inputs alone.
-    bounded : bool
-        Whether C source can be written for free sizes up to a largest value.
     largest : dict
-        Those largest values.
+        Largest values of free sizes, for C source.
     symbol : str
         Beginning of the names in C source.
     fast : bool
@@ -104,7 +102,6 @@ class ExportGraph:
     device: str = "cpu"
     frame: ExportGraph | None = None
     rows: str | None = None
-    bounded: bool = False
     largest: dict[str, int] = field(default_factory=dict)
     symbol: str = "model"
     fast: bool = False

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 COUNTED = {"batch": "frames", "n": "coefficients", "n_nodes": "nodes", "n_edges": "edges"}
 # The symbolic size that may be 0: a graph of atoms need not have edges.
 MAY_BE_NONE = "n_edges"
+# Sizes of outputs that are the largest entry of an input plus one, by the name of that input.
+TOLD_BY_LARGEST = {"batch": "n_molecules"}
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +123,12 @@ def symbols(specs: Sequence[TensorSpec]) -> list[str]:
     return list(
         dict.fromkeys(size for spec in specs for size in spec.shape if isinstance(size, str))
     )
+
+
+def free_sizes(inputs: Sequence[TensorSpec]) -> list[str]:
+    """Return the sizes that only a call tells: the symbolic ones, and those that entries tell."""
+    told = [TOLD_BY_LARGEST[spec.name] for spec in inputs if spec.name in TOLD_BY_LARGEST]
+    return [*symbols(inputs), *told]
 
 
 def frame_specs(dtype: str, n_atoms: int, periodic: bool) -> list[TensorSpec]:

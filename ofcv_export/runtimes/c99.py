@@ -17,7 +17,7 @@ from ofcv_export.c_source import compiler
 from ofcv_export.c_source.fortran import fortran_text
 from ofcv_export.c_source.interface import code_in, errors, metadata_in, symbol_in
 from ofcv_export.graph.metadata import Metadata
-from ofcv_export.graph.tensor_spec import TensorSpec, sized, symbols
+from ofcv_export.graph.tensor_spec import TOLD_BY_LARGEST, TensorSpec, free_sizes, sized
 from ofcv_export.runtimes.runtime import Runner, Runtime, damaged, foreign
 
 DIGEST = b"/* sha256 %s */\n"
@@ -87,7 +87,7 @@ def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Run
     """Return the function of a library whose names begin with a symbol."""
     evaluate = getattr(library, f"{symbol}_evaluate")
     reasons = errors(metadata)
-    free = symbols(metadata.inputs)
+    free = free_sizes(metadata.inputs)
 
     def run(inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         given = [np.asarray(array, order="C") for array in inputs]
@@ -104,13 +104,14 @@ def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Run
 
 
 def _sizes(specs: Sequence[TensorSpec], arrays: Sequence[NDArray[Any]]) -> dict[str, int]:
-    """Return the symbolic sizes that some arrays have."""
-    return {
-        size: found
-        for spec, array in zip(specs, arrays, strict=True)
-        for size, found in zip(spec.shape, array.shape, strict=True)
-        if isinstance(size, str)
-    }
+    """Return the sizes that some arrays have, or tell by their largest entry."""
+    sizes = {}
+    for spec, array in zip(specs, arrays, strict=True):
+        found = zip(spec.shape, array.shape, strict=True)
+        sizes |= {size: number for size, number in found if isinstance(size, str)}
+        if spec.name in TOLD_BY_LARGEST:
+            sizes[TOLD_BY_LARGEST[spec.name]] = int(array.max()) + 1
+    return sizes
 
 
 def _pointer(array: NDArray[Any]) -> Any:

@@ -140,7 +140,6 @@ class GraphVariable(nn.Module):
             elements=self.elements,
             length_unit=self.length_unit,
             output_units=self.output_units(),
-            bounded=True,
         )
 
     def _require(self, specs: Sequence[TensorSpec], inputs: Sequence[Tensor]) -> None:

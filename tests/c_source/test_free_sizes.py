@@ -57,6 +57,7 @@ FUNCTIONS = {
     "filled up": lambda x, edge_index, y: functional.pad(x, (1, 2)),
     "numbered": lambda x, edge_index, y: x * torch.arange(x.shape[0])[:, None],
     "number of nodes": lambda x, edge_index, y: x / x.shape[0],
+    "filled with the number": lambda x, edge_index, y: torch.full((2,), x.shape[0]) * 1.0,
     "norms": lambda x, edge_index, y: torch.linalg.vector_norm(x, dim=1),
     "layer norm": lambda x, edge_index, y: functional.layer_norm(y, (5,)),
     "embedding": lambda x, edge_index, y: functional.embedding((y[:, 0] > 0).long(), WEIGHTS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import ofcv_export as ofcv
 from export_scripts.energy_network import CoefficientNetwork
+from ofcv_export.c_source.compiler import compilers
 from ofcv_export.density.atomic_reference import AtomicReference
 from ofcv_export.density.basis import BasisInfo
 from ofcv_export.density.dataset_statistics import DatasetStatistics
@@ -224,10 +226,16 @@ def test_equivariant_statistics_make_an_invariant_energy(statistics, equivariant
 # Artifacts
 
 
-@pytest.fixture(scope="module", params=FREE_SIZES)
+# The longest batch of the tests has 126 coefficients.
+OPTIONS = {suffix: {} for suffix in FREE_SIZES} | {suffix: {"n": 126} for suffix in (".c", ".so")}
+
+
+@pytest.fixture(scope="module", params=OPTIONS)
 def artifact(request, functional, tmp_path_factory) -> Path:
+    if request.param in (".c", ".so") and not compilers():
+        pytest.skip("no C compiler")
     path = tmp_path_factory.mktemp("functional") / f"functional{request.param}"
-    ofcv.export(functional, path, output_units={"energy": "Hartree"})
+    ofcv.export(functional, path, output_units={"energy": "Hartree"}, **OPTIONS[request.param])
     return path
 
 
@@ -249,6 +257,95 @@ def test_artifact_of_any_molecule(artifact, functional, batch):
         assert found[0].shape == (len(molecules),)
         for output, judge in zip(found, expected, strict=True):
             torch.testing.assert_close(output, judge, rtol=1e-12, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def compiled(functional, tmp_path_factory) -> Path:
+    if not compilers():
+        pytest.skip("no C compiler")
+    path = tmp_path_factory.mktemp("functional") / "functional.so"
+    ofcv.export(functional, path, n=10)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("n", "n_molecules", "change", "message"),
+    [
+        (3, 2, {}, ""),
+        (0, 1, {}, "n: expected 1 to 10, got others"),
+        (11, 1, {}, "n: expected 1 to 10, got others"),
+        (3, 0, {}, "n_molecules: expected 1 to n, got others"),
+        (3, 4, {}, "n_molecules: expected 1 to n, got others"),
+        (3, 1, {}, "batch: expected integers in [0, n_molecules), got others"),
+        (3, 2, {"batch": -1}, "batch: expected integers in [0, n_molecules), got others"),
+        (3, 2, {"index": 99}, "basis_function_ind: expected integers in [0, 16), got others"),
+        (3, 2, {"coeffs": np.nan}, "coeffs: expected finite numbers, got NaN or infinity"),
+    ],
+)
+def test_what_a_function_in_c_is_told(compiled, functional, n, n_molecules, change, message):
+    library = ctypes.CDLL(str(compiled))
+    library.functional_error.restype = ctypes.c_char_p
+    inputs = {"coeffs": normal(12).numpy(), "index": np.arange(12) % 5, "batch": np.zeros(12, int)}
+    inputs["batch"][2] = 1
+    for name, wrong in change.items():
+        inputs[name][2] = wrong
+    energy, gradient = np.full(12, 42.0), np.full(12, 42.0)
+    places = [
+        array.ctypes.data_as(ctypes.c_void_p) for array in (*inputs.values(), energy, gradient)
+    ]
+    code = library.functional_evaluate(ctypes.c_int64(n), ctypes.c_int64(n_molecules), *places)
+    assert library.functional_error(code).decode() == message
+    if message:
+        assert (energy == 42).all()
+        assert (gradient == 42).all()
+        return
+    expected = functional.energy_and_gradient(*(torch.tensor(a[:n]) for a in inputs.values()))
+    np.testing.assert_allclose(energy[:n_molecules], expected[0], rtol=1e-13)
+    np.testing.assert_allclose(gradient[:n], expected[1], rtol=1e-13)
+    assert (energy[n_molecules:] == 42).all()
+    assert (gradient[n:] == 42).all()
+
+
+def test_the_most_coefficients_change_no_bit(compiled, functional, batch, tmp_path):
+    if not compilers():
+        pytest.skip("no C compiler")
+    ofcv.export(functional, tmp_path / "larger.c", n=100_000)
+    assert "malloc" in (tmp_path / "larger.c").read_text()
+    inputs = [tensor[:10] for tensor in batch]
+    for one, other in zip(
+        ofcv.load(compiled)(*inputs), ofcv.load(tmp_path / "larger.c")(*inputs), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "n: expected the largest number of coefficients for a .c file, got none"),
+        ({"n": 1}, "n: expected 2 or more, got 1"),
+        ({"n_nodes": 9}, "n_nodes: expected none for a energy_functional, got 9"),
+        ({"n_molecules": 9}, "n_molecules: "),
+    ],
+)
+def test_the_most_coefficients_that_a_function_in_c_takes(functional, tmp_path, options, message):
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+        ofcv.export(functional, tmp_path / "functional.c", **options)
+    assert not list(tmp_path.iterdir())
+
+
+class KnowsAnotherSize(nn.Module):
+    """Has a size that entries of another input tell."""
+
+    def forward(self, coeffs, index, batch, n_molecules):
+        seen = coeffs.new_zeros(index.max().item() + 1).index_add(0, index, coeffs)
+        return coeffs.new_zeros(n_molecules).index_add(0, batch, seen[index])
+
+
+def test_another_size_that_entries_tell_is_refused(tmp_path):
+    message = "^module: expected sizes that the inputs' sizes tell in C source, got one that entrie"
+    with pytest.raises(ValueError, match=message):
+        ofcv.export(functional_of(KnowsAnotherSize()), tmp_path / "functional.c", n=20)
+    assert not list(tmp_path.iterdir())
 
 
 def test_artifact_of_one_molecule(frozen_artifact, water):

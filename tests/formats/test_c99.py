@@ -411,19 +411,6 @@ def test_what_it_cannot_hold_is_named_and_nothing_is_written(tmp_path, network, 
     assert path.read_text() == "as it was"
 
 
-class Sums(nn.Module):
-    """The energy of molecules whose coefficients are summed."""
-
-    def forward(self, coeffs, index, batch, n_molecules):
-        return coeffs.new_zeros(n_molecules).index_add(0, batch, coeffs**2)
-
-
-def test_sizes_that_stay_free_are_refused(tmp_path):
-    module = ofcv.EnergyFunctional(Sums(), ofcv.DimensionWiseRescaling(*torch.rand(3, 6)))
-    with pytest.raises(ValueError, match="module: expected fixed sizes for a .c file, got n free"):
-        ofcv.export(module, tmp_path / "functional.c")
-
-
 def test_a_missing_compiler_is_named(tmp_path, monkeypatch):
     ofcv.export(variable(), tmp_path / "cv.c")
     monkeypatch.setenv("CC", "no-such-compiler")

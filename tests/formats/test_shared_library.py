@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -149,6 +150,19 @@ def test_it_holds_code_for_any_processor(tmp_path):
     ).stdout
     assert "cv_frame.avx2" in names
     assert "cv_frame.default" in names
+
+
+def test_fused_code_runs_wherever_the_processor_has_it(tmp_path):
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    if " fma " not in flags or " avx2 " not in flags:
+        pytest.skip("no such instructions")
+    positions = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0))
+    derivatives = []
+    for fast in (True, False):
+        ofcv.export(variable(), tmp_path / "cv.so", fast=fast)
+        derivatives.append(ofcv.load(tmp_path / "cv.so")(positions)[1])
+    torch.testing.assert_close(*derivatives)
+    assert not torch.equal(*derivatives)
 
 
 def test_compiled_code_is_kept(tmp_path, monkeypatch):

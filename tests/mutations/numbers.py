@@ -456,8 +456,8 @@ NUMBERS: list[Mutation] = [
     ),
     Mutation(
         "C source: negative indices go through", "c_source/interface.py",
-        'wrong = f"({name}[i] < {spec.low} || {name}[i] >= {spec.high})"',
-        'wrong = f"({name}[i] >= {spec.high})"',
+        'wrong = f"({name}[i] < {spec.low} || {name}[i] >= {_end(spec)})"',
+        'wrong = f"({name}[i] >= {_end(spec)})"',
         (f"{_C99}::test_a_frozen_dataset_by_index",),
     ),
     Mutation(
@@ -484,6 +484,26 @@ NUMBERS: list[Mutation] = [
         "C source: extremes with what an index does not reach", "c_source/arrays.py",
         "if not include_self:", "if include_self:",
         (f"{_FREE_SIZES}::test_one_function_for_all_sizes", "-k", "amax"),
+    ),
+    Mutation(
+        "C source: molecules that have no place go through", "c_source/interface.py",
+        "TOLD_BY_LARGEST.get(spec.name, spec.high)", "spec.high",
+        (f"{_FUNCTIONAL}::test_what_a_function_in_c_is_told",),
+    ),
+    Mutation(
+        "C source: one molecule too few", "runtimes/c99.py",
+        "int(array.max()) + 1", "int(array.max())",
+        (f"{_FUNCTIONAL}::test_artifact_of_any_molecule", "-k", "so"),
+    ),
+    Mutation(
+        "C source: a size for its largest value", "c_source/arrays.py",
+        "return operand_value(call, number)", "number = int(number)",
+        (_FREE_SIZES, "-k", "filled"),
+    ),
+    Mutation(
+        "C source: fused code on one processor alone", "c_source/function.py",
+        "arch=x86-64-v3", "arch=haswell",
+        (_LIBRARY, "-k", "fused"),
     ),
     Mutation(
         "C source: variances by n", "c_source/moments.py",

@@ -76,6 +76,18 @@ void require_range(const TensorSpec& spec, const T* data, std::span<const std::i
   require_in_range(spec.name, data, count(sizes), *spec.low, high);
 }
 
+/// Sets the size that the entries of an input tell, if they tell any. Throws if they are out of
+/// range.
+inline void note_entries(const TensorSpec& spec, const View& view, Symbols& symbols) {
+  if (!Symbols::are_told_by(spec)) return;
+  const auto noted = [&]<typename T>(const T* entries) {
+    require_range(spec, entries, view.shape, symbols);
+    symbols.note_entries(spec, std::span(entries, static_cast<std::size_t>(count(view.shape))));
+  };
+  if (view.dtype == DType::int32) noted(static_cast<const std::int32_t*>(view.data));
+  if (view.dtype == DType::int64) noted(static_cast<const std::int64_t*>(view.data));
+}
+
 /// Throws unless the values, in the dtype of `spec`, are such as it takes. `symbols` holds the
 /// sizes of the inputs up to this one.
 inline void require_values(const TensorSpec& spec, const void* data,

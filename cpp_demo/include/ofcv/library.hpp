@@ -95,10 +95,12 @@ class Library {
     const detail::Trailer trailer(file);
     metadata_ = Metadata::parse(trailer.json);
     box_rule_ = metadata_.box_rule();
-    for (const TensorSpec& spec : metadata_.inputs) {
-      for (const Dimension& size : spec.shape) {
-        const bool is_known = std::ranges::find(free_sizes_, size.symbol) != free_sizes_.end();
-        if (size.is_symbolic() && !is_known) free_sizes_.push_back(size.symbol);
+    for (const std::vector<TensorSpec>& specs : {metadata_.inputs, metadata_.outputs}) {
+      for (const TensorSpec& spec : specs) {
+        for (const Dimension& size : spec.shape) {
+          const bool is_known = std::ranges::find(free_sizes_, size.symbol) != free_sizes_.end();
+          if (size.is_symbolic() && !is_known) free_sizes_.push_back(size.symbol);
+        }
       }
     }
     require_machine();
@@ -129,6 +131,7 @@ class Library {
     std::size_t n_bytes = 0;
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       n_bytes += checked(metadata_.inputs[i], inputs[i], symbols);
+      detail::note_entries(metadata_.inputs[i], inputs[i], symbols);
     }
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       n_bytes += checked(metadata_.outputs[i], outputs[i], symbols);
@@ -172,12 +175,12 @@ class Library {
   }
 
   /// The same without any check but the library's own: arrays of the file's dtypes, in its order.
-  /// `sizes` are those that are free, in the order in which the inputs name them.
+  /// `sizes` are those of `free_sizes`, in that order.
   void call(const std::int64_t* sizes, const void* const* inputs, void* const* outputs) const {
     if (const int code = call_(sizes, inputs, outputs)) throw Error(error_(code));
   }
 
-  /// Names of the sizes that are free.
+  /// Names of the sizes that are free, in the order in which inputs and then outputs name them.
   const std::vector<std::string>& free_sizes() const { return free_sizes_; }
 
  private:

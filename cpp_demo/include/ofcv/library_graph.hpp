@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,12 @@ inline Graph load_library(std::shared_ptr<const Library> library, c10::Device de
     Symbols symbols;
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       const auto sizes = inputs[i].sizes();
-      symbols.require_shape(library->metadata().inputs[i], {sizes.data(), sizes.size()});
+      const TensorSpec& spec = library->metadata().inputs[i];
+      symbols.require_shape(spec, {sizes.data(), sizes.size()});
+      if (Symbols::are_told_by(spec)) {
+        const auto* entries = tensors[i].const_data_ptr<std::int64_t>();
+        symbols.note_entries(spec, std::span(entries, static_cast<std::size_t>(inputs[i].numel())));
+      }
     }
     std::vector<std::int64_t> free;
     for (const std::string& size : library->free_sizes()) free.push_back(symbols.size(size));

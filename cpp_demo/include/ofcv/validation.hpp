@@ -44,6 +44,15 @@ class Symbols {
     }
   }
 
+  /// Whether the entries of an input tell a size: the largest of `batch` plus one is `n_molecules`.
+  static bool are_told_by(const TensorSpec& spec) { return spec.name == "batch"; }
+
+  /// Sets the size that the entries of such an input tell.
+  template <typename T>
+  void note_entries(const TensorSpec& spec, std::span<const T> entries) {
+    agree(spec, "n_molecules", std::ranges::max(entries) + 1);
+  }
+
   /// The sizes of a tensor whose symbols earlier tensors have set.
   Shape sizes(const TensorSpec& spec) const {
     Shape sizes;
