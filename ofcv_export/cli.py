@@ -34,7 +34,7 @@ from ofcv_export.base.packages import require_torch
 from ofcv_export.base.validation import FLOATING, first_line, shape_text
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tensor_spec import TensorSpec
-from ofcv_export.runtimes.c99 import fortran_module
+from ofcv_export.runtimes.fortran import fortran_module
 
 if TYPE_CHECKING:
     from ofcv_export.graph.export_graph import Exportable
@@ -285,12 +285,12 @@ def inspect(
 
 @app.command()
 def fortran(
-    path: Annotated[Path, typer.Argument(help="An artifact: .c.")],
+    path: Annotated[Path, typer.Argument(help="An artifact: .c or .so.")],
     module: Annotated[
         Path | None, typer.Argument(help="The module to write; by default beside the artifact.")
     ] = None,
 ) -> None:
-    """Write a Fortran module with the interface of a file of C source."""
+    """Write a Fortran module with the interface of C source, compiled or not."""
     with _one_line_errors():
         target = module or path.with_suffix(".f90")
         text = fortran_module(path)

@@ -38,7 +38,7 @@ def fortran_text(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sy
         for spec in specs
     ]
     return "\n".join([
-        f"! Interface of {symbol}.c, written by ofcv-export.",
+        f"! Interface of {symbol}, written by ofcv-export.",
         f"module {symbol}_model",
         "  use, intrinsic :: iso_c_binding",
         "  implicit none",

@@ -5,16 +5,13 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ofcv_export.base.files import require_file, require_suffix
 from ofcv_export.c_source import compiler
-from ofcv_export.c_source.fortran import fortran_text
 from ofcv_export.c_source.interface import code_in, errors, metadata_in, symbol_in
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tensor_spec import TOLD_BY_LARGEST, TensorSpec, free_sizes, sized
@@ -43,6 +40,10 @@ class C99Runtime(Runtime):
         if found is None:
             raise foreign(path, "no metadata in it")
         return Metadata.from_json(found)
+
+    def symbol(self, content: bytes, path: Path) -> str:
+        """Return the beginning of the names in C, of a file whose digest was checked."""
+        return symbol_in(content.decode())
 
     def load(self, content: bytes, path: Path, device: str) -> Runner:
         """Compile the source with the system's compiler, unless that was done before."""
@@ -105,7 +106,7 @@ def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Run
 
 def _sizes(specs: Sequence[TensorSpec], arrays: Sequence[NDArray[Any]]) -> dict[str, int]:
     """Return the sizes that some arrays have, or tell by their largest entry."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for spec, array in zip(specs, arrays, strict=True):
         found = zip(spec.shape, array.shape, strict=True)
         sizes |= {size: number for size, number in found if isinstance(size, str)}
@@ -121,25 +122,3 @@ def _pointer(array: NDArray[Any]) -> Any:
     # What may only be read has no buffer that ctypes takes.
     buffer: Any = array if array.flags.writeable else array.copy()
     return ctypes.byref(ctypes.c_char.from_buffer(buffer))
-
-
-def fortran_module(path: str | PathLike[str]) -> str:
-    """Return a Fortran 2003 module with the interface of a file of C source.
-
-    Parameters
-    ----------
-    path : path-like
-        The file, ``.c``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, foreign or of another format.
-    """
-    target = require_file("path", path)
-    require_suffix("path", target, C99Runtime.suffix)
-    content = target.read_bytes()
-    metadata = C99Runtime().metadata(content, target)
-    return fortran_text(metadata.inputs, metadata.outputs, symbol_in(content.decode()))

@@ -84,6 +84,10 @@ class SharedLibraryRuntime(Runtime):
         """Check the digest and return the metadata, see `Runtime.metadata`."""
         return Trailer.of(content, path).metadata(content)
 
+    def symbol(self, content: bytes, path: Path) -> str:
+        """Return the beginning of the names in C."""
+        return Trailer.of(content, path).symbol
+
     def load(self, content: bytes, path: Path, device: str) -> Runner:
         """Load the library, from a copy of what was checked."""
         trailer = Trailer.of(content, path)

@@ -499,7 +499,18 @@ def test_fortran_wants_c_source(tmp_path):
     (tmp_path / "cv.pt").write_bytes(b"")
     done = CliRunner().invoke(app, ["fortran", str(tmp_path / "cv.pt")])
     assert done.exit_code == 1
-    assert "path: expected a file name ending in .c, got" in done.output
+    assert "path: expected a file name ending in .c or .so, got" in done.output
+
+
+def test_a_library_has_the_same_interface_in_fortran(tmp_path):
+    texts = []
+    for suffix in (".c", ".so"):
+        ofcv.export(variable(), tmp_path / f"my-cv{suffix}")
+        done = CliRunner().invoke(app, ["fortran", str(tmp_path / f"my-cv{suffix}")])
+        assert done.exit_code == 0, done.output
+        texts.append((tmp_path / "my-cv.f90").read_text())
+    assert texts[0] == texts[1]
+    assert "function my_cv_evaluate(" in texts[0]
 
 
 def test_ctypes_can_do_it_alone(tmp_path):
