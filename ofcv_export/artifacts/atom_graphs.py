@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ofcv_export.artifacts.graph_frames import Inputs
 from ofcv_export.artifacts.replays import (
     PROBE,
     Calls,
@@ -26,6 +27,7 @@ from ofcv_export.graph.export_graph import ExportGraph
 from ofcv_export.graph.probe import probe, probe_sizes
 from ofcv_export.graph.tensor_spec import TensorSpec
 
+FRAMES = "frames"
 STYLES = ("cluster", "periodic", "sparse", "no edges", "one element")
 # Errors of sums over neighbours and nodes that grow with the size show here.
 MANY = 300
@@ -46,13 +48,18 @@ class GraphReplays(Calls):
         What was exported.
     exact : torch.nn.Module
         The judge, in float64.
+    frames : sequence of mapping
+        Inputs of a user's own frames, by their names.
     """
 
-    def __init__(self, graph: ExportGraph, exact: torch.nn.Module) -> None:
+    def __init__(
+        self, graph: ExportGraph, exact: torch.nn.Module, frames: Sequence[Inputs] = ()
+    ) -> None:
         self.graph = graph
         self.exact = exact
         assert isinstance(graph.details, GraphVariableDetails)
         self._details = graph.details
+        self._frames = [self._tensors(inputs) for inputs in frames]
         self._most_nodes = graph.largest.get("n_nodes", MANY)
         self._most_edges = graph.largest.get("n_edges")
         self._angstrom = length_factor("A", to=str(graph.length_unit))
@@ -66,6 +73,8 @@ class GraphReplays(Calls):
         for size in sizes_up_to(self._most_nodes):
             for style in STYLES:
                 yield Replay(style, size, self._inputs(style, size, size))
+        for inputs in self._frames:
+            yield Replay(FRAMES, len(inputs[0]), inputs)
         most = min(MANY, self._most_nodes)
         yield Replay(STYLES[0], most, self._inputs(STYLES[0], most, 0))
 
@@ -92,7 +101,7 @@ class GraphReplays(Calls):
             edges = np.concatenate([edges, longer[0]], axis=1)
             shifts = np.concatenate([shifts, longer[1]])
         edges, shifts = edges[:, : self._most_edges], shifts[: self._most_edges]
-        named = {
+        return self._tensors({
             "positions": places,
             "elements": chosen,
             "edge_index": edges,
@@ -100,7 +109,10 @@ class GraphReplays(Calls):
             "box": box,
             "system_mask": np.arange(n_nodes) < n_system,
             "long_range_mask": np.arange(len(shifts)) >= n_short,
-        }
+        })  # fmt: skip
+
+    def _tensors(self, named: Inputs) -> list[Tensor]:
+        """Return inputs in order, parameters with their default values among them."""
         return [
             self._parameter(spec) if spec.name not in named else _tensor(named[spec.name], spec)
             for spec in self.graph.inputs
@@ -114,19 +126,26 @@ class GraphReplays(Calls):
         """Return for each output its typical size with each style of graphs."""
         names = [spec.name for spec in self.graph.outputs]
         scales: list[dict[str, float]] = [{} for _ in names]
-        for style in STYLES:
-            sizes = enumerate(sizes_up_to(self._most_nodes))
-            calls = [self._inputs(style, n_nodes, seed) for seed, n_nodes in sizes]
+        styles = [*STYLES, *([FRAMES] if self._frames else [])]
+        for style in styles:
+            calls = self._small_calls(style)
             outputs = [run(self.exact, doubled(inputs)) for inputs in calls]
             for place in range(len(names)):
                 scales[place][style] = float(
                     max(row_scales(entry[place]).max() for entry in outputs)
                 )
         # Derivatives with respect to the box are those of the edges that it cuts, if there are any.
-        for style in STYLES:
+        for style in styles:
             slopes = [scales[names.index(name)] for name in ("derivatives", "box_derivatives")]
             slopes[1][style] = max(slope[style] for slope in slopes)
         return scales
+
+    def _small_calls(self, style: str) -> list[list[Tensor]]:
+        """Return calls that tell how large outputs usually are."""
+        if style == FRAMES:
+            return self._frames
+        sizes = enumerate(sizes_up_to(self._most_nodes))
+        return [self._inputs(style, n_nodes, seed) for seed, n_nodes in sizes]
 
 
 def edges_within(places: Array, box: Array, cutoff: float) -> tuple[NDArray[np.int64], Array]:

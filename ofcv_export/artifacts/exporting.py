@@ -107,7 +107,8 @@ def export(
         drawn: as the input has them, shape (n_frames, n_atoms, 3), an array, a tensor, a ``.npy``
         file, or a pair with boxes (n_frames, 3, 3); or the whole system in Angstrom, of which
         `atoms` are taken: a file that ASE reads, ASE's Atoms, a Universe or AtomGroup. Without
-        them the normalisation of a model from mlcolvar tells what geometries it was trained on.
+        them the normalisation of a model from mlcolvar tells what geometries it was trained on. Of
+        a graph variable up to 64 of them are taken, and their graphs found (the extra ``graphs``).
     **options
         Options of the module's ``export_graph``: ``n_outputs`` and ``form`` for the chain rule,
         ``gradient`` for the rescaling; with a contract those of the contract. Of a ``.c``, ``.so``

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ofcv_export.artifacts.trajectory import FrameCheck, from_ase, read
+from ofcv_export.artifacts.trajectory import FrameCheck, from_ase, is_ase, read
 from ofcv_export.base.files import read_npy, require_file
 from ofcv_export.base.units import length_factor
 from ofcv_export.base.validation import require_finite, require_shape
@@ -68,18 +68,14 @@ def to_frames(frames: Any, metadata: Metadata) -> Frames:
         frames = read_npy("frames", frames) if is_array else read(frames, "frames")
     if hasattr(frames, "universe"):
         return _checked(*_from_mdanalysis(frames.universe, metadata), metadata)
-    if _is_ase(frames):
+    if is_ase(frames):
         frames = [frames]
-    if isinstance(frames, Sequence) and frames and _is_ase(frames[0]):
+    if isinstance(frames, Sequence) and frames and is_ase(frames[0]):
         return _checked(*from_ase(frames, metadata, _atoms(metadata)), metadata)
     boxes: Any = None
     if isinstance(frames, tuple) and len(frames) == 2:
         frames, boxes = frames
     return _checked(frames, boxes, metadata)
-
-
-def _is_ase(frame: object) -> bool:
-    return hasattr(frame, "get_positions") and hasattr(frame, "cell")
 
 
 def _from_mdanalysis(universe: Any, metadata: Metadata) -> tuple[Any, Any]:

@@ -151,6 +151,11 @@ class FrameCheck:
                 raise ValueError(f"{error} in frame {number}") from error
 
 
+def is_ase(frame: object) -> bool:
+    """Return whether an object is one of ASE's Atoms, or like one."""
+    return hasattr(frame, "get_positions") and hasattr(frame, "cell")
+
+
 def read(path: str | PathLike[str], name: str = "positions") -> list[Any]:
     """Return the frames of a file as ASE's Atoms; `name` is what an error calls it."""
     try:

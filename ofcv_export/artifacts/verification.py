@@ -16,6 +16,7 @@ from torch import Tensor
 from ofcv_export.artifacts.atom_graphs import GraphReplays
 from ofcv_export.artifacts.frames import Frames, to_frames
 from ofcv_export.artifacts.geometry import has_geometry
+from ofcv_export.artifacts.graph_frames import Inputs, to_graph_frames
 from ofcv_export.artifacts.replays import (
     PROBE,
     WITH_NETWORK,
@@ -183,11 +184,13 @@ def verify(
         return compare(target, content, metadata, replays_of(graph, given))
 
 
-def replays_of(graph: ExportGraph, frames: Frames | None) -> Calls:
+def replays_of(graph: ExportGraph, frames: Frames | list[Inputs] | None) -> Calls:
     """Return the calls with which files of a graph are compared with its judge."""
+    if isinstance(frames, Frames):
+        return Replays(graph, graph.in_float64(), frames)
     if isinstance(graph.details, GraphVariableDetails):
-        return GraphReplays(graph, graph.in_float64())
-    return Replays(graph, graph.in_float64(), frames)
+        return GraphReplays(graph, graph.in_float64(), frames or ())
+    return Replays(graph, graph.in_float64())
 
 
 def compare(path: Path, content: bytes, metadata: Metadata, replays: Calls) -> VerificationReport:
@@ -216,7 +219,9 @@ def compare(path: Path, content: bytes, metadata: Metadata, replays: Calls) -> V
     return _report(path, metadata, "the module in float64", comparisons + slopes, tolerance)
 
 
-def checked_frames(frames: Any, graph: ExportGraph, metadata: Metadata) -> Frames | None:
+def checked_frames(
+    frames: Any, graph: ExportGraph, metadata: Metadata
+) -> Frames | list[Inputs] | None:
     """Return a user's frames as the graph takes them.
 
     Raises
@@ -226,6 +231,8 @@ def checked_frames(frames: Any, graph: ExportGraph, metadata: Metadata) -> Frame
     """
     if frames is None:
         return None
+    if isinstance(graph.details, GraphVariableDetails):
+        return to_graph_frames(frames, metadata, graph.largest)
     if not has_geometry(graph):
         raise ValueError(
             f"frames: expected none for a {graph.kind}, which takes no frames, got some"

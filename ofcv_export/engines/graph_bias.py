@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ofcv_export.artifacts.graph_inputs import GraphInputs
 from ofcv_export.artifacts.loading import read_metadata
-from ofcv_export.base.elements import atomic_numbers, require_known_elements
 from ofcv_export.base.units import length_factor
 from ofcv_export.engines.engine_bias import (
     EngineBias,
@@ -20,7 +20,6 @@ from ofcv_export.engines.engine_bias import (
     require_finite_energy,
 )
 from ofcv_export.graph.details import GraphVariableDetails, VariableDetails
-from ofcv_export.neighbours.neighbourhood import Neighbourhood
 
 # Atoms move half as far before the neighbours are searched anew.
 _SKIN_IN_ANGSTROM = 1.0
@@ -51,27 +50,14 @@ class GraphEngineBias(EngineBias):
         self.atoms = np.array(self.metadata.atoms or range(n_atoms), dtype=np.int64)
         require_atoms(self.atoms, n_atoms)
         self.takes_box = periodic
-        self._known = atomic_numbers(details.known_elements)
+        skin = _SKIN_IN_ANGSTROM * length_factor("A", to=str(self.metadata.length_unit))
+        self._graph_inputs = GraphInputs(details, self.atoms.tolist(), skin)
         self._numbers: NDArray[np.int64] | None = None
         own = self.metadata.elements
         if own is not None:
-            self._set_elements(own)
+            self._numbers = self._graph_inputs.numbers(own)
         if elements is not None:
             self.require_elements([elements[atom] for atom in self.atoms])
-        row_of = {atom: row for row, atom in enumerate(self.atoms.tolist())}
-        n_system = len(self.atoms) if details.system is None else len(details.system)
-        rows = range(len(self.atoms))
-        subsystem = details.subsystem and [row_of[atom] for atom in details.subsystem]
-        self._neighbourhood = Neighbourhood(
-            details.cutoff,
-            n_atoms=len(self.atoms),
-            system=rows[:n_system],
-            environment=None if details.environment is None else rows[n_system:],
-            buffer=details.buffer,
-            long_range_cutoff=details.long_range_cutoff,
-            subsystem=subsystem,
-            skin=_SKIN_IN_ANGSTROM * length_factor("A", to=str(self.metadata.length_unit)),
-        )
 
     def require_periodic(self, periodic: bool) -> None:
         """Return: with a box or without one there is a graph."""
@@ -85,7 +71,7 @@ class GraphEngineBias(EngineBias):
             Chemical symbols of the artifact's atoms, in its order.
         """
         super().require_elements(elements)
-        self._set_elements(elements)
+        self._numbers = self._graph_inputs.numbers(elements)
 
     def evaluate(
         self,
@@ -98,20 +84,8 @@ class GraphEngineBias(EngineBias):
             raise ValueError("elements: expected chemical symbols of the atoms, got none")
         places = self._places(positions)
         lattice = None if box is None else np.asarray(box, dtype=np.float64) * self._length
-        graph = self._neighbourhood.find(places, lattice)
-        # Float32 numbers are coarse far from the origin, and only differences matter.
-        nodes = places[graph.nodes] - places[graph.nodes[0]]
-        vectors = np.zeros((3, 3)) if lattice is None else lattice
-        named = {
-            "positions": nodes,
-            "elements": self._numbers[graph.nodes],
-            "edge_index": graph.edge_index,
-            "cell_shifts": graph.cell_shifts,
-            "box": vectors,
-            "system_mask": graph.system_mask,
-            "long_range_mask": graph.long_range_mask,
-            **self._given(parameters),
-        }
+        graph, inputs = self._graph_inputs(places, self._numbers, lattice)
+        named = inputs | self._given(parameters)
         specs = self.metadata.inputs
         arrays = [np.ascontiguousarray(named[spec.name], dtype=spec.dtype) for spec in specs]
         value, gradient, by_box = (output[0].astype(np.float64) for output in self._run(arrays))
@@ -121,13 +95,9 @@ class GraphEngineBias(EngineBias):
         return Evaluation(
             energy=self._energy * float(value),
             forces=forces,
-            strain_derivative=self._energy * (nodes.T @ gradient + vectors.T @ by_box),
+            strain_derivative=self._energy
+            * (inputs["positions"].T @ gradient + inputs["box"].T @ by_box),
         )
-
-    def _set_elements(self, elements: Sequence[str]) -> None:
-        numbers = np.array([_number(symbol) for symbol in elements], dtype=np.int64)
-        require_known_elements(numbers, self._known, self.atoms.tolist(), list(elements))
-        self._numbers = numbers
 
 
 def load_bias(path: Any, **options: Any) -> EngineBias:
@@ -142,11 +112,3 @@ def load_bias(path: Any, **options: Any) -> EngineBias:
     """
     is_graph = isinstance(read_metadata(path).details, GraphVariableDetails)
     return (GraphEngineBias if is_graph else EngineBias)(path, **options)
-
-
-def _number(symbol: str) -> int:
-    """Return an atomic number; 0 for what is no element, such as a virtual site."""
-    try:
-        return atomic_numbers([symbol])[0]
-    except ValueError:
-        return 0

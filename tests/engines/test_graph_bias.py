@@ -84,7 +84,7 @@ def test_a_neighbourhood_that_is_used_again_gives_what_a_new_one_gives(path):
         box *= 1 + 0.003 * random.standard_normal()
         assert engine.evaluate(x[ATOMS], box).energy == pytest.approx(energy(x, box), rel=1e-9)
 
-    assert 1 < engine._neighbourhood.rebuilds < 20
+    assert 1 < engine._graph_inputs.neighbourhood.rebuilds < 20
 
 
 def test_parameters_are_those_of_the_restraint(path):

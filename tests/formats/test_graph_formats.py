@@ -238,12 +238,6 @@ def test_what_c_source_needs_is_asked_for_before_work_is_done(tmp_path, suffix):
         (".pt", {"batch": 2}, ValueError, "batch: expected None for a graph_collective_variable"),
         (
             ".pt",
-            {"frames": np.zeros((1, 3, 3))},
-            ValueError,
-            "frames: expected none for a graph_collective_variable, which takes no frames, got",
-        ),
-        (
-            ".pt",
             {"n_nodes": 64},
             ValueError,
             "n_nodes: expected none but for a .c, .cpp or .so fil",

@@ -118,6 +118,16 @@ GRAPHS = [
         (f"{_FORMATS}::test_a_graph_that_is_too_large_is_refused",),
     ),
     Mutation(
+        "graphs: a user's frames are not looked at", "artifacts/atom_graphs.py",
+        "for inputs in self._frames:", "for inputs in self._frames[:0]:",
+        ("tests/artifacts/test_graph_frames.py", "-k", "verified"),
+    ),
+    Mutation(
+        "graphs: frames in the wrong unit", "artifacts/graph_frames.py",
+        "frame.positions[atoms] / unit", "frame.positions[atoms] * unit",
+        ("tests/artifacts/test_graph_frames.py", "-k", "nanometres"),
+    ),
+    Mutation(
         "graphs in C: any element", "c_source/interface.py",
         "if spec.choices is not None:\n            wrong",
         "if spec.low is not None:\n            wrong",
