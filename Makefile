@@ -23,6 +23,9 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP
 CONFIGURE = $(BIN)/cmake -S cpp_demo -B $(BUILD) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
   -DPython3_EXECUTABLE=$(CURDIR)/$(BIN)/python --log-level=WARNING
 
+# The tests write many .pt2 files; PyTorch asks openssl whether headers have changed.
+KEEP_HEADERS = OFCV_PRECOMPILE_HEADERS=$(shell command -v openssl)
+
 .PHONY: demo openmm-demo graph-demo test check format bench guard hunt cpp-demo cpp-tests clean
 
 demo: cpp-demo
@@ -35,8 +38,8 @@ graph-demo: cpp-demo
 	$(BIN)/python -m export_scripts.graph_demo --program $(BUILD)/openmm/ofcv_openmm --output demo_output/graph
 
 test: cpp-tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
-	$(BIN)/ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure
+	$(KEEP_HEADERS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(KEEP_HEADERS) $(BIN)/ctest --test-dir $(BUILD) -j $(JOBS) --output-on-failure
 
 check: $(VENV)/test.installed
 	$(BIN)/ruff format --check .

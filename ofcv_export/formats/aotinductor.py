@@ -40,6 +40,8 @@ from ofcv_export.runtimes.aotinductor import (
 )
 from ofcv_export.runtimes.archive import DIGEST, METADATA, digest, records
 
+# The environment variable that lets PyTorch keep precompiled headers, for many exports.
+PRECOMPILE = "OFCV_PRECOMPILE_HEADERS"
 _FOLDER_VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "TMPDIR")
 # What the compiler may use of each instruction set of Inductor's, in PyTorch's names.
 _FEATURES = {
@@ -135,8 +137,8 @@ def _inductor() -> Iterator[Path]:
         settings: dict[str, Any] = {
             "cpp.threads": 1,
             "compile_threads": 1,
-            # They are kept outside the folder.
-            "aot_inductor.precompile_headers": False,
+            # They are kept outside the folder, half a gigabyte that takes a minute to make.
+            "aot_inductor.precompile_headers": bool(os.environ.get(PRECOMPILE)),
             "aot_inductor.embed_kernel_binary": torch.cuda.is_available(),
         }
         # PyTorch 2.11 writes none.

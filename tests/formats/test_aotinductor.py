@@ -75,6 +75,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         entry.mkdir()
     environment = os.environ | {
         "TMPDIR": str(folders["temporary"]),
+        aotinductor.PRECOMPILE: "",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
     }
     return subprocess.run(
@@ -393,7 +394,7 @@ def python(program, **environment):
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     return subprocess.Popen(
         [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": paths, **environment},
+        env=os.environ | {"PYTHONPATH": paths, aotinductor.PRECOMPILE: "", **environment},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
