@@ -498,6 +498,15 @@ void test_sizes_of_results(const fs::path& cases) {
       CHECK(std::abs(results.gradient[i] - expected.gradient[i]) < 1e-14);
     }
   }
+  const std::vector<double> many(9, 0.5);
+  const std::vector<std::int64_t> zeros(9, 0);
+  std::vector<double> one(1), of_many(9);
+  const auto too_many = [&](const auto& evaluator) {
+    evaluator.evaluate({{many.data(), {9}}, {zeros.data(), {9}}, {zeros.data(), {9}}},
+                       {{one.data(), {1}}, {of_many.data(), {9}}});
+  };
+  CHECK_ERROR(too_many(compiled), "n: expected 1 to 8, got 9");
+  CHECK_ERROR(too_many(library), "n: expected 1 to 8, got 9");
   molecules = {0, 3, 1};
   Results unused;
   CHECK_ERROR(evaluate(library, 2, unused),

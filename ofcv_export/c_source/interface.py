@@ -175,13 +175,13 @@ def _end(spec: TensorSpec) -> int | str | None:
 
 
 def _wrong_size(size: str, metadata: Metadata) -> str:
-    least, most = _limits(size, metadata)
+    least, most = size_limits(size, metadata)
     if most is None:
         return f"{size}: expected {least} or more, got less"
     return f"{size}: expected {least} to {most}, got others"
 
 
-def _limits(size: str, metadata: Metadata) -> tuple[int, int | str | None]:
+def size_limits(size: str, metadata: Metadata) -> tuple[int, int | str | None]:
     """Return the least value of a free size, and the largest, also that of one that is told."""
     told = {TOLD_BY_LARGEST.get(spec.name): spec.high for spec in metadata.inputs}
     return int(size != MAY_BE_NONE), metadata.options.get(size, told.get(size))
@@ -213,7 +213,7 @@ def _evaluate(
     inputs, outputs = metadata.inputs, metadata.outputs
     lines = [f"{signature(inputs, outputs, symbol)} {{"]
     for code, size in enumerate(free_sizes(inputs), len(inputs) + 1):
-        least, most = _limits(size, metadata)
+        least, most = size_limits(size, metadata)
         above = "" if most is None else f" || {size} > {most}"
         lines.append(f"  if ({size} < {least}{above}) return {code};")
     for code, spec in enumerate(inputs, 1):
@@ -392,7 +392,7 @@ def _comment(metadata: Metadata, symbol: str, version: str, function: Function) 
     rows += [
         f"     {size} is {least} to {most}"
         for size in free_sizes(inputs)
-        for least, most in [_limits(size, metadata)]
+        for least, most in [size_limits(size, metadata)]
         if most is not None
     ]
     kind = metadata.kind.replace("_", " ")

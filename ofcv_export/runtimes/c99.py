@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofcv_export.c_source import compiler
-from ofcv_export.c_source.interface import code_in, errors, metadata_in, symbol_in
+from ofcv_export.c_source.interface import code_in, errors, metadata_in, size_limits, symbol_in
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tensor_spec import TOLD_BY_LARGEST, TensorSpec, free_sizes, sized
 from ofcv_export.runtimes.runtime import Runner, Runtime, damaged, foreign
@@ -88,11 +88,14 @@ def library_runner(library: ctypes.CDLL, symbol: str, metadata: Metadata) -> Run
     """Return the function of a library whose names begin with a symbol."""
     evaluate = getattr(library, f"{symbol}_evaluate")
     reasons = errors(metadata)
-    free = free_sizes(metadata.inputs)
+    free = {size: size_limits(size, metadata) for size in free_sizes(metadata.inputs)}
 
     def run(inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         given = [np.asarray(array, order="C") for array in inputs]
         sizes = _sizes(metadata.inputs, given)
+        for size, (least, most) in free.items():
+            if isinstance(most, int) and sizes[size] > most:
+                raise ValueError(f"{size}: expected {least} to {most}, got {sizes[size]}")
         outputs = tuple(np.empty(sized(spec, sizes), spec.dtype) for spec in metadata.outputs)
         # ctypes releases the interpreter's lock.
         places = map(_pointer, (*given, *outputs))

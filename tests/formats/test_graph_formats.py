@@ -290,7 +290,9 @@ def test_a_graph_that_is_too_large_is_refused(source, variables, name):
     } | {
         key: graph[key][: sizes["n_edges"]] for key in ("cell_shifts", "long_range_mask")
     }  # fmt: skip
-    with pytest.raises(ValueError, match=rf"^{name}: expected [01] to {sizes[name] - 1}, got"):
+    with pytest.raises(
+        ValueError, match=rf"^{name}: expected [01] to {sizes[name] - 1}, got {sizes[name]}$"
+    ):
         ofcv.load(source)(**graph)
 
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -98,8 +99,13 @@ class Library {
     for (const std::vector<TensorSpec>& specs : {metadata_.inputs, metadata_.outputs}) {
       for (const TensorSpec& spec : specs) {
         for (const Dimension& size : spec.shape) {
-          const bool is_known = std::ranges::find(free_sizes_, size.symbol) != free_sizes_.end();
-          if (size.is_symbolic() && !is_known) free_sizes_.push_back(size.symbol);
+          const auto known = std::ranges::find(free_sizes_, size.symbol, &FreeSize::name);
+          if (!size.is_symbolic() || known != free_sizes_.end()) continue;
+          FreeSize& added = free_sizes_.emplace_back(FreeSize{size.symbol, std::nullopt});
+          if (const auto most = metadata_.options.find(size.symbol);
+              most != metadata_.options.end()) {
+            added.most = most->get<std::int64_t>();
+          }
         }
       }
     }
@@ -165,9 +171,7 @@ class Library {
         free += bytes_of(spec, outputs[i]);
       }
     }
-    std::vector<std::int64_t> sizes;
-    for (const std::string& symbol : free_sizes_) sizes.push_back(symbols.size(symbol));
-    call(sizes.data(), given.data(), results.data());
+    call(free_sizes(symbols).data(), given.data(), results.data());
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       detail::convert(metadata_.outputs[i].dtype, results[i], outputs[i].dtype, outputs[i].data,
                       count(outputs[i].shape));
@@ -180,10 +184,26 @@ class Library {
     if (const int code = call_(sizes, inputs, outputs)) throw Error(error_(code));
   }
 
-  /// Names of the sizes that are free, in the order in which inputs and then outputs name them.
-  const std::vector<std::string>& free_sizes() const { return free_sizes_; }
+  /// The sizes of a call that are free, in the order in which inputs and then outputs name them.
+  /// Throws at one that is larger than the file was made for.
+  std::vector<std::int64_t> free_sizes(const Symbols& symbols) const {
+    std::vector<std::int64_t> sizes;
+    for (const FreeSize& size : free_sizes_) {
+      const std::int64_t found = sizes.emplace_back(symbols.size(size.name));
+      if (size.most && found > *size.most) {
+        const std::string least = Symbols::may_be_none(size.name) ? "0" : "1";
+        throw Error(size.name, least + " to " + std::to_string(*size.most), std::to_string(found));
+      }
+    }
+    return sizes;
+  }
 
  private:
+  struct FreeSize {
+    std::string name;
+    std::optional<std::int64_t> most;
+  };
+
   using Call = int(const std::int64_t*, const void* const*, void* const*);
   using Reason = const char*(int);
 
@@ -215,7 +235,7 @@ class Library {
 
   Metadata metadata_;
   BoxRule box_rule_ = BoxRule::any;
-  std::vector<std::string> free_sizes_;
+  std::vector<FreeSize> free_sizes_;
   std::unique_ptr<void, Close> handle_;
   Call* call_ = nullptr;
   Reason* error_ = nullptr;

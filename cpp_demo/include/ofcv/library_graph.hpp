@@ -36,8 +36,7 @@ inline Graph load_library(std::shared_ptr<const Library> library, c10::Device de
         symbols.note_entries(spec, std::span(entries, static_cast<std::size_t>(inputs[i].numel())));
       }
     }
-    std::vector<std::int64_t> free;
-    for (const std::string& size : library->free_sizes()) free.push_back(symbols.size(size));
+    const std::vector<std::int64_t> free = library->free_sizes(symbols);
     for (const TensorSpec& spec : library->metadata().outputs) {
       const Shape sizes = symbols.sizes(spec);
       const auto type = spec.dtype == DType::float64 ? at::kDouble : at::kFloat;

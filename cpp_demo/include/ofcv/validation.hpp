@@ -34,8 +34,7 @@ class Symbols {
   void require_shape(const TensorSpec& spec, std::span<const std::int64_t> sizes) {
     bool matches = sizes.size() == spec.shape.size();
     for (std::size_t i = 0; matches && i < sizes.size(); ++i) {
-      const bool may_be_none = spec.shape[i].symbol == "n_edges";
-      matches = (sizes[i] > 0 || may_be_none) &&
+      matches = (sizes[i] > 0 || may_be_none(spec.shape[i].symbol)) &&
                 (spec.shape[i].is_symbolic() || sizes[i] == spec.shape[i].size);
     }
     if (!matches) throw Error(spec.name, "shape " + shape_text(spec.shape), tuple_text(sizes));
@@ -43,6 +42,9 @@ class Symbols {
       if (spec.shape[i].is_symbolic()) agree(spec, spec.shape[i].symbol, sizes[i]);
     }
   }
+
+  /// Whether a size may be 0: a graph of atoms need not have edges.
+  static bool may_be_none(std::string_view symbol) { return symbol == "n_edges"; }
 
   /// Whether the entries of an input tell a size: the largest of `batch` plus one is `n_molecules`.
   static bool are_told_by(const TensorSpec& spec) { return spec.name == "batch"; }
