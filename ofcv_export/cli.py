@@ -21,6 +21,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 import ofcv_export as ofcv
+from ofcv_export.artifacts.graph_trajectory import along
 from ofcv_export.artifacts.trajectory import read_frames
 from ofcv_export.base.arrays import to_array
 from ofcv_export.base.files import (
@@ -32,6 +33,7 @@ from ofcv_export.base.files import (
 )
 from ofcv_export.base.packages import require_torch
 from ofcv_export.base.validation import FLOATING, first_line, shape_text
+from ofcv_export.graph.details import GraphVariableDetails
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tensor_spec import TensorSpec
 from ofcv_export.runtimes.fortran import fortran_module
@@ -324,7 +326,7 @@ def run(
         wanted = _files("output", outputs or [], artifact.metadata.outputs)
         for entry in wanted.values():
             require_folder_of("output", entry)
-        results = [_evaluate(artifact, call) for call in _calls(artifact, given)]
+        results = _results(artifact, given)
         rows = []
         for spec, *parts in zip(artifact.metadata.outputs, *results, strict=True):
             array = np.concatenate(parts)
@@ -391,13 +393,23 @@ def fit(
     console.print(escape(f"{output}: {len(labels)} files, {n_statistics} statistics"))
 
 
-def _calls(artifact: ofcv.Artifact, files: dict[str, Path]) -> list[dict[str, np.ndarray]]:
-    """Return the inputs of one call, or of one call a frame where each has a box of its own."""
+def _results(artifact: ofcv.Artifact, files: dict[str, Path]) -> list[list[np.ndarray]]:
+    """Return the outputs of one call, or of each call."""
     trajectory = files.get("positions")
     if trajectory is None or trajectory.suffix == ".npy":
         given = {name: read_npy(name, file) for name, file in files.items()}
-        return list(_frame_by_frame(artifact.metadata.inputs, given))
+        calls = list(_frame_by_frame(artifact.metadata.inputs, given))
+        return [_evaluate(artifact, call) for call in calls]
     arrays = {name: read_npy(name, file) for name, file in files.items() if name != "positions"}
+    if isinstance(artifact.metadata.details, GraphVariableDetails):
+        return list(along(artifact, trajectory, arrays))
+    return [_evaluate(artifact, call) for call in _calls(artifact, trajectory, arrays)]
+
+
+def _calls(
+    artifact: ofcv.Artifact, trajectory: Path, arrays: dict[str, np.ndarray]
+) -> list[dict[str, np.ndarray]]:
+    """Return the inputs of one call, or of one call a frame where each has a box of its own."""
     positions, boxes = read_frames(trajectory, artifact.metadata)
     positions = positions.astype(artifact.metadata.inputs[0].dtype)
     if boxes is None or "box" in arrays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from ofcv_export.base.validation import require_finite, require_shape
 from ofcv_export.graph.details import GraphVariableDetails
 from ofcv_export.graph.metadata import Metadata
 from ofcv_export.graph.tensor_spec import COUNTED
+from ofcv_export.neighbours.atom_graph import AtomGraph
 
 # Frames that a file is tried with, evenly spaced among those that are given.
 _MOST = 64
@@ -36,8 +37,10 @@ class _Frame(NamedTuple):
     elements: list[str] | None
 
 
-def to_graph_frames(frames: Any, metadata: Metadata, largest: Mapping[str, int]) -> list[Inputs]:
-    """Return the graphs of frames, from whatever holds these.
+def graphs_of(
+    frames: Any, metadata: Metadata, most: int | None = None, name: str = "frames"
+) -> Iterator[tuple[int, AtomGraph, Inputs]]:
+    """Yield the graphs of frames, from whatever holds these.
 
     Parameters
     ----------
@@ -49,13 +52,19 @@ def to_graph_frames(frames: Any, metadata: Metadata, largest: Mapping[str, int])
         a Universe or AtomGroup of MDAnalysis.
     metadata : Metadata
         Of the artifact, a graph variable or a bias of one.
-    largest : mapping
-        The most nodes and edges that it takes, where it does not take any number.
+    most : int, optional
+        Of so many frames at most, evenly spaced among those that are given; by default of all.
+    name : str
+        What an error calls the frames.
 
-    Returns
-    -------
-    list of dict of numpy.ndarray
-        Inputs by their names, but for parameters; of at most 64 frames, evenly spaced.
+    Yields
+    ------
+    number : int
+        Of the frame.
+    graph : AtomGraph
+        Whose nodes are rows of the artifact's atoms.
+    inputs : dict of numpy.ndarray
+        Inputs by their names, but for parameters.
 
     Raises
     ------
@@ -64,17 +73,17 @@ def to_graph_frames(frames: Any, metadata: Metadata, largest: Mapping[str, int])
     ImportError
         If ASE or vesin is needed and not installed.
     ValueError, TypeError
-        If there are no frames, they do not fit, or their graphs are too large.
+        If there are no frames, or they do not fit.
     """
     details = metadata.details
     assert isinstance(details, GraphVariableDetails)
-    given = _own_atoms(frames, metadata)
+    given = _own_atoms(frames, metadata, name)
     if not given:
-        raise ValueError("frames: expected at least one, got none")
-    chosen = np.unique(np.linspace(0, len(given) - 1, _MOST).astype(int))
+        raise ValueError(f"{name}: expected at least one, got none")
+    n_chosen = min(most or len(given), len(given))
+    chosen = np.unique(np.linspace(0, len(given) - 1, n_chosen).astype(int))
     atoms = list(metadata.atoms or range(len(given[0].positions)))
     make = GraphInputs(details, atoms)
-    graphs: list[Inputs] = []
     for number in chosen.tolist():
         frame = given[number]
         require_shape(f"frame {number}", frame.positions, (len(atoms), 3))
@@ -84,7 +93,31 @@ def to_graph_frames(frames: Any, metadata: Metadata, largest: Mapping[str, int])
         elements = frame.elements or metadata.elements
         if elements is None:
             raise ValueError("elements: expected chemical symbols of the atoms, got none")
-        graph, inputs = make(frame.positions, make.numbers(elements), frame.lattice)
+        yield number, *make(frame.positions, make.numbers(elements), frame.lattice)
+
+
+def to_graph_frames(frames: Any, metadata: Metadata, largest: Mapping[str, int]) -> list[Inputs]:
+    """Return the graphs that a file is tried with, of at most 64 of a user's frames.
+
+    Parameters
+    ----------
+    frames, metadata
+        As those of `graphs_of`.
+    largest : mapping
+        The most nodes and edges that the file takes, where it does not take any number.
+
+    Returns
+    -------
+    list of dict of numpy.ndarray
+        Inputs by their names, but for parameters.
+
+    Raises
+    ------
+    ValueError
+        If a graph is too large; and what `graphs_of` raises.
+    """
+    graphs: list[Inputs] = []
+    for number, graph, inputs in graphs_of(frames, metadata, _MOST):
         found = {"n_nodes": len(graph.nodes), "n_edges": graph.edge_index.shape[1]}
         for size, most in largest.items():
             if found[size] > most:
@@ -96,18 +129,20 @@ def to_graph_frames(frames: Any, metadata: Metadata, largest: Mapping[str, int])
     return graphs
 
 
-def _own_atoms(frames: Any, metadata: Metadata) -> list[_Frame]:
+def _own_atoms(frames: Any, metadata: Metadata, name: str) -> list[_Frame]:
     """Return frames of the artifact's atoms, in its unit."""
     if isinstance(frames, str | PathLike):
-        require_file("frames", frames)
+        require_file(name, frames)
         is_array = Path(frames).suffix == ".npy"
-        frames = read_npy("frames", frames) if is_array else read(frames, "frames")
+        frames = read_npy(name, frames) if is_array else read(frames, name)
     if hasattr(frames, "universe"):
-        return [_selected(k, frame, metadata) for k, frame in enumerate(_of_mdanalysis(frames))]
+        return [
+            _selected(k, frame, metadata, name) for k, frame in enumerate(_of_mdanalysis(frames))
+        ]
     if is_ase(frames):
         frames = [frames]
     if isinstance(frames, Sequence) and frames and is_ase(frames[0]):
-        return [_selected(k, _of_ase(k, one), metadata) for k, one in enumerate(frames)]
+        return [_selected(k, _of_ase(k, one), metadata, name) for k, one in enumerate(frames)]
     boxes = None
     if isinstance(frames, tuple) and len(frames) == 2:
         frames, boxes = frames
@@ -161,12 +196,12 @@ def _of_mdanalysis(group: Any) -> list[_Frame]:
     ]
 
 
-def _selected(number: int, frame: _Frame, metadata: Metadata) -> _Frame:
+def _selected(number: int, frame: _Frame, metadata: Metadata, name: str) -> _Frame:
     """Return the artifact's atoms of a whole system in Angstrom, in the artifact's unit."""
     atoms = list(metadata.atoms or range(len(frame.positions)))
     if max(atoms) >= len(frame.positions):
         raise ValueError(
-            f"frames: expected at least {max(atoms) + 1} atoms, "
+            f"{name}: expected at least {max(atoms) + 1} atoms, "
             f"got {len(frame.positions)} in frame {number}"
         )
     require_elements(atoms, metadata.elements, frame.elements)

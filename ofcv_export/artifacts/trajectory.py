@@ -14,7 +14,7 @@ from ofcv_export.base.elements import require_elements
 from ofcv_export.base.files import require_file
 from ofcv_export.base.lattice import is_unit_box, require_same_box
 from ofcv_export.base.units import length_factor
-from ofcv_export.graph.details import GraphVariableDetails, variable_of
+from ofcv_export.graph.details import variable_of
 from ofcv_export.graph.metadata import Metadata, variable_details
 
 
@@ -46,12 +46,10 @@ def read_frames(
     ValueError
         If the file cannot be read, a frame lacks an atom or a box, has other elements or another
         box than the artifact, is not periodic where the artifact is, or the artifact has no unit,
-        or takes a graph or fractions of a box. A box of 1 by 1 by 1 Angstrom is none: PDB files say
+        or takes fractions of a box. A box of 1 by 1 by 1 Angstrom is none: PDB files say
         so.
     """
     require_file("positions", path)
-    if isinstance(metadata.details, GraphVariableDetails):
-        raise ValueError(f"positions: expected nodes (.npy) for a {metadata.kind}, got {path}")
     # Units and atoms that cannot be had need no reading.
     length_factor(metadata.length_unit, "A")
     atoms = list(metadata.atoms or range(variable_details(metadata).n_atoms))

@@ -8,14 +8,17 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import ofcv_export as ofcv
 from ofcv_export.artifacts.graph_frames import to_graph_frames
+from ofcv_export.cli import app
 from tests.builders.graph_biases import (
     BOXES,
     ENVIRONMENT,
     SYMBOLS,
     SYSTEM,
+    by_differences,
     energy,
     positions,
     restraint,
@@ -130,6 +133,46 @@ def test_an_export_is_verified_at_the_users_frames(tmp_path):
     report = ofcv.verify(tmp_path / "a.so", restraint(), frames=atoms())
     assert report.passed
     assert "frames" in {entry.inputs for entry in report.comparisons}
+
+
+def of_command(*arguments):
+    return CliRunner().invoke(app, ["run", *map(str, arguments)])
+
+
+def test_the_command_line_runs_along_a_trajectory(path, tmp_path):
+    """Derivatives are those with respect to all of the artifact's atoms, nodes or not."""
+    given = []
+    for name, value in (("centre", 2.0), ("force_constant", 3.0)):
+        np.save(tmp_path / f"{name}.npy", [value])
+        given += ["-i", f"{name}={tmp_path / name}.npy"]
+    names = ("values", "derivatives", "box_derivatives")
+    wanted = [word for name in names for word in ("-o", f"{name}={tmp_path / name}.npy")]
+    done = of_command(path, "-i", f"positions={in_file(tmp_path)}", *given, *wanted)
+    assert done.exit_code == 0, done.output
+    values, derivatives, by_box = (np.load(tmp_path / f"{name}.npy") for name in names)
+    assert by_box.shape == (N_FRAMES, 1, 3, 3)
+    box = BOXES["triclinic"]
+    for x, value, slope in zip(FRAMES, values, derivatives, strict=True):
+        assert value == pytest.approx([energy(x, box)], rel=1e-6)
+        assert slope.shape == (1, len(ATOMS), 3)
+
+        def at(moved, x=x):
+            whole = x.copy()
+            whole[ATOMS] = moved
+            return energy(whole, box)
+
+        expected = by_differences(at, x[ATOMS])
+        np.testing.assert_allclose(slope[0], expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_trajectory_that_does_not_fit_is_refused_in_one_line(path, tmp_path):
+    ase.io.write(tmp_path / "short.xyz", [frame[:40] for frame in atoms()])
+    done = of_command(path, "-i", f"positions={tmp_path / 'short.xyz'}")
+    assert done.exit_code == 1
+    assert done.stderr == "error positions: expected at least 60 atoms, got 40 in frame 0\n"
+    done = of_command(path, "-i", f"positions={in_file(tmp_path)}")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error inputs: expected positions, elements,")
 
 
 REFUSED = {

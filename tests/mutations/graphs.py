@@ -123,6 +123,12 @@ GRAPHS = [
         ("tests/artifacts/test_graph_frames.py", "-k", "verified"),
     ),
     Mutation(
+        "graphs: derivatives of nodes taken for those of atoms", "artifacts/graph_trajectory.py",
+        "whole[:, graph.nodes] = outputs[place]",
+        "whole[:, : len(graph.nodes)] = outputs[place]",
+        ("tests/artifacts/test_graph_frames.py", "-k", "command"),
+    ),
+    Mutation(
         "graphs: frames in the wrong unit", "artifacts/graph_frames.py",
         "frame.positions[atoms] / unit", "frame.positions[atoms] * unit",
         ("tests/artifacts/test_graph_frames.py", "-k", "nanometres"),
