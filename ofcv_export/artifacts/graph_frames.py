@@ -29,6 +29,27 @@ _MOST = 64
 Inputs = Mapping[str, NDArray[Any]]
 
 
+class FrameGraph(NamedTuple):
+    """The graph of a frame.
+
+    Parameters
+    ----------
+    number : int
+        Of the frame.
+    n_atoms : int
+        Atoms of the artifact.
+    graph : AtomGraph
+        Its nodes are among these atoms.
+    inputs : mapping of numpy.ndarray
+        Inputs by their names, but for parameters.
+    """
+
+    number: int
+    n_atoms: int
+    graph: AtomGraph
+    inputs: Inputs
+
+
 class _Frame(NamedTuple):
     """The atoms of an artifact, or of a whole system, with their elements where these are known."""
 
@@ -39,7 +60,7 @@ class _Frame(NamedTuple):
 
 def graphs_of(
     frames: Any, metadata: Metadata, most: int | None = None, name: str = "frames"
-) -> Iterator[tuple[int, AtomGraph, Inputs]]:
+) -> Iterator[FrameGraph]:
     """Yield the graphs of frames, from whatever holds these.
 
     Parameters
@@ -59,12 +80,8 @@ def graphs_of(
 
     Yields
     ------
-    number : int
-        Of the frame.
-    graph : AtomGraph
-        Whose nodes are rows of the artifact's atoms.
-    inputs : dict of numpy.ndarray
-        Inputs by their names, but for parameters.
+    FrameGraph
+        Of one frame after the other.
 
     Raises
     ------
@@ -93,7 +110,8 @@ def graphs_of(
         elements = frame.elements or metadata.elements
         if elements is None:
             raise ValueError("elements: expected chemical symbols of the atoms, got none")
-        yield number, *make(frame.positions, make.numbers(elements), frame.lattice)
+        made = make(frame.positions, make.numbers(elements), frame.lattice)
+        yield FrameGraph(number, len(atoms), *made)
 
 
 def to_graph_frames(frames: Any, metadata: Metadata, largest: Mapping[str, int]) -> list[Inputs]:
@@ -117,7 +135,7 @@ def to_graph_frames(frames: Any, metadata: Metadata, largest: Mapping[str, int])
         If a graph is too large; and what `graphs_of` raises.
     """
     graphs: list[Inputs] = []
-    for number, graph, inputs in graphs_of(frames, metadata, _MOST):
+    for number, _, graph, inputs in graphs_of(frames, metadata, _MOST):
         found = {"n_nodes": len(graph.nodes), "n_edges": graph.edge_index.shape[1]}
         for size, most in largest.items():
             if found[size] > most:

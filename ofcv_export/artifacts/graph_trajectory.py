@@ -42,12 +42,13 @@ def along(
     metadata = artifact.metadata
     names = [spec.name for spec in metadata.outputs]
     dtypes = {spec.name: spec.dtype for spec in metadata.inputs}
-    for _, graph, inputs in graphs_of(path, metadata, name="positions"):
-        taken = {name: x.astype(dtypes[name]) for name, x in inputs.items() if name in dtypes}
+    for frame in graphs_of(path, metadata, name="positions"):
+        inputs = frame.inputs.items()
+        taken = {name: x.astype(dtypes[name]) for name, x in inputs if name in dtypes}
         found = artifact(**taken | dict(others))
         outputs = [to_array(entry) if is_tensor(entry) else np.asarray(entry) for entry in found]
         place = names.index("derivatives")
-        whole = np.zeros((len(outputs[place]), graph.n_atoms, 3), outputs[place].dtype)
-        whole[:, graph.nodes] = outputs[place]
+        whole = np.zeros((len(outputs[place]), frame.n_atoms, 3), outputs[place].dtype)
+        whole[:, frame.graph.nodes] = outputs[place]
         outputs[place] = whole
         yield [output[None] for output in outputs]

@@ -14,8 +14,6 @@ class AtomGraph:
 
     Parameters
     ----------
-    n_atoms : int
-        Atoms in the positions.
     nodes : numpy.ndarray of int64, shape (n_nodes,)
         Atoms, zero-based rows of the positions: those of the system in the order given, then those
         of the environment, ascending.
@@ -31,7 +29,6 @@ class AtomGraph:
         1 for an edge of long range.
     """
 
-    n_atoms: int
     nodes: NDArray[np.int64]
     edge_index: NDArray[np.int64]
     cell_shifts: NDArray[np.int64]

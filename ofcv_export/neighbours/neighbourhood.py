@@ -229,7 +229,6 @@ class Neighbourhood:
         sender = np.concatenate([ordinary.first, far.first])
         receiver = np.concatenate([ordinary.second, far.second])
         return AtomGraph(
-            n_atoms=self.n_atoms,
             nodes=nodes,
             edge_index=number[np.stack([sender, receiver])],
             cell_shifts=np.concatenate([ordinary.shifts, far.shifts]),

@@ -124,8 +124,8 @@ GRAPHS = [
     ),
     Mutation(
         "graphs: derivatives of nodes taken for those of atoms", "artifacts/graph_trajectory.py",
-        "whole[:, graph.nodes] = outputs[place]",
-        "whole[:, : len(graph.nodes)] = outputs[place]",
+        "whole[:, frame.graph.nodes] = outputs[place]",
+        "whole[:, : len(frame.graph.nodes)] = outputs[place]",
         ("tests/artifacts/test_graph_frames.py", "-k", "command"),
     ),
     Mutation(
