@@ -93,11 +93,6 @@ GRAPHS = [
         (_REFUSED, "-k", "selected"),
     ),
     Mutation(
-        "graphs: trajectories for nodes", "artifacts/trajectory.py",
-        "if isinstance(metadata.details, GraphVariableDetails):", "if metadata.atoms == []:",
-        (_FORMATS, "-k", "trajectories and pt and float32 and not pt2"),
-    ),
-    Mutation(
         "graphs: C source of free sizes", "formats/c99.py",
         "if size not in graph.largest]", "if not graph.symbol]",
         (_FORMATS, "-k", "asked_for_before"),
