@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ofcv_export.artifacts.trajectory import FrameCheck, from_ase, is_ase, read
-from ofcv_export.base.files import read_npy, require_file
+from ofcv_export.artifacts.trajectory import FrameCheck, are_ase, from_ase, held
 from ofcv_export.base.units import length_factor
 from ofcv_export.base.validation import require_finite, require_shape
 from ofcv_export.descriptors.boundaries import require_box
@@ -62,15 +59,10 @@ def to_frames(frames: Any, metadata: Metadata) -> Frames:
     """
     if isinstance(frames, Frames):
         return frames
-    if isinstance(frames, str | PathLike):
-        require_file("frames", frames)
-        is_array = Path(frames).suffix == ".npy"
-        frames = read_npy("frames", frames) if is_array else read(frames, "frames")
+    frames = held(frames, "frames")
     if hasattr(frames, "universe"):
-        return _checked(*_from_mdanalysis(frames.universe, metadata), metadata)
-    if is_ase(frames):
-        frames = [frames]
-    if isinstance(frames, Sequence) and frames and is_ase(frames[0]):
+        return _checked(*_from_mdanalysis(frames, metadata), metadata)
+    if are_ase(frames):
         return _checked(*from_ase(frames, metadata, _atoms(metadata)), metadata)
     boxes: Any = None
     if isinstance(frames, tuple) and len(frames) == 2:

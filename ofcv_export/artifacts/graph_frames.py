@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from os import PathLike
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ofcv_export.artifacts.graph_inputs import Array, GraphInputs
-from ofcv_export.artifacts.trajectory import is_ase, read
+from ofcv_export.artifacts.trajectory import are_ase, held
 from ofcv_export.base.arrays import is_tensor, to_array
 from ofcv_export.base.elements import require_elements
-from ofcv_export.base.files import read_npy, require_file
 from ofcv_export.base.lattice import is_unit_box, require_box
 from ofcv_export.base.units import length_factor
 from ofcv_export.base.validation import require_finite, require_shape
@@ -149,17 +146,12 @@ def to_graph_frames(frames: Any, metadata: Metadata, largest: Mapping[str, int])
 
 def _own_atoms(frames: Any, metadata: Metadata, name: str) -> list[_Frame]:
     """Return frames of the artifact's atoms, in its unit."""
-    if isinstance(frames, str | PathLike):
-        require_file(name, frames)
-        is_array = Path(frames).suffix == ".npy"
-        frames = read_npy(name, frames) if is_array else read(frames, name)
+    frames = held(frames, name)
     if hasattr(frames, "universe"):
         return [
             _selected(k, frame, metadata, name) for k, frame in enumerate(_of_mdanalysis(frames))
         ]
-    if is_ase(frames):
-        frames = [frames]
-    if isinstance(frames, Sequence) and frames and is_ase(frames[0]):
+    if are_ase(frames):
         return [_selected(k, _of_ase(k, one), metadata, name) for k, one in enumerate(frames)]
     boxes = None
     if isinstance(frames, tuple) and len(frames) == 2:
@@ -203,9 +195,8 @@ def _of_ase(number: int, atoms: Any) -> _Frame:
     return _Frame(np.array(atoms.positions), lattice, elements)
 
 
-def _of_mdanalysis(group: Any) -> list[_Frame]:
+def _of_mdanalysis(universe: Any) -> list[_Frame]:
     """Return all frames of a Universe, in Angstrom."""
-    universe = group.universe
     elements = getattr(universe.atoms, "elements", None)
     symbols = None if elements is None else [str(element) for element in elements]
     return [

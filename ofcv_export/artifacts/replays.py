@@ -115,7 +115,7 @@ class Replays(Calls):
         self.graph = graph
         self.exact = exact
         self._free = symbols(graph.inputs)
-        self._most = min(MANY, *graph.largest.values()) if graph.largest else MANY
+        self._most = min([MANY, *graph.largest.values()])
         self._one_by_one = isinstance(graph.details, ContractDetails)
         self._descriptors = None if graph.descriptors is None else InFloat64(graph.descriptors)
         self.geometry: Geometry | None = None

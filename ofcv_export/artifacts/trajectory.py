@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofcv_export.base.elements import require_elements
-from ofcv_export.base.files import require_file
+from ofcv_export.base.files import read_npy, require_file
 from ofcv_export.base.lattice import is_unit_box, require_same_box
 from ofcv_export.base.units import length_factor
 from ofcv_export.graph.details import variable_of
@@ -149,8 +149,30 @@ class FrameCheck:
                 raise ValueError(f"{error} in frame {number}") from error
 
 
-def is_ase(frame: object) -> bool:
-    """Return whether an object is one of ASE's Atoms, or like one."""
+def held(frames: Any, name: str) -> Any:
+    """Return a user's frames as they are held: what a file has, a list of ASE's Atoms, a Universe.
+
+    Parameters
+    ----------
+    frames : array_like, path-like, or objects of ASE or MDAnalysis
+        Others than a path, Atoms and an AtomGroup are returned as they are.
+    name : str
+        What an error calls them.
+    """
+    if isinstance(frames, str | PathLike):
+        require_file(name, frames)
+        return read_npy(name, frames) if Path(frames).suffix == ".npy" else read(frames, name)
+    if hasattr(frames, "universe"):
+        return frames.universe
+    return [frames] if _is_ase(frames) else frames
+
+
+def are_ase(frames: Any) -> bool:
+    """Return whether frames are a sequence of ASE's Atoms."""
+    return isinstance(frames, Sequence) and len(frames) > 0 and _is_ase(frames[0])
+
+
+def _is_ase(frame: object) -> bool:
     return hasattr(frame, "get_positions") and hasattr(frame, "cell")
 
 
