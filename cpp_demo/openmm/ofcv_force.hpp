@@ -156,7 +156,8 @@ class OpenMMForceImpl : public OpenMM::CustomCPPForceImpl {
       const auto given = owner_.options().parameters.find(name);
       if (given != owner_.options().parameters.end()) values = given->second;
       for (std::size_t k = 0; k < values.size(); ++k) {
-        defaults_[global_name(name, k)] = values[k];
+        global_names_[name].push_back(global_name(name, k));
+        defaults_[global_names_[name][k]] = values[k];
       }
     }
   }
@@ -172,9 +173,10 @@ class OpenMMForceImpl : public OpenMM::CustomCPPForceImpl {
     bias_->set_time(context.getTime());
     const std::map<std::string, double>& globals = context.getParameters();
     for (auto& [name, values] : current_) {
+      const std::vector<std::string>& names = global_names_.at(name);
       bool changed = false;
       for (std::size_t k = 0; k < values.size(); ++k) {
-        const double value = globals.at(global_name(name, k));
+        const double value = globals.at(names[k]);
         changed |= value != values[k];
         values[k] = value;
       }
@@ -187,6 +189,7 @@ class OpenMMForceImpl : public OpenMM::CustomCPPForceImpl {
   bool hands_over_box_ = false;
   std::vector<OpenMM::Vec3> positions_;  ///< of the artifact's atoms
   Parameters current_;
+  std::map<std::string, std::vector<std::string>> global_names_;  ///< of each parameter's values
   std::map<std::string, double> defaults_;
 };
 

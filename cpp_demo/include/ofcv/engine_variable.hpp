@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -42,6 +43,7 @@ class EngineVariable : public EngineFunction {
     make_memory(metadata().inputs, inputs_, input_views_);
     make_memory(metadata().outputs, outputs_, output_views_);
     require_sizes();
+    call_ = model_.prepare(input_views_, output_views_);
     value_unit_ = value_unit(system.energy_unit);
     require_existing(system.n_atoms);
     require_elements(metadata(), atoms_, system.elements);
@@ -77,7 +79,7 @@ class EngineVariable : public EngineFunction {
     }
     ofcv::require_finite("positions", positions, input_views_[0].shape);
     place(positions, box != nullptr);
-    model_.evaluate(input_views_, output_views_);
+    call_();
     const auto is_finite = [](const std::vector<double>& results) {
       return detail::all_finite(results.data(), static_cast<std::int64_t>(results.size()));
     };
@@ -212,6 +214,7 @@ class EngineVariable : public EngineFunction {
   std::vector<std::vector<double>> inputs_, outputs_, results_;  ///< the last in engine's units
   std::vector<View> input_views_;
   std::vector<MutableView> output_views_;
+  std::function<void()> call_;  ///< on these
 };
 
 }  // namespace ofcv

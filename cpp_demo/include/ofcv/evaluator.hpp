@@ -23,6 +23,9 @@ namespace ofcv {
 struct Evaluator {
   Metadata metadata;
   std::function<void(const std::vector<View>&, const std::vector<MutableView>&)> evaluate;
+  /// Returns a call on memory, and lists of views of it, that stay where they are.
+  std::function<std::function<void()>(const std::vector<View>&, const std::vector<MutableView>&)>
+      prepare;
 };
 
 #ifdef OFCV_WITHOUT_TORCH
@@ -40,16 +43,23 @@ inline Evaluator open(const File& file, const std::string& device, int threads) 
   if (Library::is_one(file)) {
     if (device != "cpu") throw Error("device", "cpu for a .so file", "'" + device + "'");
     const auto library = std::make_shared<const Library>(file);
-    return {library->metadata(), [library](const auto& inputs, const auto& outputs) {
-              library->evaluate(inputs, outputs);
-            }};
+    return {
+        library->metadata(),
+        [library](const auto& inputs, const auto& outputs) { library->evaluate(inputs, outputs); },
+        [library](const auto& inputs, const auto& outputs) {
+          const auto call = std::make_shared<Library::Call>(*library, inputs, outputs);
+          return [library, call] { (*call)(); };
+        }};
   }
 #ifdef OFCV_WITHOUT_TORCH
-  return {read_metadata(file), {}};  // which throws
+  return {read_metadata(file), {}, {}};  // which throws
 #else
   const auto model = std::make_shared<const Model>(file, device, threads);
   return {model->metadata(),
-          [model](const auto& inputs, const auto& outputs) { model->evaluate(inputs, outputs); }};
+          [model](const auto& inputs, const auto& outputs) { model->evaluate(inputs, outputs); },
+          [model](const auto& inputs, const auto& outputs) {
+            return [model, &inputs, &outputs] { model->evaluate(inputs, outputs); };
+          }};
 #endif
 }
 

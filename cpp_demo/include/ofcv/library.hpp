@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "ofcv/arguments.hpp"
@@ -114,7 +115,7 @@ class Library {
     folder.write("model.so", *file.bytes());
     handle_.reset(dlopen(folder.path_of("model.so").c_str(), RTLD_NOW | RTLD_LOCAL));
     if (handle_ != nullptr) {
-      call_ = reinterpret_cast<Call*>(dlsym(handle_.get(), (trailer.symbol + "_call").c_str()));
+      call_ = reinterpret_cast<Evaluate*>(dlsym(handle_.get(), (trailer.symbol + "_call").c_str()));
       error_ = reinterpret_cast<Reason*>(dlsym(handle_.get(), (trailer.symbol + "_error").c_str()));
     }
     if (call_ == nullptr || error_ == nullptr) {
@@ -130,53 +131,9 @@ class Library {
   /// otherwise, float32 and float64, int32 and int64 into each other. `outputs` are left alone when
   /// the call throws.
   void evaluate(const std::vector<View>& inputs, const std::vector<MutableView>& outputs,
-                Checks checks = Checks::all) const {
-    detail::require_number("inputs", metadata_.inputs, inputs.size());
-    detail::require_number("outputs", metadata_.outputs, outputs.size());
-    Symbols symbols;
-    std::size_t n_bytes = 0;
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      n_bytes += checked(metadata_.inputs[i], inputs[i], symbols);
-      detail::note_entries(metadata_.inputs[i], inputs[i], symbols);
-    }
-    for (std::size_t i = 0; i < outputs.size(); ++i) {
-      n_bytes += checked(metadata_.outputs[i], outputs[i], symbols);
-    }
-    // Of what is converted, in one piece: allocations are a good part of a small function's time.
-    const std::unique_ptr<std::byte[]> memory(new std::byte[n_bytes]);
-    std::byte* free = memory.get();
-    std::vector<const void*> given(inputs.size());
-    std::vector<void*> results(outputs.size());
-    for (std::size_t i = 0; i < inputs.size(); ++i) {
-      const TensorSpec& spec = metadata_.inputs[i];
-      const View& input = inputs[i];
-      given[i] = input.data;
-      if (input.dtype != spec.dtype) {
-        given[i] = free;
-        if (!detail::convert(input.dtype, input.data, spec.dtype, free, count(input.shape))) {
-          throw Error(spec.name, std::string("dtype ") + dtype_name(spec.dtype),
-                      dtype_name(input.dtype));
-        }
-        free += bytes_of(spec, input);
-      }
-      if (checks == Checks::all) {
-        detail::require_values(spec, given[i], input.shape, box_rule_, symbols);
-      }
-    }
-    for (std::size_t i = 0; i < outputs.size(); ++i) {
-      const TensorSpec& spec = metadata_.outputs[i];
-      results[i] = outputs[i].data;
-      if (outputs[i].dtype != spec.dtype) {
-        results[i] = free;
-        free += bytes_of(spec, outputs[i]);
-      }
-    }
-    call(free_sizes(symbols).data(), given.data(), results.data());
-    for (std::size_t i = 0; i < outputs.size(); ++i) {
-      detail::convert(metadata_.outputs[i].dtype, results[i], outputs[i].dtype, outputs[i].data,
-                      count(outputs[i].shape));
-    }
-  }
+                Checks checks = Checks::all) const;
+
+  class Call;
 
   /// The same without any check but the library's own: arrays of the file's dtypes, in its order.
   /// `sizes` are those of `free_sizes`, in that order.
@@ -204,26 +161,12 @@ class Library {
     std::optional<std::int64_t> most;
   };
 
-  using Call = int(const std::int64_t*, const void* const*, void* const*);
+  using Evaluate = int(const std::int64_t*, const void* const*, void* const*);
   using Reason = const char*(int);
 
   struct Close {
     void operator()(void* handle) const { dlclose(handle); }
   };
-
-  /// Memory that a view takes in the file's dtype, in steps that suit any of them.
-  template <typename AnyView>
-  static std::size_t bytes_of(const TensorSpec& spec, const AnyView& view) {
-    const std::size_t n_bytes = static_cast<std::size_t>(count(view.shape)) * size_of(spec.dtype);
-    return (n_bytes + 15) / 16 * 16;
-  }
-
-  /// Throws unless a view fits; returns the memory that its conversion takes.
-  template <typename AnyView>
-  static std::size_t checked(const TensorSpec& spec, const AnyView& view, Symbols& symbols) {
-    detail::require_view(spec, view, symbols);
-    return view.dtype == spec.dtype ? 0 : bytes_of(spec, view);
-  }
 
   void require_machine() const {
     utsname here{};
@@ -237,8 +180,101 @@ class Library {
   BoxRule box_rule_ = BoxRule::any;
   std::vector<FreeSize> free_sizes_;
   std::unique_ptr<void, Close> handle_;
-  Call* call_ = nullptr;
+  Evaluate* call_ = nullptr;
   Reason* error_ = nullptr;
 };
+
+/// A call of a library on the caller's memory, made ready once: an engine whose arrays stay where
+/// they are calls it step by step. It keeps references to the library and to both lists of views.
+/// Sizes that entries of an input tell stay as they are.
+class Library::Call {
+ public:
+  Call(const Library& library, const std::vector<View>& inputs,
+       const std::vector<MutableView>& outputs)
+      : library_(library), inputs_(inputs), outputs_(outputs) {
+    const Metadata& metadata = library.metadata();
+    detail::require_number("inputs", metadata.inputs, inputs.size());
+    detail::require_number("outputs", metadata.outputs, outputs.size());
+    std::size_t n_bytes = 0;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      n_bytes += checked(metadata.inputs[i], inputs[i]);
+      detail::note_entries(metadata.inputs[i], inputs[i], symbols_);
+    }
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      n_bytes += checked(metadata.outputs[i], outputs[i]);
+    }
+    // In one piece: allocations are a good part of a small function's time.
+    converted_.reset(new std::byte[n_bytes]);
+    std::byte* free = converted_.get();
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      given_.push_back(place(metadata.inputs[i], inputs[i], free));
+    }
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      results_.push_back(place(metadata.outputs[i], outputs[i], free));
+    }
+    sizes_ = library.free_sizes(symbols_);
+  }
+
+  /// Evaluates what the memory of the inputs holds now; see `Library::evaluate`.
+  void operator()(Checks checks = Checks::all) {
+    const Metadata& metadata = library_.metadata();
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      const TensorSpec& spec = metadata.inputs[i];
+      const View& input = inputs_[i];
+      if (given_[i] != input.data) {
+        detail::convert(input.dtype, input.data, spec.dtype, const_cast<void*>(given_[i]),
+                        count(input.shape));
+      }
+      if (checks == Checks::all) {
+        detail::require_values(spec, given_[i], input.shape, library_.box_rule_, symbols_);
+      }
+    }
+    library_.call(sizes_.data(), given_.data(), results_.data());
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      detail::convert(metadata.outputs[i].dtype, results_[i], outputs_[i].dtype, outputs_[i].data,
+                      count(outputs_[i].shape));
+    }
+  }
+
+ private:
+  /// Memory that a view takes in the file's dtype, in steps that suit any of them.
+  template <typename Void>
+  static std::size_t bytes_of(const TensorSpec& spec, const AnyView<Void>& view) {
+    const std::size_t n_bytes = static_cast<std::size_t>(count(view.shape)) * size_of(spec.dtype);
+    return (n_bytes + 15) / 16 * 16;
+  }
+
+  /// Throws unless a view fits; returns the memory that its conversion takes.
+  template <typename Void>
+  std::size_t checked(const TensorSpec& spec, const AnyView<Void>& view) {
+    detail::require_view(spec, view, symbols_);
+    return view.dtype == spec.dtype ? 0 : bytes_of(spec, view);
+  }
+
+  /// Where a view is in the file's dtype: in place, or in the next free memory.
+  template <typename Void>
+  static Void* place(const TensorSpec& spec, const AnyView<Void>& view, std::byte*& free) {
+    if (view.dtype == spec.dtype) return view.data;
+    if (!detail::convert(view.dtype, nullptr, spec.dtype, nullptr, 0)) {
+      throw Error(spec.name, std::string("dtype ") + dtype_name(spec.dtype),
+                  dtype_name(view.dtype));
+    }
+    return std::exchange(free, free + bytes_of(spec, view));
+  }
+
+  const Library& library_;
+  const std::vector<View>& inputs_;
+  const std::vector<MutableView>& outputs_;
+  Symbols symbols_;
+  std::unique_ptr<std::byte[]> converted_;
+  std::vector<const void*> given_;
+  std::vector<void*> results_;
+  std::vector<std::int64_t> sizes_;
+};
+
+inline void Library::evaluate(const std::vector<View>& inputs,
+                              const std::vector<MutableView>& outputs, Checks checks) const {
+  Call(*this, inputs, outputs)(checks);
+}
 
 }  // namespace ofcv
