@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ofcv_export.artifacts.trajectory import FrameCheck, are_ase, from_ase, held
+from ofcv_export.artifacts.trajectory import (
+    FrameCheck,
+    are_ase,
+    elements_of_universe,
+    from_ase,
+    held,
+)
 from ofcv_export.base.units import length_factor
 from ofcv_export.base.validation import require_finite, require_shape
 from ofcv_export.descriptors.boundaries import require_box
@@ -74,8 +80,7 @@ def _from_mdanalysis(universe: Any, metadata: Metadata) -> tuple[Any, Any]:
     """Return positions and boxes of all frames of a Universe, which are in Angstrom."""
     unit, atoms = length_factor(metadata.length_unit, "A"), _atoms(metadata)
     require_frame = FrameCheck(metadata, atoms)
-    elements = getattr(universe.atoms, "elements", None)
-    symbols = None if elements is None else [str(element) for element in elements]
+    symbols = elements_of_universe(universe)
     positions, boxes = [], []
     for number, step in enumerate(universe.trajectory):
         lattice = step.triclinic_dimensions

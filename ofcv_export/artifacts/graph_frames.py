@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofcv_export.artifacts.graph_inputs import Array, GraphInputs
-from ofcv_export.artifacts.trajectory import are_ase, held
+from ofcv_export.artifacts.trajectory import are_ase, elements_of_ase, elements_of_universe, held
 from ofcv_export.base.arrays import is_tensor, to_array
 from ofcv_export.base.elements import require_elements
 from ofcv_export.base.lattice import is_unit_box, require_box
@@ -189,16 +189,13 @@ def _of_ase(number: int, atoms: Any) -> _Frame:
             "box: expected a system that is periodic along three lattice vectors or along none, "
             f'got one with pbc="{flags}" in frame {number}'
         )
-    # An atom of number 0 is one that the file says nothing of.
-    elements = atoms.get_chemical_symbols() if atoms.numbers.any() else None
     lattice = np.array(atoms.cell.array) if atoms.pbc.all() else None
-    return _Frame(np.array(atoms.positions), lattice, elements)
+    return _Frame(np.array(atoms.positions), lattice, elements_of_ase(atoms))
 
 
 def _of_mdanalysis(universe: Any) -> list[_Frame]:
     """Return all frames of a Universe, in Angstrom."""
-    elements = getattr(universe.atoms, "elements", None)
-    symbols = None if elements is None else [str(element) for element in elements]
+    symbols = elements_of_universe(universe)
     return [
         _Frame(np.array(step.positions, dtype=np.float64), step.triclinic_dimensions, symbols)
         for step in universe.trajectory

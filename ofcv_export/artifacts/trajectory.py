@@ -46,8 +46,7 @@ def read_frames(
     ValueError
         If the file cannot be read, a frame lacks an atom or a box, has other elements or another
         box than the artifact, is not periodic where the artifact is, or the artifact has no unit,
-        or takes fractions of a box. A box of 1 by 1 by 1 Angstrom is none: PDB files say
-        so.
+        or takes fractions of a box. A box of 1 by 1 by 1 Angstrom is none: PDB files say so.
     """
     require_file("positions", path)
     # Units and atoms that cannot be had need no reading.
@@ -74,10 +73,8 @@ def from_ase(
     unit = length_factor(metadata.length_unit, "A")
     require_frame = FrameCheck(metadata, atoms)
     for number, frame in enumerate(frames):
-        # An atom of number 0 is one that the file says nothing of.
-        known = frame.get_chemical_symbols() if frame.numbers.any() else None
         lattice = frame.cell.array if frame.cell.rank == 3 else None
-        require_frame(number, len(frame), known, lattice)
+        require_frame(number, len(frame), elements_of_ase(frame), lattice)
         if require_frame.takes_box and not frame.pbc.all():
             flags = " ".join("T" if flag else "F" for flag in frame.pbc)
             raise ValueError(
@@ -170,6 +167,18 @@ def held(frames: Any, name: str) -> Any:
 def are_ase(frames: Any) -> bool:
     """Return whether frames are a sequence of ASE's Atoms."""
     return isinstance(frames, Sequence) and len(frames) > 0 and _is_ase(frames[0])
+
+
+def elements_of_ase(frame: Any) -> list[str] | None:
+    """Return the chemical symbols of ASE's Atoms, None where none is known."""
+    # An atom of number 0 is one that the file says nothing of.
+    return frame.get_chemical_symbols() if frame.numbers.any() else None
+
+
+def elements_of_universe(universe: Any) -> list[str] | None:
+    """Return the chemical symbols of a Universe's atoms, None where it has none."""
+    elements = getattr(universe.atoms, "elements", None)
+    return None if elements is None else [str(element) for element in elements]
 
 
 def _is_ase(frame: object) -> bool:
